@@ -1,0 +1,629 @@
+//! What the program runs on: a configuration in which every name is resolved,
+//! every value parsed and every combination possible.
+//!
+//! Nothing here can be built from a file that has an error: [`crate::load`]
+//! either gives a whole [`Config`] or all the errors. What the user wrote is
+//! another set of types (`raw`).
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+use regex::Regex;
+
+/// A whole, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The process.
+    pub server: Server,
+    /// Where monitoring and operators look; `None`: no admin listener.
+    pub admin: Option<Admin>,
+    /// What is written about the run and about each request.
+    pub log: Log,
+    /// Where clients connect, in file order; at least one.
+    pub listeners: Vec<Listener>,
+    /// Certificates; present whenever a listener has `tls`.
+    pub tls: Option<Tls>,
+    /// Pools of app servers, in file order.
+    pub upstreams: Vec<Upstream>,
+    /// Directories served, in file order.
+    pub statics: Vec<StaticSite>,
+    /// The shared response store.
+    pub cache: CacheStore,
+    /// Named sets of steps, in file order.
+    pub filters: Vec<Filter>,
+    /// Routes in file order; precedence is the router's.
+    pub routes: Vec<Route>,
+    /// Findings that do not stop a start (a route that can never match).
+    pub warnings: Vec<crate::Diagnostic>,
+    /// First 64 bits of SHA-256 over every file read, in order read.
+    pub hash: u64,
+}
+
+/// Index into [`Config::upstreams`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UpstreamId(pub usize);
+/// Index into [`Config::statics`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StaticId(pub usize);
+/// Index into [`Config::filters`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FilterId(pub usize);
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Event loops, one thread each; default one per core.
+    pub workers: NonZeroUsize,
+    /// Account to change to once every listener is bound (needs root).
+    pub user: Option<String>,
+    /// How long a drain waits for requests in flight.
+    pub shutdown_timeout: Duration,
+    /// Peers whose `X-Forwarded-For` is believed; default nobody.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether `//` in a path becomes `/` before matching; default true.
+    pub merge_slashes: bool,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: AdminAddress,
+    /// Bearer token wanted for whatever changes state. Without one such calls are refused.
+    pub token: Option<Secret>,
+}
+
+/// A TCP address or a Unix socket path (`unix:/run/tidegate/admin.sock`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// Unix socket.
+    Unix(PathBuf),
+}
+
+/// A value that never reaches a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps the value.
+    #[must_use]
+    pub fn new(value: String) -> Self {
+        Self(value)
+    }
+    /// The value itself, for the one comparison it is meant for.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// `[log]`
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// How events are written to standard error.
+    pub format: LogFormat,
+    /// The access log; `None`: none is written.
+    pub access: Option<AccessLog>,
+}
+
+/// Severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Event format on standard error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log] access = { path, format }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessLog {
+    /// File appended to; reopened on SIGUSR1. `-` is standard output.
+    pub path: PathBuf,
+    /// Line format.
+    pub format: AccessFormat,
+}
+
+/// Access log line format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// One JSON object a line.
+    Json,
+    /// NCSA combined, as nginx and Apache write it.
+    Combined,
+}
+
+/// Limits in force on one listener (`[limits]`, overridden by the listener's own).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The whole request head, from its first byte; else 408.
+    pub header_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_timeout: Duration,
+    /// A keep-alive connection without a request.
+    pub idle_timeout: Duration,
+    /// Bytes of the request line and fields; else 431.
+    pub max_header_size: usize,
+    /// Bytes of a request body; else 413.
+    pub max_body_size: u64,
+    /// Open connections on the listener.
+    pub max_connections: usize,
+    /// Open connections from one address.
+    pub max_connections_per_ip: usize,
+    /// Requests on one connection before it is closed.
+    pub max_requests_per_connection: NonZeroU32,
+    /// Concurrent HTTP/2 streams on one connection.
+    pub max_concurrent_streams: NonZeroU32,
+}
+
+/// `[[listener]]`
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique; default the address. Labels metrics.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Whether TLS is terminated here.
+    pub tls: bool,
+    /// HTTP/1.1 is spoken.
+    pub h1: bool,
+    /// HTTP/2 is spoken (by ALPN with TLS, by prior knowledge without).
+    pub h2: bool,
+    /// Limits in force here.
+    pub limits: Limits,
+}
+
+/// `[tls]`
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Least version accepted.
+    pub min_version: TlsVersion,
+    /// Certificates; the first is the default for names that none carries.
+    pub certificates: Vec<Certificate>,
+}
+
+/// TLS protocol version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    V12,
+    /// TLS 1.3 (RFC 8446).
+    V13,
+}
+
+/// A PEM chain and its key. Existence is checked at load, content by who reads them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Chain, leaf first.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+/// `[upstream.NAME]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// Its name in the file; labels metrics.
+    pub name: String,
+    /// At least one, not all of them backups.
+    pub endpoints: Vec<Endpoint>,
+    /// How one is picked.
+    pub balance: Balance,
+    /// What is spoken to it.
+    pub protocol: UpstreamProtocol,
+    /// TLS towards it; `None`: plain.
+    pub tls: Option<UpstreamTls>,
+    /// TCP (and TLS) connect.
+    pub connect_timeout: Duration,
+    /// From the request sent to the first byte of the reply.
+    pub first_byte_timeout: Duration,
+    /// Between two reads of a reply.
+    pub read_timeout: Duration,
+    /// Idle connections kept.
+    pub keepalive: Keepalive,
+    /// Active checks; `None`: endpoints are taken for healthy.
+    pub health_check: Option<HealthCheck>,
+    /// Passive ejection after errors on real requests; `None` when `outlier_detection = false`.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Attempts for one request, the first included.
+    pub retry_attempts: NonZeroU32,
+}
+
+/// One app node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it is.
+    pub address: EndpointAddress,
+    /// Share of requests relative to others (1 to 1000).
+    pub weight: NonZeroU32,
+    /// Used only while no other is available.
+    pub backup: bool,
+}
+
+/// An address given outright, or a name looked up when the file is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EndpointAddress {
+    /// `10.0.0.11:8080`, `[::1]:8080`
+    Ip(SocketAddr),
+    /// `app.internal:8080`
+    Name {
+        /// Lower-case host name.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+impl fmt::Display for EndpointAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// How an endpoint is picked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// Fewer active requests of two random choices.
+    LeastRequest,
+    /// Consistent hashing on something of the request.
+    Hash(HashKey),
+}
+
+/// What is hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address.
+    ClientIp,
+    /// A request header.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(String),
+}
+
+/// Protocol towards an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2 (prior knowledge on plain connections).
+    H2,
+}
+
+/// TLS towards an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// Trust anchors; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// Name sent and verified. Mandatory: an empty one would switch verification off.
+    pub server_name: String,
+    /// Whether the certificate is verified; default true.
+    pub verify: bool,
+}
+
+/// `keepalive = { max_idle, idle_timeout }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Idle connections kept for the whole upstream and worker.
+    pub max_idle: usize,
+    /// After which an idle one is closed.
+    pub idle_timeout: Duration,
+}
+
+/// `health_check = { ... }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is done.
+    pub kind: HealthCheckKind,
+    /// Between two checks of one endpoint.
+    pub interval: Duration,
+    /// A check that takes longer has failed.
+    pub timeout: Duration,
+    /// Failures in a row until it is out.
+    pub unhealthy_after: NonZeroU32,
+    /// Successes in a row until it is back.
+    pub healthy_after: NonZeroU32,
+}
+
+/// What a check does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthCheckKind {
+    /// A connection is made and closed.
+    Tcp,
+    /// A GET whose status must be the expected one.
+    Http {
+        /// Origin-form target.
+        path: String,
+        /// Host field; default the upstream's server name or the endpoint's address.
+        host: Option<String>,
+        /// Status taken for healthy; `None`: any 2xx.
+        status: Option<StatusCode>,
+    },
+}
+
+/// `outlier_detection = { consecutive_errors, ejection_time, max_ejected }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// Connect failures, resets, timeouts and 5xx in a row until ejected.
+    pub consecutive_errors: NonZeroU32,
+    /// How long it stays out.
+    pub ejection_time: Duration,
+    /// Percentage (0 to 100) of the endpoints that may be out at once; at least one may.
+    pub max_ejected: u8,
+}
+
+/// `[static.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticSite {
+    /// Its name in the file.
+    pub name: String,
+    /// Directory; exists when the file is loaded.
+    pub root: PathBuf,
+    /// File names tried for a directory.
+    pub index: Vec<String>,
+    /// File (relative to the root) served with 200 where nothing else is found (single-page applications).
+    pub fallback: Option<String>,
+    /// Encodings looked for beside a file, in order of preference at equal q.
+    pub precompressed: Vec<Precompressed>,
+    /// `Cache-Control` sent with files; `None`: none is sent.
+    pub cache_control: Option<HeaderValue>,
+    /// Bytes of file content kept in memory.
+    pub memory: u64,
+    /// Files up to this size are kept in memory.
+    pub max_memory_file: u64,
+}
+
+/// A precompressed sibling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precompressed {
+    /// `.br`
+    Brotli,
+    /// `.zst`
+    Zstd,
+    /// `.gz`
+    Gzip,
+}
+
+/// `[cache]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheStore {
+    /// Bytes of memory for stored responses (keys and heads included).
+    pub memory: u64,
+    /// Larger bodies are passed and not stored.
+    pub max_object_size: u64,
+}
+
+/// `[[route]]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Unique; default `route-N` (1-based place in the file). Labels metrics.
+    pub name: String,
+    /// What it matches; all of it must.
+    pub matcher: Match,
+    /// Filters before the action, in order.
+    pub filters: Vec<FilterId>,
+    /// What is done.
+    pub action: Action,
+    /// Whether and how responses are cached; only with [`Action::Upstream`].
+    pub cache: Option<RouteCache>,
+    /// Overrides the listener's.
+    pub max_body_size: Option<u64>,
+}
+
+/// `match = { ... }`; an empty one matches everything.
+#[derive(Debug, Clone, Default)]
+pub struct Match {
+    /// Any of these; empty: every host.
+    pub hosts: Vec<HostPattern>,
+    /// The path.
+    pub path: PathPattern,
+    /// Any of these; empty: every method. GET includes HEAD only when listed.
+    pub methods: Vec<Method>,
+    /// All of these.
+    pub headers: Vec<FieldMatch<HeaderName>>,
+    /// All of these.
+    pub query: Vec<FieldMatch<String>>,
+}
+
+/// Host names are lower-case, without port or trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum HostPattern {
+    /// `shop.example`
+    Exact(String),
+    /// `*.shop.example`, stored as `.shop.example`: one or more labels in front.
+    Suffix(String),
+}
+
+/// Against the normalised path.
+#[derive(Debug, Clone, Default)]
+pub enum PathPattern {
+    /// Every path.
+    #[default]
+    Any,
+    /// This path.
+    Exact(String),
+    /// On segment boundaries: `/catalog` matches `/catalog` and `/catalog/x`, not `/catalogue`.
+    Prefix(String),
+    /// Anchored at neither end unless it says so.
+    Regex(Regex),
+}
+
+/// A header or query parameter that must be there, or have a value.
+#[derive(Debug, Clone)]
+pub struct FieldMatch<N> {
+    /// Name.
+    pub name: N,
+    /// What its value must be.
+    pub value: ValueMatch,
+}
+
+/// A condition on a value.
+#[derive(Debug, Clone)]
+pub enum ValueMatch {
+    /// `true` in the file: it is there.
+    Present,
+    /// `false` in the file: it is not there.
+    Absent,
+    /// A string in the file: exactly this.
+    Exact(String),
+    /// `{ regex = "..." }`
+    Regex(Regex),
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Proxied.
+    Upstream(UpstreamId),
+    /// A file.
+    Static {
+        /// From where.
+        site: StaticId,
+        /// Taken off the path before the look-up; default the route's `path_prefix` is kept.
+        strip_prefix: Option<String>,
+    },
+    /// Another location.
+    Redirect(Redirect),
+    /// A fixed reply.
+    Respond(Respond),
+}
+
+/// `redirect = { to = "https://{host}{path}{query}", status = 308 }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The location, in parts.
+    pub to: Vec<TemplatePart>,
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+}
+
+/// A piece of a redirect target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TemplatePart {
+    /// As it stands.
+    Text(String),
+    /// `{host}`: the request's host without port.
+    Host,
+    /// `{path}`: the normalised path.
+    Path,
+    /// `{query}`: `?` and the query, or nothing.
+    Query,
+    /// `{scheme}`: `http` or `https`.
+    Scheme,
+}
+
+/// `respond = { status = 200, body = "ok", content_type = "text/plain" }`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Respond {
+    /// Status (200 to 599).
+    pub status: StatusCode,
+    /// Body; empty for 204 and 304.
+    pub body: String,
+    /// Media type; default `text/plain; charset=utf-8`.
+    pub content_type: HeaderValue,
+}
+
+/// `cache = { ... }` of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteCache {
+    /// Lifetime of responses that state none themselves.
+    pub ttl: Option<Duration>,
+    /// RFC 5861 section 3, where the origin does not say.
+    pub stale_while_revalidate: Duration,
+    /// RFC 5861 section 4, where the origin does not say.
+    pub stale_if_error: Duration,
+    /// Request fields that are part of the key beside the origin's Vary.
+    pub vary: Vec<HeaderName>,
+}
+
+/// `[filter.NAME]`: its steps run in the order of these fields.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    /// Its name in the file.
+    pub name: String,
+    /// Addresses let in; empty: all that are not denied. The longest network decides.
+    pub allow: Vec<IpNet>,
+    /// Addresses refused with 403.
+    pub deny: Vec<IpNet>,
+    /// Changes the path (and query) sent upstream or looked up.
+    pub rewrite: Option<Rewrite>,
+    /// Ends the request with a redirect.
+    pub redirect: Option<Redirect>,
+    /// Ends the request with a fixed reply.
+    pub respond: Option<Respond>,
+    /// Changes request fields.
+    pub request_headers: HeaderOps,
+    /// Changes response fields.
+    pub response_headers: HeaderOps,
+}
+
+/// `rewrite = { prefix = "/old", to = "/new" }` or `{ regex = "^/p/(\\d+)$", to = "/product?id=$1" }`
+#[derive(Debug, Clone)]
+pub enum Rewrite {
+    /// On segment boundaries.
+    Prefix {
+        /// Taken off.
+        prefix: String,
+        /// Put in its place.
+        to: String,
+    },
+    /// All captures can be used as `$1` or `${name}`.
+    Regex {
+        /// Against the normalised path.
+        regex: Regex,
+        /// Replacement of the whole path; may carry a query.
+        to: String,
+    },
+}
+
+/// Applied in the order remove, set, add.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderOps {
+    /// Taken out.
+    pub remove: Vec<HeaderName>,
+    /// Replaced or added.
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    /// Added beside what is there.
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl HeaderOps {
+    /// Whether nothing is changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
