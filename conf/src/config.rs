@@ -47,6 +47,9 @@ pub struct Config {
 /// Index into [`Config::upstreams`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UpstreamId(pub usize);
+/// Index into [`Config::listeners`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(pub usize);
 /// Index into [`Config::statics`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StaticId(pub usize);
@@ -85,6 +88,15 @@ pub enum AdminAddress {
     Tcp(SocketAddr),
     /// Unix socket.
     Unix(PathBuf),
+}
+
+impl fmt::Display for AdminAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// A value that never reaches a log.
@@ -197,6 +209,8 @@ pub struct Listener {
     pub h2: bool,
     /// Limits in force here.
     pub limits: Limits,
+    /// Whether its requests are written to the access log (`access_log = false`); default true.
+    pub access_log: bool,
 }
 
 /// `[tls]`
@@ -445,6 +459,9 @@ pub struct Route {
 /// `match = { ... }`; an empty one matches everything.
 #[derive(Debug, Clone, Default)]
 pub struct Match {
+    /// `listener = "http"` or `["http", "internal"]`: the request came in on one of these
+    /// listeners, by name; empty: on any. Counts as a condition like `method`.
+    pub listeners: Vec<ListenerId>,
     /// Any of these; empty: every host.
     pub hosts: Vec<HostPattern>,
     /// The path.
@@ -626,4 +643,3 @@ impl HeaderOps {
         self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
     }
 }
-

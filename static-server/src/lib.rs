@@ -1,1 +1,38 @@
-//! Placeholder until the crate's own text stands here.
+//! Which file answers this request: confinement to a root, conditions, ranges, encodings.
+//! And [`serve`], a small hyper service that serves a directory alone.
+//!
+//! [`Site::answer`] decides without a socket: a method, a path and header fields in, an
+//! [`Answer`] of status, headers and body out, which any carrier can write. It looks at the
+//! file system through [`files::Files`] alone, and at no clock.
+//!
+//! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
+//! cached responses are answered by the same rules.
+//!
+//! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
+//! fly and lists no directories.
+
+pub mod answer;
+pub mod conditions;
+pub mod confine;
+pub mod date;
+pub mod encoding;
+pub mod etag;
+pub mod fields;
+pub mod files;
+pub mod mime;
+pub mod multipart;
+pub mod range;
+pub mod serve;
+pub mod settings;
+
+mod memory;
+mod representation;
+mod resource;
+mod site;
+mod value;
+
+pub use answer::{Answer, Body, FilePart, Headers, Outcome, Part};
+pub use encoding::Encoding;
+pub use fields::Fields;
+pub use settings::{SiteError, SiteSettings};
+pub use site::{Held, Request, Site};

@@ -1,0 +1,495 @@
+//! May this response be kept? RFC 9111 section 3, and where a shop wants more care than that.
+//!
+//! Stricter than the RFC: a response with Set-Cookie is never kept, though the RFC would allow it;
+//! nor is one that says nothing at all about caching, unless the operator gave a lifetime for such
+//! or Last-Modified allows a guess. `Vary: *` is not kept either, as nothing could ever match it.
+//!
+//! Only whole answers to GET are kept. Partial ones pass through.
+
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, SET_COOKIE, VARY};
+use http::{HeaderName, Method, StatusCode};
+
+use crate::control::{RequestControl, ResponseControl, Scope};
+use crate::fields::{self, Fields};
+use crate::freshness::{Freshness, Source, Times};
+
+/// The largest object that a [`Policy`] may allow; the store counts in 32 bits.
+pub const LARGEST_OBJECT: u64 = 1 << 31;
+
+/// What the operator decided for a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The lifetime of responses that state none, where their status allows it. `None` leaves it to
+    /// Last-Modified.
+    pub ttl: Option<Duration>,
+    /// Used where the origin states no `stale-while-revalidate`.
+    pub stale_while_revalidate: Duration,
+    /// Used where the origin states no `stale-if-error`.
+    pub stale_if_error: Duration,
+    /// Bytes of body; larger objects are not kept. At most [`LARGEST_OBJECT`].
+    pub max_object_size: u64,
+    /// Request fields that select a variant, in addition to the origin's Vary.
+    pub vary: Vec<HeaderName>,
+}
+
+impl Policy {
+    /// The size limit where none is configured: 8 MiB.
+    pub const MAX_OBJECT_SIZE: u64 = 8 << 20;
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            ttl: None,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+            max_object_size: Self::MAX_OBJECT_SIZE,
+            vary: Vec::new(),
+        }
+    }
+}
+
+/// The head of a request, as the client sent it.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// The fields.
+    pub fields: &'a dyn Fields,
+}
+
+/// The head of a response, as the upstream sent it.
+#[derive(Clone, Copy)]
+pub struct Response<'a> {
+    /// The status, a final one.
+    pub status: StatusCode,
+    /// The fields.
+    pub fields: &'a dyn Fields,
+}
+
+/// Whether a response may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storable {
+    /// Yes, and this is how long it holds.
+    Store(Freshness),
+    /// No.
+    No(NotStored),
+}
+
+/// Why a response is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotStored {
+    /// Only answers to GET are kept.
+    Method,
+    /// A part (206, Content-Range), a 304, an interim status, or one that `must-understand` wants
+    /// understood and is not.
+    Status,
+    /// The request said `no-store` (RFC 9111 section 5.2.1.5).
+    RequestNoStore,
+    /// The response said `no-store` (section 5.2.2.5).
+    NoStore,
+    /// The response said `private` (section 5.2.2.7).
+    Private,
+    /// The response sets a cookie.
+    SetCookie,
+    /// The request carried Authorization, and the response does not allow it (section 3.5).
+    Authorization,
+    /// `Vary: *`, or a Vary that is no list of names (section 4.1).
+    Vary,
+    /// Nothing says how long it holds, nor that it may be kept.
+    NoLifetime,
+    /// It is stale already, cannot be validated, and may not be served stale: of no use.
+    Useless,
+    /// The body is, or says it is, larger than the limit.
+    TooLarge,
+}
+
+impl NotStored {
+    /// The name for logs and for `detail` of Cache-Status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Status => "status",
+            Self::RequestNoStore => "request-no-store",
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::SetCookie => "set-cookie",
+            Self::Authorization => "authorization",
+            Self::Vary => "vary",
+            Self::NoLifetime => "no-lifetime",
+            Self::Useless => "useless",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
+/// Decides on the response to a request, when its head came in.
+pub fn storable(
+    request: Request<'_>,
+    response: Response<'_>,
+    policy: &Policy,
+    times: Times,
+) -> Storable {
+    let control = ResponseControl::read(response.fields);
+    match refusal(request, response, &control, policy) {
+        Some(why) => Storable::No(why),
+        None => judge(response, &control, policy, times),
+    }
+}
+
+/// What forbids storing, whatever the lifetime.
+fn refusal(
+    request: Request<'_>,
+    response: Response<'_>,
+    control: &ResponseControl,
+    policy: &Policy,
+) -> Option<NotStored> {
+    let status = response.status;
+    if request.method != Method::GET {
+        return Some(NotStored::Method);
+    }
+    let partial = status == StatusCode::PARTIAL_CONTENT || response.fields.has(&CONTENT_RANGE);
+    if status.is_informational() || status == StatusCode::NOT_MODIFIED || partial {
+        return Some(NotStored::Status);
+    }
+    if control.must_understand && !is_understood(status) {
+        return Some(NotStored::Status);
+    }
+    if RequestControl::read(request.fields).no_store {
+        return Some(NotStored::RequestNoStore);
+    }
+    // Section 5.2.2.3: a status that is understood puts the no-store beside must-understand aside.
+    if control.no_store && !control.must_understand {
+        return Some(NotStored::NoStore);
+    }
+    if control.private == Scope::Whole {
+        return Some(NotStored::Private);
+    }
+    if response.fields.has(&SET_COOKIE) {
+        return Some(NotStored::SetCookie);
+    }
+    let allows = control.public || control.s_maxage.is_some() || control.must_revalidate;
+    if request.fields.has(&AUTHORIZATION) && !allows {
+        return Some(NotStored::Authorization);
+    }
+    if !has_usable_vary(response.fields) {
+        return Some(NotStored::Vary);
+    }
+    let length = response
+        .fields
+        .first(&CONTENT_LENGTH)
+        .and_then(fields::digits);
+    let limit = policy.max_object_size.min(LARGEST_OBJECT);
+    length
+        .is_some_and(|length| length > limit)
+        .then_some(NotStored::TooLarge)
+}
+
+/// The last condition of section 3: something says that it may be kept; and it must be of use.
+fn judge(
+    response: Response<'_>,
+    control: &ResponseControl,
+    policy: &Policy,
+    times: Times,
+) -> Storable {
+    // Section 4.2.2: without a stated lifetime, only these may be given one.
+    let heuristics = is_heuristically_cacheable(response.status) || control.public;
+    let freshness = Freshness::new(control, response.fields, heuristics, policy, times);
+    let stated = control.public || control.no_cache != Scope::Absent;
+    if freshness.source == Source::Nowhere && !(heuristics && stated) {
+        return Storable::No(NotStored::NoLifetime);
+    }
+    let reusable = freshness.is_fresh(times.received) && !freshness.no_cache;
+    let windows = freshness
+        .stale_while_revalidate
+        .max(freshness.stale_if_error);
+    let stretches = windows > freshness.staleness(times.received) && !freshness.no_cache;
+    let validates = response.fields.has(&http::header::ETAG)
+        || response.fields.has(&http::header::LAST_MODIFIED);
+    if reusable || stretches || validates {
+        Storable::Store(freshness)
+    } else {
+        Storable::No(NotStored::Useless)
+    }
+}
+
+fn has_usable_vary(fields: &dyn Fields) -> bool {
+    let mut usable = true;
+    fields::each_member(fields, &VARY, &mut |name| {
+        usable &= name != b"*" && HeaderName::from_bytes(name).is_ok();
+    });
+    usable
+}
+
+/// The statuses for which a lifetime may be guessed (RFC 9110 section 15.1), but for 206.
+pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501
+    )
+}
+
+/// The final statuses whose meaning for a cache is known here: those that RFC 9110 section 15
+/// defines, and a few that others do.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        200..=205 | 300..=303 | 305 | 307 | 308 | 400..=417 | 421..=424 | 426 | 428 | 429 | 431
+            | 451 | 500..=505 | 507 | 508 | 511
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{at, date, fields, secs};
+    use proptest::prelude::*;
+
+    fn decide(method: &Method, asked: &[&str], status: u16, replied: &[&str]) -> Storable {
+        decide_by(&Policy::default(), method, asked, status, replied)
+    }
+
+    fn decide_by(
+        policy: &Policy,
+        method: &Method,
+        asked: &[&str],
+        status: u16,
+        replied: &[&str],
+    ) -> Storable {
+        let (asked, replied) = (fields(asked), fields(replied));
+        let request = Request {
+            method,
+            fields: &asked,
+        };
+        let status = StatusCode::from_u16(status).unwrap();
+        let times = Times {
+            sent: at(0),
+            received: at(0),
+        };
+        storable(
+            request,
+            Response {
+                status,
+                fields: &replied,
+            },
+            policy,
+            times,
+        )
+    }
+
+    fn get(status: u16, replied: &[&str]) -> Storable {
+        decide(&Method::GET, &[], status, replied)
+    }
+
+    fn is_kept(decision: Storable) -> bool {
+        matches!(decision, Storable::Store(_))
+    }
+
+    const FRESH: &str = "cache-control: max-age=60";
+
+    #[test]
+    fn only_answers_to_get_are_kept() {
+        assert!(is_kept(get(200, &[FRESH])));
+        for method in [Method::HEAD, Method::POST, Method::PUT, Method::OPTIONS] {
+            let decision = decide(&method, &[], 200, &[FRESH]);
+            assert_eq!(decision, Storable::No(NotStored::Method));
+        }
+    }
+
+    #[test]
+    fn any_final_status_is_kept_with_a_stated_lifetime() {
+        for status in [200, 201, 204, 302, 307, 400, 404, 499, 500, 503, 599] {
+            assert!(is_kept(get(status, &[FRESH])), "{status}");
+        }
+        for status in [100, 206, 304] {
+            assert_eq!(
+                get(status, &[FRESH]),
+                Storable::No(NotStored::Status),
+                "{status}"
+            );
+        }
+        let part = ["content-range: bytes 0-1/2", FRESH];
+        assert_eq!(get(200, &part), Storable::No(NotStored::Status));
+    }
+
+    #[test]
+    fn a_guessed_lifetime_is_only_for_the_statuses_that_allow_it_or_public() {
+        let modified = format!("last-modified: {}", date(0));
+        let now = format!("date: {}", date(1000));
+        for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+            assert!(is_kept(get(status, &[&modified, &now])), "{status}");
+        }
+        for status in [201, 202, 302, 303, 307, 400, 403, 500, 503] {
+            let decision = get(status, &[&modified, &now]);
+            assert_eq!(decision, Storable::No(NotStored::NoLifetime), "{status}");
+            assert!(
+                is_kept(get(status, &[&modified, &now, "cache-control: public"])),
+                "{status}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_about_caching_is_not_kept() {
+        assert_eq!(get(200, &[]), Storable::No(NotStored::NoLifetime));
+        assert_eq!(
+            get(200, &["etag: \"a\""]),
+            Storable::No(NotStored::NoLifetime)
+        );
+        let policy = Policy {
+            ttl: Some(secs(60)),
+            ..Policy::default()
+        };
+        assert!(is_kept(decide_by(&policy, &Method::GET, &[], 200, &[])));
+        let created = decide_by(&policy, &Method::GET, &[], 201, &[]);
+        assert_eq!(
+            created,
+            Storable::No(NotStored::NoLifetime),
+            "201 allows no guess"
+        );
+    }
+
+    #[test]
+    fn what_must_be_validated_is_kept_if_it_can_be() {
+        assert!(is_kept(get(
+            200,
+            &["cache-control: no-cache", "etag: \"a\""]
+        )));
+        assert!(is_kept(get(
+            200,
+            &["cache-control: max-age=0", "last-modified: x"]
+        )));
+        let useless = Storable::No(NotStored::Useless);
+        assert_eq!(get(200, &["cache-control: no-cache"]), useless);
+        assert_eq!(get(200, &["cache-control: max-age=0"]), useless);
+        assert_eq!(get(200, &["cache-control: max-age=5", "age: 5"]), useless);
+        assert!(is_kept(get(
+            200,
+            &["cache-control: max-age=0, stale-while-revalidate=9"]
+        )));
+    }
+
+    #[test]
+    fn no_store_and_private_are_not_kept() {
+        assert_eq!(
+            get(200, &["cache-control: no-store, max-age=60"]),
+            Storable::No(NotStored::NoStore)
+        );
+        assert_eq!(
+            get(200, &["cache-control: private, max-age=60"]),
+            Storable::No(NotStored::Private)
+        );
+        assert!(is_kept(get(
+            200,
+            &["cache-control: private=\"x-user\", max-age=60"]
+        )));
+        let asked = decide(&Method::GET, &["cache-control: no-store"], 200, &[FRESH]);
+        assert_eq!(asked, Storable::No(NotStored::RequestNoStore));
+    }
+
+    #[test]
+    fn a_response_that_sets_a_cookie_is_never_kept() {
+        let decision = get(
+            200,
+            &["cache-control: public, max-age=60", "set-cookie: a=b"],
+        );
+        assert_eq!(decision, Storable::No(NotStored::SetCookie));
+    }
+
+    #[test]
+    fn with_authorization_only_what_says_so_is_kept() {
+        let decide = |value: &str| {
+            let line = format!("cache-control: {value}");
+            decide(&Method::GET, &["authorization: Basic eA=="], 200, &[&line])
+        };
+        assert_eq!(decide("max-age=60"), Storable::No(NotStored::Authorization));
+        assert_eq!(
+            decide("max-age=60, public=1"),
+            Storable::No(NotStored::Authorization)
+        );
+        for value in [
+            "public, max-age=60",
+            "s-maxage=60",
+            "max-age=60, must-revalidate",
+        ] {
+            assert!(is_kept(decide(value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn vary_star_is_never_kept() {
+        for value in ["*", "accept, *", "a b", "accept;q=1"] {
+            let decision = get(200, &[FRESH, &format!("vary: {value}")]);
+            assert_eq!(decision, Storable::No(NotStored::Vary), "{value}");
+        }
+        assert!(is_kept(get(200, &[FRESH, "vary: accept, Cookie"])));
+    }
+
+    #[test]
+    fn must_understand_wants_a_known_status_and_then_overrules_no_store() {
+        let line = "cache-control: must-understand, no-store, max-age=60";
+        assert!(is_kept(get(200, &[line])));
+        assert_eq!(get(299, &[line]), Storable::No(NotStored::Status));
+    }
+
+    #[test]
+    fn what_declares_more_than_the_limit_is_not_kept() {
+        let policy = Policy {
+            max_object_size: 10,
+            ..Policy::default()
+        };
+        let decide = |length: &str| {
+            let line = format!("content-length: {length}");
+            decide_by(&policy, &Method::GET, &[], 200, &[FRESH, &line])
+        };
+        assert!(is_kept(decide("10")));
+        assert_eq!(decide("11"), Storable::No(NotStored::TooLarge));
+    }
+
+    fn directive() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("public".into()),
+            Just("must-revalidate".into()),
+            Just("immutable".into()),
+            Just("must-understand".into()),
+            Just("no-transform".into()),
+            "(max-age|s-maxage|stale-while-revalidate|stale-if-error)=[0-9]{1,11}",
+            "[a-z]{1,6}(=[a-z0-9]{1,4})?",
+            "x=\"[ -!#-\\[\\]-~]{0,9}\"",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn private_is_never_kept_whatever_stands_beside_it(
+            before in prop::collection::vec(directive(), 0..5),
+            after in prop::collection::vec(directive(), 0..5),
+            word in prop_oneof![Just("private"), Just("PRIVATE"), Just("private=x;y")],
+            status in 200u16..600,
+        ) {
+            let line = [before, vec![word.to_owned()], after].concat().join(",");
+            let line = format!("cache-control: {line}");
+            prop_assert!(!is_kept(get(status, &[&line, "etag: \"a\""])));
+        }
+
+        #[test]
+        fn no_store_is_never_kept_unless_it_must_be_understood(
+            before in prop::collection::vec(directive(), 0..5),
+            after in prop::collection::vec(directive(), 0..5),
+            status in 200u16..600,
+        ) {
+            let all = [before, vec!["No-Store".to_owned()], after].concat();
+            prop_assume!(!all.iter().any(|one| one == "must-understand"));
+            let line = format!("cache-control: {}", all.join(","));
+            prop_assert!(!is_kept(get(status, &[&line, "etag: \"a\""])));
+        }
+
+        #[test]
+        fn a_cookie_is_never_kept(all in prop::collection::vec(directive(), 0..5), status in 200u16..600) {
+            let line = format!("cache-control: {}", all.join(","));
+            prop_assert!(!is_kept(get(status, &[&line, "set-cookie: a=b"])));
+        }
+    }
+}

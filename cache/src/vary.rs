@@ -1,0 +1,190 @@
+//! Which stored response fits this request (RFC 9111 section 4.1).
+//!
+//! The names are those of the response's Vary and those that the route adds. Two requests fit the
+//! same response when each named field says the same in both: present or absent in both, and
+//! equal after the whitespace around commas is dropped, repeated lines are joined, and the fields
+//! that are defined without regard to case are written in lower case. Nothing else is normalised;
+//! that two languages would get the same page is the origin's secret.
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use http::header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
+
+use crate::fields::{self, Fields};
+
+/// The names by which the variants of a response are told apart: lower case, sorted, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Spec(Arc<[HeaderName]>);
+
+/// A spec and what one request said to it: the address of a stored response among those of its URL.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Variant {
+    spec: Spec,
+    values: Box<[u8]>,
+    by_origin: bool,
+}
+
+impl Spec {
+    /// The names of the response's Vary and `extra`. Names that are none are left out, as is `*`:
+    /// a response with those is not kept ([`crate::storable`]).
+    pub fn new(response: &dyn Fields, extra: &[HeaderName]) -> Self {
+        let mut names = extra.to_vec();
+        fields::each_member(response, &VARY, &mut |name| {
+            names.extend(HeaderName::from_bytes(name).ok());
+        });
+        names.retain(|name| name.as_str() != "*");
+        names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        Self(names.into())
+    }
+
+    /// The names.
+    pub fn names(&self) -> &[HeaderName] {
+        &self.0
+    }
+
+    /// Whether every name of `others` is among these.
+    pub fn covers(&self, others: &[HeaderName]) -> bool {
+        others.iter().all(|name| self.0.contains(name))
+    }
+
+    /// Writes what `request` says to these names, so that equal bytes mean the same variant.
+    pub fn write_values(&self, request: &dyn Fields, out: &mut Vec<u8>) {
+        for name in self.names() {
+            write_value(name, request, out);
+        }
+    }
+}
+
+impl Variant {
+    /// The variant that `request` selects by `spec`, for a response whose own Vary is not empty if
+    /// `by_origin`.
+    pub fn new(spec: Spec, request: &dyn Fields, by_origin: bool) -> Self {
+        let mut values = Vec::new();
+        spec.write_values(request, &mut values);
+        Self {
+            spec,
+            values: values.into(),
+            by_origin,
+        }
+    }
+
+    /// The names.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// What the request said to them, as [`Spec::write_values`] writes it.
+    pub fn values(&self) -> &[u8] {
+        &self.values
+    }
+
+    /// Whether the origin itself named a field. A response without Vary steps back behind one with
+    /// it (RFC 9111 section 4.1).
+    pub fn is_by_origin(&self) -> bool {
+        self.by_origin
+    }
+
+    /// Whether `request` selects this variant.
+    pub fn matches(&self, request: &dyn Fields) -> bool {
+        if self.spec.names().is_empty() {
+            return true;
+        }
+        let mut values = Vec::with_capacity(self.values.len());
+        self.spec.write_values(request, &mut values);
+        *values == *self.values
+    }
+}
+
+const ABSENT: u8 = 0;
+const PRESENT: u8 = 1;
+
+/// One value: absent, or its length and its normalised text.
+fn write_value(name: &HeaderName, request: &dyn Fields, out: &mut Vec<u8>) {
+    let without_case =
+        *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE || *name == ACCEPT_CHARSET;
+    let mark = out.len();
+    out.extend_from_slice(&[ABSENT, 0, 0, 0, 0]);
+    let start = out.len();
+    request.each(name, &mut |line| {
+        out[mark] = PRESENT;
+        fields::split_list(line, &mut |member| {
+            if out.len() > start {
+                out.push(b',');
+            }
+            let from = out.len();
+            out.extend_from_slice(member);
+            if without_case {
+                out[from..].make_ascii_lowercase();
+            }
+        });
+    });
+    let length = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+    out[mark + 1..start].copy_from_slice(&length.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::fields;
+    use proptest::prelude::*;
+
+    fn same(vary: &str, one: &[&str], other: &[&str]) -> bool {
+        let response = fields(&[&format!("vary: {vary}")]);
+        let variant = Variant::new(Spec::new(&response, &[]), &fields(one), true);
+        variant.matches(&fields(other))
+    }
+
+    #[test]
+    fn names_are_lower_case_sorted_and_once() {
+        let response = fields(&["vary: X-b, accept", "vary: ACCEPT"]);
+        let spec = Spec::new(&response, &[HeaderName::from_static("x-a")]);
+        let names: Vec<&str> = spec.names().iter().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["accept", "x-a", "x-b"]);
+        assert!(spec.covers(&[HeaderName::from_static("x-a")]));
+        assert!(!spec.covers(&[HeaderName::from_static("x-c")]));
+    }
+
+    #[test]
+    fn a_variant_is_for_requests_that_say_the_same() {
+        assert!(same("x", &["x: 1"], &["x: 1", "y: 2"]));
+        assert!(!same("x", &["x: 1"], &["x: 2"]));
+        assert!(same("x", &[], &["y: 1"]), "absent in both");
+        assert!(!same("x", &[], &["x:"]), "absent is not empty");
+        assert!(!same("x, y", &["x: 1"], &["y: 1"]));
+    }
+
+    #[test]
+    fn whitespace_and_lines_make_no_difference() {
+        assert!(same("x", &["x: a,b"], &["x: a ,  b"]));
+        assert!(same("x", &["x: a, b"], &["x: a", "x: b"]));
+        assert!(!same("x", &["x: a, b"], &["x: b, a"]));
+        assert!(
+            !same("x", &["x: \"a, b\""], &["x: \"a,b\""]),
+            "a quoted string is one value"
+        );
+    }
+
+    #[test]
+    fn case_counts_but_for_the_fields_defined_without() {
+        assert!(same(
+            "accept-language",
+            &["accept-language: DE-de"],
+            &["accept-language: de-DE"]
+        ));
+        assert!(!same("cookie", &["cookie: A=b"], &["cookie: a=b"]));
+    }
+
+    proptest! {
+        #[test]
+        fn different_values_never_share_a_variant(
+            one in "[a-z]{0,6}", two in "[a-z]{0,6}", three in "[a-z]{0,6}", four in "[a-z]{0,6}",
+        ) {
+            let left = [format!("x: {one}"), format!("y: {two}")];
+            let right = [format!("x: {three}"), format!("y: {four}")];
+            let equal = same("x, y", &[&left[0], &left[1]], &[&right[0], &right[1]]);
+            prop_assert_eq!(equal, one == three && two == four);
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Keys of listeners and of the certificates they show.
+
+use super::process::LIMITS;
+use super::{Form, Kind, NAME, PATH, Shape, default, optional, required};
+
+const ADDRESS: Form = Form {
+    noun: "an IP address and a port",
+    example: "0.0.0.0:443",
+    pattern: "^.+:[0-9]{1,5}$",
+};
+const KEY_FILE: Form = Form {
+    noun: "a path",
+    example: "shop.key",
+    pattern: ".",
+};
+
+pub(crate) static LISTENER: Shape = Shape {
+    title: "[[listener]]",
+    id: "listener",
+    doc: "An address where clients connect. At least one. Every listener serves every route that does not say otherwise by `match = { listener = ... }`.",
+    keys: &[
+        optional(
+            "name",
+            Kind::Text(&NAME),
+            "the address",
+            "What it is called in metrics and logs, and by routes.",
+        ),
+        required(
+            "address",
+            Kind::Text(&ADDRESS),
+            "IP address and port. `0.0.0.0` is every IPv4 interface, `[::]` every IPv6 one.",
+        ),
+        default(
+            "tls",
+            Kind::Bool,
+            "false",
+            "Whether TLS is spoken here, with the certificates of [tls].",
+        ),
+        default(
+            "protocols",
+            Kind::List {
+                of: &Kind::Choice(&[
+                    ("h1", "HTTP/1.1"),
+                    ("h2", "HTTP/2: by ALPN with TLS, by prior knowledge without"),
+                ]),
+                empty: false,
+            },
+            "[\"h1\", \"h2\"]",
+            "Versions of HTTP that are spoken here.",
+        ),
+        optional(
+            "limits",
+            Kind::Table(&LIMITS),
+            "those of [limits]",
+            "Limits that differ here; the rest is taken from [limits].",
+        ),
+        default(
+            "access_log",
+            Kind::Bool,
+            "true",
+            "Whether its requests are written to the access log of [log].",
+        ),
+    ],
+    foreign: &[
+        ("listen", "write address = \"0.0.0.0:443\""),
+        ("bind", "write address = \"0.0.0.0:443\""),
+        (
+            "port",
+            "the port is part of the address: address = \"0.0.0.0:443\"",
+        ),
+        (
+            "host",
+            "hosts are matched by routes: [[route]] match = { host = \"...\" }",
+        ),
+        (
+            "server_name",
+            "hosts are matched by routes: [[route]] match = { host = \"...\" }",
+        ),
+        ("ssl", "write tls = true, and certificates in [tls]"),
+        (
+            "ssl_certificate",
+            "write tls = true here, and in [tls] certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        (
+            "certificates",
+            "they stand in [tls]: certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        (
+            "cert",
+            "it stands in [tls]: certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        ("http2", "write protocols = [\"h1\", \"h2\"]"),
+        ("alpn", "write protocols = [\"h1\", \"h2\"]"),
+        ("route", "routes are [[route]] sections of their own"),
+        ("routes", "routes are [[route]] sections of their own"),
+        ("upstream", "it belongs in a [[route]]"),
+    ],
+    example: r#"[[listener]]
+address = "0.0.0.0:80"
+
+[[listener]]
+name = "https"
+address = "0.0.0.0:443"
+tls = true
+limits = { max_body_size = "64MiB" }
+"#,
+};
+
+pub(crate) static TLS: Shape = Shape {
+    title: "[tls]",
+    id: "tls",
+    doc: "Certificates for every listener with `tls = true`. The one sent is chosen by the name the client asks for (SNI); names are read from the certificates.",
+    keys: &[
+        default(
+            "min_version",
+            Kind::Choice(&[("1.2", "TLS 1.2 (RFC 5246)"), ("1.3", "TLS 1.3 (RFC 8446)")]),
+            "\"1.2\"",
+            "The least version accepted.",
+        ),
+        required(
+            "certificates",
+            Kind::Tables(&CERTIFICATE),
+            "Certificates and their keys, as PEM files. The first is sent where no name fits. Included files may add theirs.",
+        ),
+    ],
+    foreign: &[
+        (
+            "cert",
+            "write certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        (
+            "key",
+            "write certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        (
+            "ssl_certificate",
+            "write certificates = [{ cert = \"...\", key = \"...\" }]",
+        ),
+        ("ssl_protocols", "write min_version = \"1.2\""),
+        ("versions", "write min_version = \"1.2\""),
+        (
+            "ca",
+            "towards app servers it is [upstream.NAME] tls = { ca = \"...\" }",
+        ),
+    ],
+    example: r#"[tls]
+min_version = "1.2"
+certificates = [
+  { cert = "shop.pem", key = "shop.key" },
+]
+"#,
+};
+
+pub(crate) static CERTIFICATE: Shape = Shape {
+    title: "a certificate",
+    id: "certificate",
+    doc: "A certificate chain and its key.",
+    keys: &[
+        required(
+            "cert",
+            Kind::Text(&PATH),
+            "PEM file: the certificate itself first, then those that lead to the root.",
+        ),
+        required(
+            "key",
+            Kind::Text(&KEY_FILE),
+            "PEM file with the private key.",
+        ),
+    ],
+    foreign: &[
+        ("certificate", "write cert = \"shop.pem\""),
+        ("private_key", "write key = \"shop.key\""),
+        (
+            "chain",
+            "put the chain into the same file as the certificate",
+        ),
+        ("hosts", "names are read from the certificate"),
+        ("host", "names are read from the certificate"),
+    ],
+    example: "",
+};

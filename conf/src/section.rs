@@ -1,0 +1,77 @@
+//! The sections of the file, each read into its part of [`Config`].
+//!
+//! Named things (upstreams, directories, filters) are read before the routes
+//! that name them; findings are sorted by place afterwards.
+
+mod checks;
+mod entry;
+mod filter;
+mod listener;
+mod names;
+mod process;
+mod route;
+mod rules;
+mod shop;
+mod template;
+mod upstream;
+
+use crate::config::Config;
+use crate::keys;
+use crate::read::Table;
+use crate::shadow;
+
+use names::Names;
+
+/// Reads the merged files. `None`: something is wrong, and was reported.
+pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
+    let cx = root.cx;
+    for item in root
+        .entries_of("include")
+        .flat_map(|_| root.list("include"))
+        .flatten()
+    {
+        cx.parsed(item, "include", &keys::FILE_PATTERN, crate::read::not_empty);
+    }
+    let server = process::server(&entry::single(root, "server", &keys::SERVER));
+    let admin = root
+        .entry("admin")
+        .map(|_| process::admin(&entry::single(root, "admin", &keys::ADMIN)));
+    let log = process::log(&entry::single(root, "log", &keys::LOG));
+    let limits = process::limits(&entry::single(root, "limits", &keys::LIMITS), None);
+    let (listener_names, listeners) = listener::listeners(root, &limits);
+    let tls = root
+        .entry("tls")
+        .map(|_| listener::tls(&entry::single(root, "tls", &keys::TLS)));
+    let (upstream_names, upstreams) =
+        entry::named(root, "upstream", &keys::UPSTREAM, upstream::upstream);
+    let (static_names, statics) = entry::named(root, "static", &keys::STATIC, shop::site);
+    let (filter_names, filters) = entry::named(root, "filter", &keys::FILTER, filter::filter);
+    let cache = shop::store(&entry::single(root, "cache", &keys::CACHE));
+    let names = Names::new(listener_names, upstream_names, static_names, filter_names);
+    let routes = route::routes(root, &names);
+
+    checks::sections(root, &listeners, admin.as_ref(), &routes);
+    checks::access_log(root, &log);
+    names.warn_of_unused(cx);
+    shadow::warn(cx, &routes);
+
+    Some(Config {
+        server,
+        admin: admin.flatten(),
+        log,
+        listeners: whole(listeners.into_iter().map(|(_, listener)| listener))?,
+        tls: tls.flatten(),
+        upstreams: whole(upstreams)?,
+        statics: whole(statics)?,
+        cache,
+        filters: whole(filters)?,
+        routes: whole(routes.into_iter().map(|(_, route)| route))?,
+        warnings: Vec::new(),
+        hash: 0,
+    })
+}
+
+/// All or nothing; what is missing was reported where it was read.
+fn whole<T>(parts: impl IntoIterator<Item = Option<T>>) -> Option<Vec<T>> {
+    parts.into_iter().collect()
+}

@@ -1,0 +1,146 @@
+//! `[[listener]]` and `[tls]`.
+
+use std::path::PathBuf;
+
+use crate::config::{Certificate, Limits, Listener, Tls, TlsVersion};
+use crate::keys::{self, Kind};
+use crate::raw::Value;
+use crate::read::{Finding, Table};
+use crate::source::Place;
+use crate::text;
+
+use super::entry::Named;
+use super::{entry, process, rules};
+
+/// A version of HTTP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    H1,
+    H2,
+}
+
+/// A listener and the place of its header; `None`: reported.
+pub(super) type Placed = (Place, Option<Listener>);
+
+/// Listeners in file order, and what routes call them.
+pub(super) fn listeners(root: &Table<'_>, limits: &Limits) -> (Named, Vec<Placed>) {
+    let (names, listeners) = entry::list(root, "listener", &keys::LISTENER)
+        .iter()
+        .map(|table| {
+            let listener = listener(table, limits);
+            let name = match &listener {
+                Some(listener) => listener.name.clone(),
+                None => called(table).unwrap_or_default(),
+            };
+            ((name, table.place), (table.place, listener))
+        })
+        .unzip();
+    (Named(names, !root.explains("listener")), listeners)
+}
+
+/// The name of a listener that has a mistake, so that routes that name it are not blamed.
+fn called(table: &Table<'_>) -> Option<String> {
+    let node = table.get("name").or_else(|| table.get("address"))?;
+    match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn listener(table: &Table<'_>, limits: &Limits) -> Option<Listener> {
+    table.require("address");
+    let address = table.text("address", text::address);
+    let name = table.text("name", text::name);
+    let (h1, h2) = protocols(table);
+    let limits = match table.table("limits") {
+        None => limits.clone(),
+        Some(own) => {
+            if !h2 {
+                own.no_effect(
+                    "max_concurrent_streams",
+                    "this listener does not speak HTTP/2",
+                    "delete it, or add \"h2\" to protocols",
+                );
+            }
+            process::limits(&own, Some(limits))
+        }
+    };
+    let tls = table.flag("tls", false);
+    let address = address?;
+    Some(Listener {
+        name: name.unwrap_or_else(|| address.to_string()),
+        address,
+        tls,
+        h1,
+        h2,
+        limits,
+        access_log: table.flag("access_log", true),
+    })
+}
+
+fn protocols(table: &Table<'_>) -> (bool, bool) {
+    let (Some(items), Kind::List { of, .. }) = (table.list("protocols"), table.kind("protocols"))
+    else {
+        return (true, true);
+    };
+    let spoken = rules::distinct(table.cx, "protocols", items, |item| {
+        if let Value::Text(word) = &item.value
+            && word == "h3"
+        {
+            table.cx.error(
+                Finding::error(item.place, "protocols: HTTP/3 is not supported")
+                    .label("h1 and h2 are"),
+            );
+            return None;
+        }
+        let index = table.cx.choice(item, "protocols", of)?;
+        [Protocol::H1, Protocol::H2].get(index).copied()
+    });
+    (
+        spoken.contains(&Protocol::H1),
+        spoken.contains(&Protocol::H2),
+    )
+}
+
+pub(super) fn tls(table: &Table<'_>) -> Option<Tls> {
+    let min_version = table.choice(
+        "min_version",
+        &[TlsVersion::V12, TlsVersion::V13],
+        TlsVersion::V12,
+    );
+    table.require("certificates");
+    let mut certificates: Vec<Certificate> = Vec::new();
+    for table in entry::list(table, "certificates", &keys::CERTIFICATE) {
+        let Some(certificate) = certificate(&table) else {
+            continue;
+        };
+        if certificates.contains(&certificate) {
+            table.cx.error(
+                Finding::error(table.place, "this certificate is in the list twice")
+                    .label("delete one of them"),
+            );
+        }
+        certificates.push(certificate);
+    }
+    if let Some(Value::List(items)) = table.get("certificates").map(|node| &node.value)
+        && items.is_empty()
+    {
+        table.missing("certificates");
+    }
+    Some(Tls {
+        min_version,
+        certificates,
+    })
+}
+
+fn certificate(table: &Table<'_>) -> Option<Certificate> {
+    let file = |name: &'static str| -> Option<PathBuf> {
+        table.require(name)?;
+        rules::readable_file(table, name)
+    };
+    let (cert, key) = (file("cert"), file("key"));
+    Some(Certificate {
+        cert: cert?,
+        key: key?,
+    })
+}

@@ -1,0 +1,185 @@
+//! `[[route]]`.
+
+use http::Method;
+
+use crate::config::{Action, FilterId, PathPattern, Route, RouteCache, StaticId, UpstreamId};
+use crate::keys;
+use crate::read::{Finding, Table};
+use crate::source::Place;
+use crate::text;
+
+use super::names::Names;
+use super::{entry, rules, template};
+
+mod matcher;
+
+/// The keys of which a route has exactly one.
+const ACTIONS: [&str; 4] = ["upstream", "static", "redirect", "respond"];
+
+/// Routes with the place of each, in file order; `None`: reported.
+pub(super) fn routes(root: &Table<'_>, names: &Names) -> Vec<(Place, Option<Route>)> {
+    let tables = entry::list(root, "route", &keys::ROUTE);
+    let mut taken: Vec<(String, Place)> = Vec::new();
+    let mut routes = Vec::new();
+    for (index, table) in tables.iter().enumerate() {
+        let name = table
+            .text("name", text::name)
+            .unwrap_or_else(|| format!("route-{}", index + 1));
+        let place = table.get("name").map_or(table.place, |node| node.place);
+        if let Some((_, first)) = taken.iter().find(|(known, _)| *known == name) {
+            root.cx.error(
+                Finding::error(place, format!("two routes are named \"{name}\""))
+                    .label("metrics and logs tell routes apart by their names")
+                    .also("the first is at", *first),
+            );
+        }
+        taken.push((name.clone(), place));
+        routes.push((table.place, route(table, name, names)));
+    }
+    routes
+}
+
+fn route(table: &Table<'_>, name: String, names: &Names) -> Option<Route> {
+    let matcher = table
+        .table("match")
+        .map(|inner| matcher::matcher(&inner, &names.listeners));
+    let matcher = match matcher {
+        Some(matcher) => matcher,
+        None => Some(crate::config::Match::default()),
+    };
+    let action = action(table, names);
+    let cache = table.table("cache").map(|inner| cache(&inner));
+    if let (Some(matcher), Some(_)) = (&matcher, &cache) {
+        let cached = [Method::GET, Method::HEAD];
+        if !matcher.methods.is_empty() && !matcher.methods.iter().any(|m| cached.contains(m)) {
+            table.no_effect(
+                "cache",
+                "only GET and HEAD are cached, and this route takes neither",
+                "delete it",
+            );
+        }
+    }
+    if let (Some(matcher), Some(strip)) = (&matcher, table.text("strip_prefix", text::path_prefix))
+    {
+        check_strip(table, &matcher.path, &strip);
+    }
+    let filters = filters(table, names);
+    Some(Route {
+        name,
+        matcher: matcher?,
+        filters: filters?,
+        action: action?,
+        cache,
+        max_body_size: table.size("max_body_size"),
+    })
+}
+
+/// Exactly one of the four, and what belongs to it.
+fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
+    let mut given = ACTIONS.iter().filter_map(|name| table.entry(name));
+    let Some(first) = given.next() else {
+        if table.has_unknown() {
+            return None;
+        }
+        table.cx.error(
+            Finding::error(table.place, "this route does nothing")
+                .label("write upstream = \"NAME\", static = \"NAME\", redirect = \"...\" or respond = { ... }"),
+        );
+        return None;
+    };
+    for second in given {
+        table.cx.error(
+            Finding::error(
+                second.place,
+                format!(
+                    "a route does one thing: `{}` or `{}`",
+                    first.key, second.key
+                ),
+            )
+            .label("delete one of them, or make it another route")
+            .also("the other one is at", first.place),
+        );
+    }
+    if first.key != "upstream" && table.get("upstream").is_none() {
+        table.no_effect(
+            "cache",
+            "only responses of an upstream are cached",
+            match first.key.as_str() {
+                "static" => "delete it; files are kept in memory by [static.NAME] memory",
+                _ => "delete it",
+            },
+        );
+    }
+    if first.key != "static" && table.get("static").is_none() {
+        table.no_effect(
+            "strip_prefix",
+            "it belongs to `static`",
+            "for an upstream, a filter's rewrite = { prefix = \"/x\", to = \"/\" } does it",
+        );
+    }
+    match first.key.as_str() {
+        "upstream" => {
+            let index = names.upstreams.find(table.cx, &first.node)?;
+            Some(Action::Upstream(UpstreamId(index)))
+        }
+        "static" => {
+            let site = names.statics.find(table.cx, &first.node)?;
+            Some(Action::Static {
+                site: StaticId(site),
+                strip_prefix: table.text("strip_prefix", text::path_prefix),
+            })
+        }
+        "redirect" => template::redirect(table).map(Action::Redirect),
+        _ => template::respond(table).map(Action::Respond),
+    }
+}
+
+/// A prefix that no path of this route starts with is never taken off.
+fn check_strip(table: &Table<'_>, path: &PathPattern, strip: &str) {
+    let below = |path: &str| {
+        path.strip_prefix(strip.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let matched = match path {
+        PathPattern::Exact(path) | PathPattern::Prefix(path) => path,
+        PathPattern::Any | PathPattern::Regex(_) => return,
+    };
+    let prefix_is_longer =
+        matches!(path, PathPattern::Prefix(_)) && strip.starts_with(matched.trim_end_matches('/'));
+    if !below(matched) && !prefix_is_longer {
+        table.no_effect(
+            "strip_prefix",
+            &format!("the paths of this route start with \"{matched}\""),
+            &format!("write strip_prefix = \"{matched}\""),
+        );
+    }
+}
+
+fn filters(table: &Table<'_>, names: &Names) -> Option<Vec<FilterId>> {
+    let items = table.list("filters").unwrap_or_default();
+    let mut unknown = false;
+    let filters = rules::distinct(table.cx, "filters", items, |item| {
+        let found = names.filters.find(table.cx, item);
+        unknown |= found.is_none();
+        found.map(FilterId)
+    });
+    (!unknown).then_some(filters)
+}
+
+fn cache(table: &Table<'_>) -> RouteCache {
+    let vary = rules::strings(table, "vary", |text| {
+        if text == "*" {
+            return Err(text::Wrong::new(
+                "`*` would make every request different",
+                "name the headers, or leave `cache` out",
+            ));
+        }
+        text::header_name(text)
+    });
+    RouteCache {
+        ttl: table.duration("ttl"),
+        stale_while_revalidate: table.duration("stale_while_revalidate").unwrap_or_default(),
+        stale_if_error: table.duration("stale_if_error").unwrap_or_default(),
+        vary,
+    }
+}

@@ -1,0 +1,247 @@
+//! Addresses and networks.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::{Wrong, host_name, quoted};
+use crate::config::EndpointAddress;
+
+/// What stands in `[admin] address`, before a path is resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AdminText {
+    Tcp(SocketAddr),
+    Unix(String),
+}
+
+/// `"0.0.0.0:443"`, `"[::]:443"`: an IP address and a port.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    no_scheme(text)?;
+    unbracketed(text)?;
+    if let Ok(ip) = bare_ip(text) {
+        return Err(Wrong::new(
+            format!("{} has no port", quoted(text)),
+            format!("write \"{}\"", SocketAddr::new(ip, 8080)),
+        ));
+    }
+    if let Ok(port) = text.trim_start_matches(['*', ':']).parse::<u16>() {
+        return Err(Wrong::new(
+            format!("{} has no IP address", quoted(text)),
+            format!(
+                "write \"{}\" for every IPv4 interface, or \"[::]:{port}\" for IPv6",
+                SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)
+            ),
+        ));
+    }
+    if let Some(port) = text.strip_prefix("localhost:") {
+        return Err(Wrong::new(
+            "a listener needs an IP address, not a name",
+            format!("write \"127.0.0.1:{port}\""),
+        ));
+    }
+    Err(Wrong::new(
+        format!("{} is not an IP address and a port", quoted(text)),
+        "such as \"0.0.0.0:443\" or \"[::1]:8080\"",
+    ))
+}
+
+/// `"127.0.0.1:9901"` or `"unix:/run/tidegate/admin.sock"`.
+pub(crate) fn admin_address(text: &str) -> Result<AdminText, Wrong> {
+    match text.strip_prefix("unix:") {
+        Some("") => Err(Wrong::new(
+            "`unix:` without a path",
+            "write \"unix:/run/tidegate/admin.sock\"",
+        )),
+        Some(path) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(AdminText::Unix(path.to_owned()))
+        }
+        None if text.starts_with('/') => Err(Wrong::new(
+            format!("{} is not an address", quoted(text)),
+            format!("write \"unix:{text}\" for a Unix socket"),
+        )),
+        None => address(text).map(AdminText::Tcp),
+    }
+}
+
+/// `"10.0.0.11:8080"`, `"[::1]:8080"`, `"app.internal:8080"`.
+pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        if address.port() == 0 {
+            return Err(port_zero(text));
+        }
+        return Ok(EndpointAddress::Ip(address));
+    }
+    no_scheme(text)?;
+    unbracketed(text)?;
+    if let Ok(ip) = bare_ip(text) {
+        return Err(Wrong::new(
+            format!("{} has no port", quoted(text)),
+            format!("write \"{}\"", SocketAddr::new(ip, 8080)),
+        ));
+    }
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return Err(match text.parse::<u16>() {
+            Ok(port) => Wrong::new(
+                format!("{} has no host", quoted(text)),
+                format!("write \"127.0.0.1:{port}\""),
+            ),
+            Err(_) => Wrong::new(
+                format!("{} has no port", quoted(text)),
+                format!("write \"{text}:8080\""),
+            ),
+        });
+    };
+    if let Some((port, path)) = port.split_once('/') {
+        return Err(Wrong::new(
+            format!("an endpoint has no path, this one has \"/{path}\""),
+            format!("write \"{host}:{port}\"; paths are changed by a filter's `rewrite`"),
+        ));
+    }
+    let host = host_name(host)?;
+    match port.parse::<u16>() {
+        Ok(0) => Err(port_zero(text)),
+        Ok(port) => Ok(EndpointAddress::Name { host, port }),
+        Err(_) => Err(Wrong::new(
+            format!("{} is not a port", quoted(port)),
+            "a port is a number from 1 to 65535",
+        )),
+    }
+}
+
+/// `"10.0.0.0/8"`; a bare address is a network of one.
+pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(ip));
+    }
+    match text.parse::<IpNet>() {
+        Ok(network) if network.addr() == network.network() => Ok(network),
+        Ok(network) => Err(Wrong::new(
+            format!(
+                "{} is an address inside a network, not the network",
+                quoted(text)
+            ),
+            format!("write \"{}\"", network.trunc()),
+        )),
+        Err(_) => {
+            let fix = match text {
+                "all" | "any" | "*" => "write \"0.0.0.0/0\" (IPv4) and \"::/0\" (IPv6)",
+                "localhost" => "write \"127.0.0.0/8\" (IPv4) and \"::1\" (IPv6)",
+                _ => "such as \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"",
+            };
+            Err(Wrong::new(
+                format!("{} is not a network", quoted(text)),
+                fix,
+            ))
+        }
+    }
+}
+
+fn bare_ip(text: &str) -> Result<IpAddr, std::net::AddrParseError> {
+    text.trim_start_matches('[').trim_end_matches(']').parse()
+}
+
+fn no_scheme(text: &str) -> Result<(), Wrong> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(());
+    };
+    let rest = rest.trim_end_matches('/');
+    let more = match scheme {
+        "https" | "h2" => "; TLS is switched on by the key `tls`",
+        _ => "",
+    };
+    Err(Wrong::new(
+        format!("an address has no \"{scheme}://\" in front"),
+        format!("write \"{rest}\"{more}"),
+    ))
+}
+
+/// `::1:8080`: brackets tell address and port apart. Where it could be an address
+/// as a whole, only what looks like a port is taken for one.
+fn unbracketed(text: &str) -> Result<(), Wrong> {
+    let like_port = |port: &str| port == "80" || port == "443" || port.len() >= 4;
+    if let Some((ip, port)) = text.rsplit_once(':')
+        && ip.contains(':')
+        && like_port(port)
+        && port.parse::<u16>().is_ok()
+        && ip.parse::<std::net::Ipv6Addr>().is_ok()
+    {
+        return Err(Wrong::new(
+            "an IPv6 address stands in brackets before its port",
+            format!("write \"[{ip}]:{port}\""),
+        ));
+    }
+    Ok(())
+}
+
+fn port_zero(text: &str) -> Wrong {
+    Wrong::new(
+        format!("{} has port 0, which nobody can connect to", quoted(text)),
+        "a port is a number from 1 to 65535",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn fix<T: std::fmt::Debug>(result: Result<T, Wrong>) -> String {
+        result.expect_err("wrong").fix
+    }
+
+    #[test]
+    fn a_listener_address_without_its_ip_or_port_is_completed() {
+        assert_eq!(fix(address("127.0.0.1")), "write \"127.0.0.1:8080\"");
+        assert_eq!(fix(address("::1")), "write \"[::1]:8080\"");
+        assert!(fix(address(":443")).starts_with("write \"0.0.0.0:443\""));
+        assert!(fix(address("443")).starts_with("write \"0.0.0.0:443\""));
+        assert!(fix(address("*:443")).starts_with("write \"0.0.0.0:443\""));
+        assert_eq!(fix(address("localhost:80")), "write \"127.0.0.1:80\"");
+        assert_eq!(fix(address("http://1.2.3.4:80/")), "write \"1.2.3.4:80\"");
+    }
+
+    #[test]
+    fn an_endpoint_may_be_a_name() {
+        assert_eq!(
+            endpoint("App.Internal:8080"),
+            Ok(EndpointAddress::Name {
+                host: "app.internal".into(),
+                port: 8080
+            })
+        );
+        assert!(matches!(endpoint("[::1]:80"), Ok(EndpointAddress::Ip(_))));
+        assert_eq!(fix(endpoint("app")), "write \"app:8080\"");
+        assert_eq!(fix(endpoint("3000")), "write \"127.0.0.1:3000\"");
+        assert!(fix(endpoint("app:80/x")).starts_with("write \"app:80\""));
+        assert!(endpoint("10.0.0.1:0").is_err());
+        assert!(endpoint("app:99999").is_err());
+    }
+
+    #[test]
+    fn an_ipv6_address_needs_its_brackets() {
+        assert_eq!(fix(endpoint("fe80::1:8080")), "write \"[fe80::1]:8080\"");
+        assert_eq!(fix(address("::1:8080")), "write \"[::1]:8080\"");
+        assert_eq!(
+            fix(address("2001:db8::11")),
+            "write \"[2001:db8::11]:8080\""
+        );
+    }
+
+    #[test]
+    fn a_network_is_written_by_its_first_address() {
+        assert_eq!(network("10.0.0.1").expect("one").prefix_len(), 32);
+        assert_eq!(fix(network("10.0.0.1/8")), "write \"10.0.0.0/8\"");
+        assert!(fix(network("all")).contains("0.0.0.0/0"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_them_panic(text in "(\\PC|[:.\\[\\]/0-9]){0,20}") {
+            let _ = (address(&text), endpoint(&text).is_ok(), network(&text), admin_address(&text));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What must hold of the parsers at the door, whatever the octets.
+//!
+//! Each function is one fuzz target. It panics where a promise is broken, and
+//! libFuzzer keeps the input. The README says how to run them.
+
+#![expect(
+    dead_code,
+    unused_imports,
+    reason = "the proxy uses more of these modules than the targets do"
+)]
+
+mod exchange;
+
+use std::borrow::Cow;
+
+use exchange::chunked::{ChunkScanner, Progress};
+use exchange::guard::{
+    Framing, HeadFacts, Inspect, MAX_FIELDS, MethodKind, Reject, Version, inspect,
+};
+use exchange::normalise::{normalise, normalise_path};
+
+/// Heads are judged alike however they are split, and what passes reads the
+/// same in httparse. The first octet sets the limit.
+pub fn head_guard(data: &[u8]) {
+    let Some((limit, bytes)) = data.split_first() else {
+        return;
+    };
+    let limit = if *limit == 0 {
+        32 * 1024
+    } else {
+        usize::from(*limit) * 8
+    };
+    let whole = inspect(bytes, limit);
+    for cut in 0..bytes.len() {
+        let part = inspect(&bytes[..cut], limit);
+        assert!(
+            part == Inspect::Partial || part == whole,
+            "cut at {cut}: {part:?}, whole: {whole:?}"
+        );
+    }
+    if let Inspect::Head(facts) = whole {
+        assert!(facts.head_len <= limit, "larger than allowed");
+        agrees_with_httparse(bytes, &facts);
+    }
+}
+
+fn agrees_with_httparse(bytes: &[u8], facts: &HeadFacts) {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    let parsed = request.parse(bytes).expect("what the guard passes parses");
+    assert_eq!(parsed, httparse::Status::Complete(facts.head_len));
+    assert_eq!(request.version == Some(1), facts.version == Version::Http11);
+    assert_eq!(
+        request.method == Some("HEAD"),
+        facts.method == MethodKind::Head
+    );
+    let values = |name: &str| -> Vec<&[u8]> {
+        let named = request
+            .headers
+            .iter()
+            .filter(|h| h.name.eq_ignore_ascii_case(name));
+        named.map(|h| h.value).collect()
+    };
+    assert_eq!(values("host").len(), 1, "one Host");
+    let framing = match (
+        &values("content-length")[..],
+        &values("transfer-encoding")[..],
+    ) {
+        ([], []) => Framing::None,
+        ([length], []) => {
+            let digits = std::str::from_utf8(length).expect("digits");
+            Framing::Length(digits.parse().expect("a length"))
+        }
+        ([], [coding]) => {
+            assert!(
+                coding.eq_ignore_ascii_case(b"chunked"),
+                "an unknown coding passed"
+            );
+            Framing::Chunked
+        }
+        both => panic!("both framings passed: {both:?}"),
+    };
+    assert_eq!(framing, facts.body);
+    let target = request.path.expect("a target");
+    assert!(
+        target == "*" || target.parse::<http::Uri>().is_ok(),
+        "no URI: {target}"
+    );
+    // May be refused for its path, but not for an octet.
+    assert_ne!(normalise(target, true), Err(Reject::BadTarget), "{target}");
+}
+
+/// A chunked body ends at one place however it is split, and a reading by
+/// other means agrees on it. The first two octets are the sizes of the pieces.
+pub fn chunked(data: &[u8]) {
+    let Some((sizes, bytes)) = data.split_at_checked(2) else {
+        return;
+    };
+    let whole = ChunkScanner::default().feed(bytes);
+    let mut scanner = ChunkScanner::default();
+    let mut total = Progress {
+        consumed: 0,
+        done: false,
+    };
+    let mut sizes = sizes.iter().cycle();
+    let pieces = loop {
+        if total.consumed == bytes.len() || total.done {
+            break Ok(total);
+        }
+        let size = usize::from(*sizes.next().expect("endless")).max(1);
+        let end = bytes.len().min(total.consumed + size);
+        match scanner.feed(&bytes[total.consumed..end]) {
+            Ok(progress) => {
+                total.consumed += progress.consumed;
+                total.done = progress.done;
+            }
+            Err(reject) => break Err(reject),
+        }
+    };
+    assert_eq!(whole, pieces, "splitting changes the answer");
+    if let Ok(Progress {
+        consumed,
+        done: true,
+    }) = whole
+    {
+        assert_eq!(
+            naive_end(bytes),
+            Some(consumed),
+            "the naive reading ends elsewhere"
+        );
+    }
+}
+
+/// Where a body that is well formed ends, found line by line.
+fn naive_end(bytes: &[u8]) -> Option<usize> {
+    let line_end = |from: usize| {
+        let at = bytes[from..].windows(2).position(|pair| pair == b"\r\n")?;
+        Some(from + at)
+    };
+    let mut at = 0;
+    loop {
+        let end = line_end(at)?;
+        let line = std::str::from_utf8(bytes[at..end].split(|b| *b == b';').next()?).ok()?;
+        let size = usize::from_str_radix(line, 16).ok()?;
+        at = end + 2;
+        if size == 0 {
+            break;
+        }
+        at += size;
+        if bytes.get(at..at + 2)? != b"\r\n" {
+            return None;
+        }
+        at += 2;
+    }
+    loop {
+        let end = line_end(at)?;
+        let empty = end == at;
+        at = end + 2;
+        if empty {
+            return Some(at);
+        }
+    }
+}
+
+/// Normalising is a fixed point, leaves no dot segment to anyone, and never
+/// decodes what separates. The first octet says whether slashes are merged.
+pub fn normalise_target(data: &[u8]) {
+    let Some((merge, bytes)) = data.split_first() else {
+        return;
+    };
+    let merge = merge & 1 == 1;
+    let Ok(target) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(found) = normalise(target, merge) else {
+        return;
+    };
+    let path = found.path;
+    if path == "*" {
+        return;
+    }
+    assert!(path.starts_with('/') && path.is_ascii());
+    let again = normalise_path(&path, merge);
+    assert!(
+        matches!(again, Ok(Cow::Borrowed(again)) if again == path),
+        "{target:?} -> {path:?} -> {again:?}"
+    );
+    assert!(
+        !merge || !path.contains("//"),
+        "slashes are left in {path:?}"
+    );
+    let decoded = decoded(&path);
+    let dots = |segment: &[u8]| matches!(segment, b"." | b"..");
+    assert!(
+        !decoded.split(|b| matches!(b, b'/' | b'\\')).any(dots),
+        "a dot segment is left in {path:?}"
+    );
+    assert!(!decoded.contains(&0), "a NUL is left in {path:?}");
+}
+
+fn decoded(path: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(first) = rest.bytes().next() {
+        let escape =
+            (first == b'%').then(|| u8::from_str_radix(&rest[1..3], 16).expect("an escape"));
+        out.push(escape.unwrap_or(first));
+        rest = &rest[if escape.is_some() { 3 } else { 1 }..];
+    }
+    out
+}

@@ -1,0 +1,313 @@
+//! Configuration to snapshot: the one place where the words of the file become
+//! the types of the leaves.
+//!
+//! It does what can fail (reading certificates, opening roots, resolving
+//! names) before anything of the running state is touched, so that a reload is
+//! all or nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::server::ProducesTickets;
+use static_server::{Encoding, Site, SiteSettings};
+
+use crate::exchange::route::Router;
+use crate::filter::{Chain, FixedReply, Redirection};
+use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsError};
+use crate::observe::{AccessLog, Metrics, Names, Table, UpstreamNames};
+use crate::snapshot::{Action, Cache, Route, Snapshot};
+use crate::upstreams::{ResolveError, Upstream};
+
+/// Why a configuration that is right in itself cannot run on this machine.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    /// A certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An endpoint's name.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// A static site's directory.
+    #[error("static {name:?}: {source}")]
+    Site {
+        /// The site.
+        name: String,
+        /// What is wrong.
+        #[source]
+        source: static_server::SiteError,
+    },
+    /// The access log's file.
+    #[error("cannot open the access log {}: {source}", path.display())]
+    AccessLog {
+        /// As configured.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What does not come from the file.
+#[derive(Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tickets: Arc<dyn ProducesTickets>,
+    pub(crate) workers: usize,
+}
+
+/// A snapshot that is not in force yet.
+pub(crate) struct Assembled {
+    pub(crate) snapshot: Snapshot,
+    /// New settings, by place; they are put in force together with the snapshot.
+    pub(crate) listeners: Vec<ListenerSettings>,
+}
+
+/// Builds what `config` describes. `previous` is what is running.
+///
+/// # Errors
+/// The first thing that is missing or broken.
+pub(crate) fn assemble(
+    config: conf::Config,
+    surroundings: &Surroundings,
+    previous: Option<&Snapshot>,
+) -> Result<Assembled, AssembleError> {
+    let tls = listener_tls(&config, surroundings)?;
+    let table = Arc::new(surroundings.metrics.table(names(&config)));
+    let upstreams = upstreams(&config, surroundings, previous, &table)?;
+    let sites = config
+        .statics
+        .iter()
+        .map(|settings| site(settings).map(Arc::new))
+        .collect::<Result<Vec<_>, _>>()?;
+    let access = access_log(&config, surroundings, previous)?;
+    let routes = config
+        .routes
+        .iter()
+        .map(|settings| route(&config, settings, &upstreams, &sites))
+        .collect();
+    let settings: Vec<ListenerSettings> = config
+        .listeners
+        .iter()
+        .zip(tls)
+        .zip(0_u16..)
+        .filter_map(|((listener, tls), place)| {
+            Some(ListenerSettings {
+                name: listener.name.clone(),
+                place,
+                // There is one for each name that the table was made with.
+                metrics: table.listener(place)?.clone(),
+                tls,
+                h1: listener.h1,
+                h2: listener.h2,
+                access_log: listener.access_log,
+                limits: listener.limits.clone(),
+            })
+        })
+        .collect();
+    Ok(Assembled {
+        snapshot: Snapshot {
+            router: Router::new(&config.routes),
+            routes,
+            upstreams,
+            listeners: Vec::new(),
+            table,
+            access,
+            cache: cache(&config, previous),
+            config,
+        },
+        listeners: settings,
+    })
+}
+
+fn listener_tls(
+    config: &conf::Config,
+    surroundings: &Surroundings,
+) -> Result<Vec<Option<Arc<ServerConfig>>>, TlsError> {
+    let Some(tls) = &config.tls else {
+        return Ok(config.listeners.iter().map(|_| None).collect());
+    };
+    let Some(certificates) = Certificates::load(&tls.certificates)?.map(Arc::new) else {
+        return Ok(config.listeners.iter().map(|_| None).collect());
+    };
+    config
+        .listeners
+        .iter()
+        .map(|listener| {
+            listener
+                .tls
+                .then(|| {
+                    listen::server_config(
+                        certificates.clone(),
+                        surroundings.tickets.clone(),
+                        tls.min_version,
+                        listener.h1,
+                        listener.h2,
+                    )
+                })
+                .transpose()
+        })
+        .collect()
+}
+
+fn upstreams(
+    config: &conf::Config,
+    surroundings: &Surroundings,
+    previous: Option<&Snapshot>,
+    table: &Table,
+) -> Result<Vec<Arc<Upstream>>, ResolveError> {
+    config
+        .upstreams
+        .iter()
+        .zip(0_u16..)
+        .map(|(settings, place)| {
+            let before = previous.and_then(|snapshot| {
+                snapshot
+                    .upstreams
+                    .iter()
+                    .find(|upstream| upstream.name() == settings.name)
+            });
+            let metrics = (0_u16..)
+                .map_while(|endpoint| table.endpoint(place, endpoint).cloned())
+                .collect();
+            let before = before.map(AsRef::as_ref);
+            let upstream = Upstream::new(settings, before, surroundings.workers, metrics)?;
+            Ok(Arc::new(upstream))
+        })
+        .collect()
+}
+
+fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
+    let precompressed = settings
+        .precompressed
+        .iter()
+        .map(|encoding| match encoding {
+            conf::Precompressed::Brotli => Encoding::Brotli,
+            conf::Precompressed::Zstd => Encoding::Zstd,
+            conf::Precompressed::Gzip => Encoding::Gzip,
+        })
+        .collect();
+    Site::new(SiteSettings {
+        root: settings.root.clone(),
+        index: settings.index.clone(),
+        fallback: settings.fallback.clone(),
+        precompressed,
+        cache_control: settings.cache_control.clone(),
+        memory: settings.memory,
+        max_memory_file: settings.max_memory_file,
+    })
+    .map_err(|source| AssembleError::Site {
+        name: settings.name.clone(),
+        source,
+    })
+}
+
+/// The log goes on where its settings did not change: nothing queued is lost.
+fn access_log(
+    config: &conf::Config,
+    surroundings: &Surroundings,
+    previous: Option<&Snapshot>,
+) -> Result<Option<Arc<AccessLog>>, AssembleError> {
+    let Some(settings) = &config.log.access else {
+        return Ok(None);
+    };
+    if let Some(previous) = previous
+        && previous.config.log.access.as_ref() == Some(settings)
+    {
+        return Ok(previous.access.clone());
+    }
+    let counts = surroundings.metrics.access_log();
+    AccessLog::open(settings, surroundings.workers, counts)
+        .map(|log| Some(Arc::new(log)))
+        .map_err(|source| AssembleError::AccessLog {
+            path: settings.path.clone(),
+            source,
+        })
+}
+
+fn route(
+    config: &conf::Config,
+    settings: &conf::Route,
+    upstreams: &[Arc<Upstream>],
+    sites: &[Arc<Site>],
+) -> Route {
+    let filters: Vec<&conf::Filter> = settings
+        .filters
+        .iter()
+        .map(|filter| &config.filters[filter.0])
+        .collect();
+    let action = match &settings.action {
+        conf::Action::Upstream(id) => Action::Upstream {
+            place: u16::try_from(id.0).unwrap_or(u16::MAX),
+            upstream: upstreams[id.0].clone(),
+            cache: settings
+                .cache
+                .as_ref()
+                .map(|cache| route_cache(cache, &config.cache)),
+        },
+        conf::Action::Static { site, strip_prefix } => Action::Static {
+            site: sites[site.0].clone(),
+            strip_prefix: strip_prefix.clone(),
+        },
+        conf::Action::Redirect(redirect) => Action::Redirect(Redirection::new(redirect)),
+        conf::Action::Respond(respond) => Action::Respond(FixedReply::new(respond).reply()),
+    };
+    Route {
+        name: settings.name.clone(),
+        chain: Chain::new(&filters, config.server.merge_slashes),
+        action,
+        max_body_size: settings.max_body_size,
+    }
+}
+
+fn route_cache(settings: &conf::RouteCache, store: &conf::CacheStore) -> cache::Policy {
+    cache::Policy {
+        ttl: settings.ttl,
+        stale_while_revalidate: settings.stale_while_revalidate,
+        stale_if_error: settings.stale_if_error,
+        max_object_size: store.max_object_size,
+        vary: settings.vary.clone(),
+    }
+}
+
+/// Stored pages survive a reload unless the store's own settings changed.
+fn cache(config: &conf::Config, previous: Option<&Snapshot>) -> Arc<Cache> {
+    if let Some(previous) = previous
+        && previous.cache.settings == config.cache
+    {
+        return previous.cache.clone();
+    }
+    Arc::new(Cache::new(config.cache.clone()))
+}
+
+fn names(config: &conf::Config) -> Names {
+    Names {
+        listeners: config.listeners.iter().map(|l| l.name.clone()).collect(),
+        routes: config.routes.iter().map(|r| r.name.clone()).collect(),
+        upstreams: config
+            .upstreams
+            .iter()
+            .map(|upstream| UpstreamNames {
+                name: upstream.name.clone(),
+                endpoints: upstream
+                    .endpoints
+                    .iter()
+                    .map(|endpoint| endpoint.address.to_string())
+                    .collect(),
+            })
+            .collect(),
+    }
+}
+
+/// The listener state of `address`, if it is being listened on.
+pub(crate) fn listening(
+    snapshot: Option<&Snapshot>,
+    address: SocketAddr,
+) -> Option<&Arc<ListenerState>> {
+    snapshot?
+        .listeners
+        .iter()
+        .find(|listener| listener.address == address)
+}

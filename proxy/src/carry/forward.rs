@@ -1,0 +1,106 @@
+//! A reply of an upstream on its way to the client, piece by piece.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::respond;
+use super::turn::{Broken, Turn};
+use super::upstream::{self, ClientFault, Failure, Incoming, Outgoing, Upload};
+use crate::snapshot::Route;
+use crate::upstreams::Upstream;
+
+/// Sends `outgoing` up and its reply down.
+pub(super) async fn proxy(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    upstream: &Arc<Upstream>,
+    outgoing: &mut Outgoing,
+    mark: impl FnOnce(&mut ResponseHeader),
+) -> Result<(), Broken> {
+    let worker = turn.carrier.worker();
+    let opened = upstream::open(upstream, worker, outgoing, Some(session), &mut turn.record).await;
+    match opened {
+        Ok(incoming) => relay(turn, session, route, incoming, outgoing, mark).await,
+        Err(failure) => turn.fail(session, Some(route), failure).await,
+    }
+}
+
+/// The reply to the client; `mark` adds what the edge says of it.
+pub(super) async fn relay(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    mut incoming: Incoming,
+    outgoing: &mut Outgoing,
+    mark: impl FnOnce(&mut ResponseHeader),
+) -> Result<(), Broken> {
+    let mut head = incoming.head.clone();
+    respond::adapt(&mut head, session)?;
+    mark(&mut head);
+    route.chain.response(&mut *head);
+    let status = head.status;
+    if respond::begin(session, head, &turn.id).await.is_err() {
+        incoming.abandon().await;
+        return turn
+            .fail(session, Some(route), Failure::Client(ClientFault::Gone))
+            .await;
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        session.set_read_timeout(None);
+        session.set_write_timeout(None);
+        incoming.become_raw();
+        outgoing.upload = Upload::Raw;
+    }
+    if session.req_header().method == Method::HEAD && !incoming.is_done() {
+        // Asked by GET on the cache's behalf, and of no use to it: the body is not fetched.
+        incoming.abandon().await;
+        return Ok(respond::finish(session).await?);
+    }
+    match copy(session, &mut incoming, outgoing).await {
+        Ok(()) => {
+            incoming.finish().await;
+            Ok(())
+        }
+        Err(failure) => {
+            incoming.abandon().await;
+            turn.fail(session, Some(route), failure).await
+        }
+    }
+}
+
+async fn copy(
+    session: &mut ServerSession,
+    incoming: &mut Incoming,
+    outgoing: &mut Outgoing,
+) -> Result<(), Failure> {
+    let gone = |_| Failure::Client(ClientFault::Gone);
+    let wanted = respond::may_have_body(session, incoming.head.status)
+        || incoming.head.status == StatusCode::SWITCHING_PROTOCOLS;
+    while let Some(piece) = incoming
+        .next(&mut outgoing.upload, Some(session))
+        .await?
+    {
+        if wanted && !piece.is_empty() {
+            session
+                .write_response_body(piece, false)
+                .await
+                .map_err(gone)?;
+        }
+        if incoming.is_done() {
+            break;
+        }
+    }
+    if let Some(trailers) = incoming.trailers().await {
+        if session.is_http2() {
+            return session
+                .write_response_trailers(trailers)
+                .await
+                .map_err(gone);
+        }
+    }
+    respond::finish(session).await.map_err(gone)
+}

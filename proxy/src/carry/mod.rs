@@ -1,0 +1,88 @@
+//! Those who move bytes. They ask `exchange` what is to be done and do it.
+//!
+//! The carrier of today is one: Pingora's HTTP/1 and HTTP/2 sessions towards
+//! clients and upstreams, joined by loops of our own ([`turn`]).
+
+mod cached;
+mod fields;
+mod files;
+mod forward;
+mod request;
+mod respond;
+mod stored;
+mod turn;
+mod upstream;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+
+pub(crate) use cached::key_of;
+pub(crate) use respond::Refused;
+
+use crate::clock;
+use crate::listen::{NO_PLACE, Slot, conn_info};
+use crate::observe::Record;
+use crate::snapshot::Snapshot;
+
+/// One worker's carrier.
+pub(crate) struct Carrier {
+    worker: usize,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+impl Carrier {
+    pub(crate) fn new(worker: usize, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
+        Self { worker, snapshot }
+    }
+
+    /// One request and its reply; gives an HTTP/1 connection back when it can go on.
+    pub(crate) async fn serve(self: &Arc<Self>, mut session: ServerSession) -> Option<Stream> {
+        if !matches!(session.read_request().await, Ok(true)) {
+            return None;
+        }
+        let info = session
+            .digest()
+            .and_then(|digest| digest.proxy_digest.as_deref())
+            .and_then(conn_info)
+            .cloned()?;
+        let turn = turn::Turn::new(self.clone(), info, &session);
+        if turn.run(&mut session).await {
+            let (stream, _) = session.finish().await.ok()??.into_parts();
+            return Some(stream);
+        }
+        if session.is_http2() {
+            session.shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+        }
+        // Dropping an HTTP/1 session closes its connection without ending the
+        // body, so that the client can tell a cut reply from a whole one.
+        None
+    }
+
+    /// Counts and logs what never becomes a request; gives the reply.
+    pub(crate) fn refuse(&self, slot: &Slot, refused: Refused) -> Vec<u8> {
+        let snapshot = self.snapshot.load();
+        let settings = slot.listener().settings.load();
+        let reply = refused.to_bytes();
+        settings.metrics.rejected(refused.as_str());
+        if settings.place != NO_PLACE {
+            let client = slot.peer().ip().to_canonical();
+            let id = crate::random::id();
+            let mut record = Record::new(clock::now(), clock::wall(), id, settings.place, client);
+            record.status = refused.status().as_u16();
+            record.why = Some(refused.as_str());
+            record.end(clock::now());
+            snapshot.table.finish(&record);
+            if let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) {
+                log.write(&record, snapshot.table.names());
+            }
+        }
+        reply
+    }
+
+    fn worker(&self) -> usize {
+        self.worker
+    }
+}

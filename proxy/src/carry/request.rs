@@ -1,0 +1,255 @@
+//! The head that an upstream sees, made from the head that a client sent.
+//!
+//! Fields of the connection stay behind (RFC 9110 section 7.6.1), what the edge
+//! knows is added (who asked, how, under which id), and the target is the one
+//! that was matched: an upstream never sees a path that the router did not.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Uri, Version};
+use pingora::http::RequestHeader;
+
+use crate::exchange::guard::Upgrade;
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// What the edge adds.
+pub(super) struct Origin<'a> {
+    /// Who connected (not who a Forwarded field claims).
+    pub(super) peer: IpAddr,
+    /// Whether `peer` is a trusted proxy, whose forwarding fields are kept and extended.
+    pub(super) trusted: bool,
+    /// The client's connection is encrypted.
+    pub(super) tls: bool,
+    /// 32 hexadecimal digits.
+    pub(super) id: &'a HeaderValue,
+    /// Normalised (and rewritten) path and query.
+    pub(super) target: &'a str,
+    /// What the client wants to change to.
+    pub(super) upgrade: Upgrade,
+}
+
+/// Makes `head`, a copy of the client's, the one that is sent up.
+///
+/// Content-Length is left; the carrier sets the framing that it uses.
+pub(super) fn prepare(head: &mut RequestHeader, origin: &Origin<'_>) -> pingora::Result<()> {
+    let upgrading = origin.upgrade == Upgrade::WebSocket;
+    remove_connection_fields(head, upgrading);
+    // The edge answers the expectation itself when it begins to read the body.
+    head.remove_header(&header::EXPECT);
+    let host = match head.headers.get(header::HOST) {
+        Some(host) => host.clone(),
+        None => authority(&head.uri)?,
+    };
+    forward(head, origin, &host)?;
+    head.insert_header(header::HOST, host)?;
+    head.insert_header(&X_REQUEST_ID, origin.id.clone())?;
+    join_cookies(head)?;
+    head.set_version(Version::HTTP_11);
+    // Set as text: what the router matched goes up byte for byte.
+    head.set_raw_path(origin.target.as_bytes())?;
+    Ok(())
+}
+
+fn authority(uri: &Uri) -> pingora::Result<HeaderValue> {
+    uri.authority()
+        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
+        .ok_or_else(|| pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader))
+}
+
+/// RFC 9110 section 7.6.1, with what Connection names.
+fn remove_connection_fields(head: &mut RequestHeader, upgrading: bool) {
+    if head.headers.contains_key(header::CONNECTION) {
+        for name in nominated(&head.headers) {
+            // Neither may be taken away by a client: they decide who gets what.
+            if name != header::HOST && name != header::AUTHORIZATION && name != header::COOKIE {
+                head.remove_header(&name);
+            }
+        }
+    }
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &header::PROXY_AUTHORIZATION,
+        &header::TE,
+        &header::TRAILER,
+        &header::TRANSFER_ENCODING,
+    ] {
+        head.remove_header(name);
+    }
+    head.remove_header(&header::CONNECTION);
+    let upgrade = head.remove_header(&header::UPGRADE);
+    if let (true, Some(upgrade)) = (upgrading, upgrade) {
+        // Static values: they cannot be refused.
+        let _ = head.insert_header(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        let _ = head.insert_header(header::UPGRADE, upgrade);
+    }
+}
+
+/// The fields that Connection names, but for those that stay for its own sake.
+pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        .filter(|name| name != header::CONNECTION && name != header::UPGRADE)
+        .collect()
+}
+
+fn forward(
+    head: &mut RequestHeader,
+    origin: &Origin<'_>,
+    host: &HeaderValue,
+) -> pingora::Result<()> {
+    let peer = origin.peer.to_canonical();
+    let chain = match head.headers.get(&X_FORWARDED_FOR) {
+        Some(_) if origin.trusted => {
+            let mut chain = joined(&head.headers, &X_FORWARDED_FOR);
+            chain.extend_from_slice(format!(", {peer}").as_bytes());
+            HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).ok()
+        }
+        _ => HeaderValue::from_str(&peer.to_string()).ok(),
+    };
+    if let Some(chain) = chain {
+        head.insert_header(&X_FORWARDED_FOR, chain)?;
+    }
+    if !origin.trusted {
+        head.remove_header(&FORWARDED);
+    }
+    if !origin.trusted || !head.headers.contains_key(&X_FORWARDED_PROTO) {
+        let scheme = if origin.tls { "https" } else { "http" };
+        head.insert_header(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    }
+    if !origin.trusted || !head.headers.contains_key(&X_FORWARDED_HOST) {
+        head.insert_header(&X_FORWARDED_HOST, host.clone())?;
+    }
+    Ok(())
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+    let mut all = Vec::new();
+    for value in headers.get_all(name) {
+        if !all.is_empty() {
+            all.extend_from_slice(b", ");
+        }
+        all.extend_from_slice(value.as_bytes());
+    }
+    all
+}
+
+/// HTTP/2 may spread cookies over lines; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
+    if head.headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return Ok(());
+    }
+    let mut all = Vec::new();
+    for value in head.headers.get_all(header::COOKIE) {
+        if !all.is_empty() {
+            all.extend_from_slice(b"; ");
+        }
+        all.extend_from_slice(value.as_bytes());
+    }
+    if let Ok(all) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
+        head.insert_header(header::COOKIE, all)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(fields: &[(&'static str, &'static str)], trusted: bool) -> RequestHeader {
+        let mut head = RequestHeader::build_no_case("GET", b"/raw", None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        let origin = Origin {
+            peer: "192.0.2.7".parse().unwrap(),
+            trusted,
+            tls: true,
+            id: &HeaderValue::from_static("id"),
+            target: "/matched?q=1",
+            upgrade: Upgrade::None,
+        };
+        prepare(&mut head, &origin).unwrap();
+        head
+    }
+
+    fn value<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
+        head.headers.get(name).map(|value| value.to_str().unwrap())
+    }
+
+    #[test]
+    fn fields_of_the_connection_stay_behind() {
+        let head = prepared(
+            &[
+                ("host", "shop.example"),
+                ("connection", "close, x-secret"),
+                ("x-secret", "1"),
+                ("keep-alive", "timeout=5"),
+                ("upgrade", "h2c"),
+                ("te", "trailers"),
+                ("accept", "*/*"),
+            ],
+            false,
+        );
+        for gone in ["connection", "x-secret", "keep-alive", "upgrade", "te"] {
+            assert_eq!(value(&head, gone), None, "{gone} must not reach an upstream");
+        }
+        assert_eq!(value(&head, "accept"), Some("*/*"));
+    }
+
+    #[test]
+    fn a_client_cannot_take_the_host_or_its_credentials_away() {
+        let head = prepared(
+            &[
+                ("host", "shop.example"),
+                ("connection", "host, authorization, x-forwarded-for"),
+                ("authorization", "Basic x"),
+            ],
+            false,
+        );
+        assert_eq!(value(&head, "host"), Some("shop.example"));
+        assert_eq!(value(&head, "authorization"), Some("Basic x"));
+        assert_eq!(value(&head, "x-forwarded-for"), Some("192.0.2.7"));
+    }
+
+    #[test]
+    fn forwarding_fields_of_strangers_are_replaced_and_of_trusted_proxies_extended() {
+        let fields = [
+            ("host", "shop.example"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-proto", "http"),
+            ("forwarded", "for=203.0.113.9"),
+        ];
+        let stranger = prepared(&fields, false);
+        assert_eq!(value(&stranger, "x-forwarded-for"), Some("192.0.2.7"));
+        assert_eq!(value(&stranger, "x-forwarded-proto"), Some("https"));
+        assert_eq!(value(&stranger, "forwarded"), None);
+        let trusted = prepared(&fields, true);
+        assert_eq!(
+            value(&trusted, "x-forwarded-for"),
+            Some("203.0.113.9, 192.0.2.7")
+        );
+        assert_eq!(value(&trusted, "x-forwarded-proto"), Some("http"));
+    }
+
+    #[test]
+    fn the_matched_target_goes_up_and_cookies_are_one_line() {
+        let head = prepared(
+            &[("host", "a"), ("cookie", "a=1"), ("cookie", "b=2")],
+            false,
+        );
+        assert_eq!(head.raw_path(), b"/matched?q=1");
+        assert_eq!(value(&head, "cookie"), Some("a=1; b=2"));
+    }
+}

@@ -1,0 +1,236 @@
+//! Replies on their way to a client: the one place where an outcome becomes
+//! HTTP.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::request::{X_REQUEST_ID, nominated};
+use super::upstream::{ClientFault, Failure};
+use crate::exchange::guard::Reject;
+
+/// Bytes handed to Pingora in one write, so that the write timeout is one of
+/// progress and not of the whole body.
+const WRITE: usize = 128 * 1024;
+
+/// Why a connection is refused before it carries a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The head breaks a rule.
+    Malformed(Reject),
+    /// The head did not come in time.
+    HeadTimeout,
+    /// It begins like HTTP/2 and goes on otherwise.
+    Preface,
+    /// HTTP/1.1 is not among the listener's protocols.
+    ProtocolOff,
+}
+
+impl Refused {
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Malformed(reject) => reject.status(),
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Preface => StatusCode::BAD_REQUEST,
+            Self::ProtocolOff => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        }
+    }
+
+    /// Metric label.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed(reject) => reject.as_str(),
+            Self::HeadTimeout => "header_timeout",
+            Self::Preface => "bad_preface",
+            Self::ProtocolOff => "protocol_off",
+        }
+    }
+
+    fn explanation(self) -> &'static str {
+        match self {
+            Self::Malformed(reject) => reject.explanation(),
+            Self::HeadTimeout => "The request head did not arrive in time.",
+            Self::Preface => "This begins like HTTP/2 but is not.",
+            Self::ProtocolOff => "HTTP/1.1 is not spoken here; use HTTP/2.",
+        }
+    }
+
+    /// The whole reply as bytes: Pingora never sees such a request.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let status = self.status();
+        let body = format!(
+            "{} {}\n{}\n",
+            status.as_str(),
+            status.canonical_reason().unwrap_or(""),
+            self.explanation()
+        );
+        format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            status.as_str(),
+            status.canonical_reason().unwrap_or(""),
+            body.len(),
+        )
+        .into_bytes()
+    }
+}
+
+/// A head with `status` and room for `fields`.
+pub(super) fn head(status: StatusCode, fields: usize) -> pingora::Result<Box<ResponseHeader>> {
+    Ok(Box::new(ResponseHeader::build_no_case(
+        status,
+        Some(fields + 4),
+    )?))
+}
+
+/// An error reply of the edge's own: short, plain, with the id to look for in the log.
+pub(super) fn error(
+    status: StatusCode,
+    explanation: &str,
+    id: &HeaderValue,
+) -> pingora::Result<(Box<ResponseHeader>, Bytes)> {
+    let reason = status.canonical_reason().unwrap_or("");
+    let id = id.to_str().unwrap_or("");
+    let body = format!(
+        "{} {reason}\n{explanation}\nRequest id: {id}\n",
+        status.as_str()
+    );
+    let mut head = head(status, 4)?;
+    head.insert_header(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    )?;
+    head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        head.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
+    }
+    Ok((head, Bytes::from(body)))
+}
+
+/// What a failed exchange with an upstream is called towards the client.
+pub(super) fn explanation(failure: Failure) -> &'static str {
+    match failure {
+        Failure::NoEndpoint => "No app server is available right now.",
+        Failure::Connect => "The app server cannot be reached.",
+        Failure::ConnectTimeout => "The app server did not accept the connection in time.",
+        Failure::Tls => "The app server's TLS certificate or handshake is not acceptable.",
+        Failure::Reset => "The app server closed the connection without a reply.",
+        Failure::FirstByteTimeout => "The app server did not reply in time.",
+        Failure::ReadTimeout => "The app server stopped in the middle of its reply.",
+        Failure::BadReply => "The app server's reply is not valid HTTP.",
+        Failure::Client(ClientFault::BodyTimeout) => "The request body did not arrive in time.",
+        Failure::Client(ClientFault::BodyTooLarge) => {
+            "The request body is larger than this server accepts."
+        }
+        Failure::Client(ClientFault::BadBody) => "The request body is malformed.",
+        Failure::Client(ClientFault::Gone) => "The client went away.",
+    }
+}
+
+/// Writes head and body of a reply that is wholly in memory.
+pub(super) async fn write(
+    session: &mut ServerSession,
+    head: Box<ResponseHeader>,
+    body: Bytes,
+    id: &HeaderValue,
+) -> pingora::Result<()> {
+    let status = head.status;
+    begin(session, head, id).await?;
+    if body.is_empty() || !may_have_body(session, status) {
+        return finish(session).await;
+    }
+    write_body(session, body, true).await
+}
+
+/// Writes the head of a reply.
+pub(super) async fn begin(
+    session: &mut ServerSession,
+    mut head: Box<ResponseHeader>,
+    id: &HeaderValue,
+) -> pingora::Result<()> {
+    head.insert_header(&X_REQUEST_ID, id.clone())?;
+    session.write_response_header(head).await
+}
+
+/// Writes `body` in pieces; `end` with the last.
+pub(super) async fn write_body(
+    session: &mut ServerSession,
+    mut body: Bytes,
+    end: bool,
+) -> pingora::Result<()> {
+    while body.len() > WRITE {
+        let piece = body.split_to(WRITE);
+        session.write_response_body(piece, false).await?;
+    }
+    session.write_response_body(body, end).await
+}
+
+/// Ends the reply.
+pub(super) async fn finish(session: &mut ServerSession) -> pingora::Result<()> {
+    session.finish_body().await
+}
+
+/// Whether a reply of this status to this request has a body on the wire (RFC 9112 section 6.3).
+pub(super) fn may_have_body(session: &ServerSession, status: StatusCode) -> bool {
+    session.req_header().method != http::Method::HEAD
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED
+        && !status.is_informational()
+}
+
+/// Makes an upstream's head fit for this client: fields of the upstream's connection go,
+/// framing becomes this connection's.
+pub(super) fn adapt(
+    head: &mut ResponseHeader,
+    session: &ServerSession,
+) -> pingora::Result<()> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    strip_connection_fields(head);
+    let length_known = head.headers.contains_key(header::CONTENT_LENGTH);
+    let request = session.req_header();
+    if !length_known
+        && !session.is_http2()
+        && request.version == Version::HTTP_11
+        && may_have_body(session, head.status)
+    {
+        head.insert_header(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        )?;
+    }
+    head.set_version(Version::HTTP_11);
+    Ok(())
+}
+
+/// RFC 9110 section 7.6.1.
+pub(super) fn strip_connection_fields(head: &mut ResponseHeader) {
+    static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if head.headers.contains_key(header::CONNECTION) {
+        for name in nominated(&head.headers) {
+            head.remove_header(&name);
+        }
+        head.remove_header(&header::CONNECTION);
+    }
+    for name in [
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &header::TRANSFER_ENCODING,
+        &header::UPGRADE,
+        &header::TRAILER,
+    ] {
+        head.remove_header(name);
+    }
+}
+
+/// Copies end-to-end fields into `head`.
+pub(super) fn extend(head: &mut ResponseHeader, fields: &HeaderMap) -> pingora::Result<()> {
+    for (name, value) in fields {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! A stored (or arriving) object on its way to one client: conditions, ranges,
+//! Age and Cache-Status are that client's own.
+
+use bytes::Bytes;
+use cache::condition::{self, Condition};
+use cache::range::{self, Selection};
+use cache::status::CacheStatus;
+use cache::{Head, Reader, Stored};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use super::cached::slice;
+use super::respond;
+use super::turn::{Broken, Turn};
+use super::upstream::{ClientFault, Failure};
+use crate::clock;
+use crate::snapshot::Route;
+
+static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Adds our line to Cache-Status (RFC 9211).
+pub(super) fn mark(head: &mut ResponseHeader, status: &CacheStatus<'_>) {
+    if let Ok(value) = HeaderValue::from_str(&status.to_value()) {
+        // The name is typed: it cannot be refused.
+        let _ = head.append_header(&CACHE_STATUS, value);
+    }
+}
+
+/// Answers with an object that is whole.
+pub(super) async fn answer(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    stored: &Stored,
+    mut status: CacheStatus<'_>,
+) -> Result<(), Broken> {
+    let now = clock::wall();
+    let head = stored.head();
+    status.ttl = Some(head.freshness().ttl_seconds(now));
+    let request = session.req_header();
+    if condition::evaluate(head, &request.headers, now) == Condition::NotModified {
+        let reply = not_modified(head, &status)?;
+        return write(turn, session, route, reply, Vec::new()).await;
+    }
+    let asked = cache::Request {
+        method: &request.method,
+        fields: &request.headers,
+    };
+    let (reply, body) = match range::select(head, asked, stored.len(), now) {
+        Selection::Whole => {
+            let mut reply = base(head, head.status(), &status)?;
+            set_length(&mut reply, head, stored.len())?;
+            (reply, stored.segments().to_vec())
+        }
+        Selection::Part(part) => {
+            let mut reply = base(head, StatusCode::PARTIAL_CONTENT, &status)?;
+            let range = format!("bytes {}-{}/{}", part.start, part.end - 1, stored.len());
+            reply.insert_header(header::CONTENT_RANGE, range)?;
+            reply.insert_header(header::CONTENT_LENGTH, (part.end - part.start).to_string())?;
+            (reply, slice(stored.segments(), part.start, part.end))
+        }
+        Selection::Parts(parts) => multipart(head, stored, &parts, &status)?,
+        Selection::Unsatisfiable => {
+            let mut reply = base(head, StatusCode::RANGE_NOT_SATISFIABLE, &status)?;
+            reply.insert_header(header::CONTENT_RANGE, format!("bytes */{}", stored.len()))?;
+            reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+            (reply, Vec::new())
+        }
+    };
+    write(turn, session, route, reply, body).await
+}
+
+/// An object that is on its way into the store.
+pub(super) struct Arriving<'a> {
+    pub(super) head: &'a Head,
+    /// The upstream's own head, for the client whose request brought it.
+    pub(super) own: Option<Box<ResponseHeader>>,
+    pub(super) reader: Reader,
+}
+
+/// Answers with an object that is still arriving.
+pub(super) async fn stream(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    object: Arriving<'_>,
+    mut status: CacheStatus<'_>,
+) -> Result<(), Broken> {
+    let Arriving {
+        head,
+        own,
+        mut reader,
+    } = object;
+    let now = clock::wall();
+    status.ttl = Some(head.freshness().ttl_seconds(now));
+    if condition::evaluate(head, &session.req_header().headers, now) == Condition::NotModified {
+        let reply = not_modified(head, &status)?;
+        return write(turn, session, route, reply, Vec::new()).await;
+    }
+    let mut reply = match own {
+        Some(mut own) => {
+            finish_head(&mut own, head, &status)?;
+            own
+        }
+        None => base(head, head.status(), &status)?,
+    };
+    if let Some(length) = head.content_length() {
+        reply.insert_header(header::CONTENT_LENGTH, length.to_string())?;
+    }
+    respond::adapt(&mut reply, session)?;
+    route.chain.response(&mut *reply);
+    let gone = Failure::Client(ClientFault::Gone);
+    if respond::begin(session, reply, &turn.id).await.is_err() {
+        return turn.fail(session, Some(route), gone).await;
+    }
+    if !respond::may_have_body(session, head.status()) {
+        return Ok(respond::finish(session).await?);
+    }
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = reader.next() => piece,
+            _ = session.read_body_or_idle(true) => {
+                return turn.fail(session, Some(route), gone).await;
+            }
+        };
+        match piece {
+            None => return Ok(respond::finish(session).await?),
+            Some(Ok(piece)) => {
+                if respond::write_body(session, piece, false).await.is_err() {
+                    return turn.fail(session, Some(route), gone).await;
+                }
+            }
+            Some(Err(_)) => {
+                return turn.fail(session, Some(route), Failure::Reset).await;
+            }
+        }
+    }
+}
+
+/// The stored fields under `status`, with Age (RFC 9111 section 5.1) and Cache-Status.
+fn base(
+    head: &Head,
+    status: StatusCode,
+    mark_with: &CacheStatus<'_>,
+) -> pingora::Result<Box<ResponseHeader>> {
+    let fields = head.to_header_map();
+    let mut reply = respond::head(status, fields.len())?;
+    respond::extend(&mut reply, &fields)?;
+    finish_head(&mut reply, head, mark_with)?;
+    Ok(reply)
+}
+
+fn finish_head(
+    reply: &mut ResponseHeader,
+    head: &Head,
+    mark_with: &CacheStatus<'_>,
+) -> pingora::Result<()> {
+    let age = head.freshness().age_seconds(clock::wall());
+    reply.insert_header(header::AGE, HeaderValue::from(age))?;
+    mark(reply, mark_with);
+    Ok(())
+}
+
+/// RFC 9110 section 15.4.5.
+fn not_modified(
+    head: &Head,
+    mark_with: &CacheStatus<'_>,
+) -> pingora::Result<Box<ResponseHeader>> {
+    let mut reply = respond::head(StatusCode::NOT_MODIFIED, 8)?;
+    for (name, value) in &head.to_header_map() {
+        if Head::belongs_in_not_modified(name.as_str().as_bytes()) {
+            reply.append_header(name, value.clone())?;
+        }
+    }
+    finish_head(&mut reply, head, mark_with)?;
+    Ok(reply)
+}
+
+fn set_length(reply: &mut ResponseHeader, head: &Head, length: u64) -> pingora::Result<()> {
+    if head.may_have_body() {
+        reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    }
+    Ok(())
+}
+
+/// RFC 9110 section 14.6.
+fn multipart(
+    head: &Head,
+    stored: &Stored,
+    parts: &[std::ops::Range<u64>],
+    status: &CacheStatus<'_>,
+) -> pingora::Result<(Box<ResponseHeader>, Vec<Bytes>)> {
+    let boundary = format!("{:032x}", crate::random::id());
+    let mut reply = base(head, StatusCode::PARTIAL_CONTENT, status)?;
+    let media_type = head
+        .to_header_map()
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/octet-stream")
+        .to_owned();
+    let mut body = Vec::new();
+    for part in parts {
+        body.push(Bytes::from(format!(
+            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {}-{}/{}\r\n\r\n",
+            part.start,
+            part.end - 1,
+            stored.len()
+        )));
+        body.extend(slice(stored.segments(), part.start, part.end));
+    }
+    body.push(Bytes::from(format!("\r\n--{boundary}--\r\n")));
+    let length: usize = body.iter().map(Bytes::len).sum();
+    reply.insert_header(
+        header::CONTENT_TYPE,
+        format!("multipart/byteranges; boundary={boundary}"),
+    )?;
+    reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    Ok((reply, body))
+}
+
+async fn write(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    mut head: Box<ResponseHeader>,
+    mut body: Vec<Bytes>,
+) -> Result<(), Broken> {
+    route.chain.response(&mut *head);
+    if session.req_header().method == Method::HEAD {
+        body.clear();
+    }
+    if body.len() <= 1 {
+        let body = body.pop().unwrap_or_default();
+        return turn.write(session, head, body).await;
+    }
+    let gone = Failure::Client(ClientFault::Gone);
+    if respond::begin(session, head, &turn.id).await.is_err() {
+        return turn.fail(session, Some(route), gone).await;
+    }
+    for segment in body {
+        if respond::write_body(session, segment, false).await.is_err() {
+            return turn.fail(session, Some(route), gone).await;
+        }
+    }
+    Ok(respond::finish(session).await?)
+}

@@ -1,0 +1,529 @@
+//! One request from its head to the end of its reply.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{StatusCode, Version};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use static_server::{Answer, Request as FileRequest, Site};
+
+use super::upstream::{ClientFault, Failure, Outgoing, Upload};
+use super::cached::{self, Cached};
+use super::{Carrier, files, forward, request, respond};
+use crate::clock;
+use crate::exchange::guard::{Reject, Upgrade};
+use crate::exchange::{self, Asked, Course, Way};
+use crate::filter::Reply;
+use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
+use crate::observe::{CacheResult, Captured, Protocol, Record, Text};
+use crate::snapshot::{Action, Route, Snapshot};
+use crate::upstreams::Upstream;
+
+/// Bodies up to this are read before they are sent on, so that they can be sent again.
+const BUFFERED_BODY: u64 = 64 * 1024;
+
+/// The reply was not written whole: the connection cannot be used again.
+pub(super) struct Broken;
+
+impl From<Box<pingora::Error>> for Broken {
+    fn from(_: Box<pingora::Error>) -> Self {
+        Self
+    }
+}
+
+/// See the module's text.
+pub(super) struct Turn {
+    pub(super) carrier: Arc<Carrier>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) info: Arc<ConnInfo>,
+    pub(super) settings: Arc<ListenerSettings>,
+    pub(super) record: Record,
+    /// The record's id as it is sent.
+    pub(super) id: HeaderValue,
+}
+
+impl Turn {
+    pub(super) fn new(carrier: Arc<Carrier>, info: Arc<ConnInfo>, session: &ServerSession) -> Self {
+        let snapshot = carrier.snapshot.load_full();
+        let settings = info.listener.settings.load_full();
+        let head = session.req_header();
+        let id = crate::random::id();
+        let mut record = Record::new(
+            clock::now(),
+            clock::wall(),
+            id,
+            settings.place,
+            exchange::client::address(
+                info.peer.ip(),
+                &**head,
+                &snapshot.config.server.trusted_proxies,
+            ),
+        );
+        record.tls = info.tls;
+        record.protocol = match head.version {
+            Version::HTTP_2 => Protocol::Http2,
+            Version::HTTP_10 => Protocol::Http10,
+            _ => Protocol::Http11,
+        };
+        if settings.access_log && snapshot.access.is_some() {
+            record.captured = capture(session);
+        }
+        settings.metrics.request_begins();
+        Self {
+            carrier,
+            snapshot,
+            info,
+            settings,
+            record,
+            id: id_value(id),
+        }
+    }
+
+    /// Serves the request; false when the connection cannot be used again.
+    pub(super) async fn run(mut self, session: &mut ServerSession) -> bool {
+        let timeout = Some(self.settings.limits.body_timeout);
+        session.set_read_timeout(timeout);
+        session.set_write_timeout(timeout);
+        let whole = self.serve(session).await.is_ok();
+        self.finish(session, whole);
+        whole
+    }
+
+    async fn serve(&mut self, session: &mut ServerSession) -> Result<(), Broken> {
+        let snapshot = self.snapshot.clone();
+        let head = session.req_header();
+        let Ok(target) = std::str::from_utf8(head.raw_path()) else {
+            return self.reject(session, Reject::BadTarget).await;
+        };
+        let course = exchange::course(
+            &snapshot.router,
+            &Asked {
+                head,
+                listener: usize::from(self.settings.place),
+                target,
+                h2: session.is_http2(),
+                merge_slashes: snapshot.config.server.merge_slashes,
+            },
+        );
+        match course {
+            Course::Malformed(reject) => self.reject(session, reject).await,
+            Course::NotFound => {
+                self.record.why = Some("no_route");
+                let explanation = "No route of this server matches the request.";
+                self.error(session, None, StatusCode::NOT_FOUND, explanation, |_| {})
+                    .await
+            }
+            Course::MethodNotAllowed(allow) => {
+                self.record.why = Some("no_route_for_method");
+                let explanation = "No route of this server takes this method for this path.";
+                let status = StatusCode::METHOD_NOT_ALLOWED;
+                self.error(session, None, status, explanation, |head| {
+                    // A list of tokens: it cannot be refused.
+                    let _ = head.insert_header(header::ALLOW, allow);
+                })
+                .await
+            }
+            Course::Route(way) => {
+                self.record.route = u16::try_from(way.route).ok();
+                match snapshot.routes.get(way.route) {
+                    Some(route) => self.enter(session, route, way).await,
+                    None => Err(Broken),
+                }
+            }
+        }
+    }
+
+    async fn enter(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        mut way: Way,
+    ) -> Result<(), Broken> {
+        let tls = self.info.tls.is_some();
+        let head = session.req_header_mut();
+        match exchange::filtered(&route.chain, &mut way, self.record.client, tls, head) {
+            None => self.act(session, route, way).await,
+            Some(reply) => {
+                self.record.why = Some(reply.by.as_str());
+                self.reply(session, Some(route), &reply).await
+            }
+        }
+    }
+
+    async fn act(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        way: Way,
+    ) -> Result<(), Broken> {
+        match &route.action {
+            Action::Respond(reply) => self.reply(session, Some(route), reply).await,
+            Action::Redirect(redirect) => {
+                let scheme = exchange::scheme(self.info.tls.is_some());
+                let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
+                self.reply(session, Some(route), &reply).await
+            }
+            Action::Static { site, strip_prefix } => {
+                let answer = look_up(site, session, &way, strip_prefix.as_deref());
+                self.record.why = (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
+                let mut head = files::head(&answer)?;
+                route.chain.response(&mut *head);
+                match files::write(session, head, answer.body, &self.id).await {
+                    Ok(()) => Ok(()),
+                    Err(files::Cut::Client) => {
+                        self.record.why = Some("client_gone");
+                        Err(Broken)
+                    }
+                    Err(files::Cut::File(error)) => {
+                        self.record.why = Some("file_changed");
+                        tracing::warn!(route = route.name, path = way.path, %error, "file broken off in the middle");
+                        Err(Broken)
+                    }
+                }
+            }
+            Action::Upstream {
+                place,
+                upstream,
+                cache,
+            } => {
+                if self.body_is_too_large(session, route) {
+                    let failure = Failure::Client(ClientFault::BodyTooLarge);
+                    return self.fail(session, Some(route), failure).await;
+                }
+                if let Some(policy) = cache
+                    && cached::concerns(session)
+                {
+                    let cached = Cached {
+                        route,
+                        upstream,
+                        place: *place,
+                        policy,
+                        way: &way,
+                    };
+                    return cached::serve(self, session, &cached).await;
+                }
+                if cache.is_some() {
+                    self.record.cache = CacheResult::Bypass;
+                }
+                self.record.upstream = Some(*place);
+                self.forward(session, route, upstream, cache.is_some(), &way)
+                    .await
+            }
+        }
+    }
+
+    /// A proxied request past the cache. Where the route has one, an unsafe request that went
+    /// well takes out what it made untrue (RFC 9111 section 4.4).
+    async fn forward(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        upstream: &Arc<Upstream>,
+        invalidates: bool,
+        way: &Way,
+    ) -> Result<(), Broken> {
+        let mut outgoing = match self.outgoing(session, route, upstream, way).await {
+            Ok(outgoing) => outgoing,
+            Err(failure) => return self.fail(session, Some(route), failure).await,
+        };
+        let cache = self.snapshot.cache.clone();
+        let scheme = exchange::scheme(self.info.tls.is_some()).as_str();
+        let method = session.req_header().method.clone();
+        let untrue = |head: &mut ResponseHeader| {
+            if invalidates {
+                cached::invalidate(&cache, scheme, way, upstream, &method, head);
+            }
+        };
+        forward::proxy(self, session, route, upstream, &mut outgoing, untrue).await
+    }
+
+    /// What goes up for this request. Small bodies are read here.
+    pub(super) async fn outgoing(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        upstream: &Upstream,
+        way: &Way,
+    ) -> Result<Outgoing, Failure> {
+        let asked = session.req_header();
+        let upgrade = wanted_upgrade(session);
+        let hash = exchange::hash::key(&upstream.settings.balance, &**asked, self.record.client);
+        let mut head = asked.clone();
+        let target = way.target();
+        let origin = request::Origin {
+            peer: self.info.peer.ip(),
+            trusted: exchange::client::is_trusted(
+                self.info.peer.ip(),
+                &self.snapshot.config.server.trusted_proxies,
+            ),
+            tls: self.info.tls.is_some(),
+            id: &self.id,
+            target: &target,
+            upgrade,
+        };
+        request::prepare(&mut head, &origin).map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        let upload = self.upload(session, route).await?;
+        frame(&mut head, &upload, upstream.settings.protocol)
+            .map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        Ok(Outgoing {
+            head,
+            upload,
+            hash,
+            upgrade: upgrade == Upgrade::WebSocket,
+        })
+    }
+
+    fn most_body(&self, route: &Route) -> u64 {
+        route
+            .max_body_size
+            .unwrap_or(self.settings.limits.max_body_size)
+    }
+
+    fn body_is_too_large(&self, session: &ServerSession, route: &Route) -> bool {
+        content_length(session).is_some_and(|length| length > self.most_body(route))
+    }
+
+    async fn upload(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+    ) -> Result<Upload, Failure> {
+        if session.is_body_empty() {
+            return Ok(Upload::Done);
+        }
+        self.answer_expectation(session).await?;
+        let most = self.most_body(route);
+        match content_length(session) {
+            Some(length) if length <= BUFFERED_BODY => self.read_body(session, length).await,
+            _ => Ok(Upload::Streamed { left: most }),
+        }
+    }
+
+    /// The client waits for this before it sends its body (RFC 9110 section 10.1.1).
+    async fn answer_expectation(&self, session: &mut ServerSession) -> Result<(), Failure> {
+        let expects = session.req_header().headers.contains_key(header::EXPECT)
+            && session.req_header().version == Version::HTTP_11;
+        if !expects {
+            return Ok(());
+        }
+        session
+            .write_continue_response()
+            .await
+            .map_err(|_| Failure::Client(ClientFault::Gone))
+    }
+
+    async fn read_body(
+        &self,
+        session: &mut ServerSession,
+        length: u64,
+    ) -> Result<Upload, Failure> {
+        let mut body = bytes::BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+        let timeout = self.settings.limits.body_timeout;
+        loop {
+            let piece = tokio::time::timeout(timeout, session.read_request_body())
+                .await
+                .map_err(|_| Failure::Client(ClientFault::BodyTimeout))?
+                .map_err(|error| Failure::Client(super::upstream::client_fault(&error)))?;
+            match piece {
+                Some(piece) => body.extend_from_slice(&piece),
+                None if body.len() as u64 == length => return Ok(Upload::Buffered(body.freeze())),
+                None => return Err(Failure::Client(ClientFault::BadBody)),
+            }
+        }
+    }
+
+    async fn reject(&mut self, session: &mut ServerSession, reject: Reject) -> Result<(), Broken> {
+        self.record.why = Some(reject.as_str());
+        self.settings.metrics.rejected(reject.as_str());
+        // Where one message ends is no longer certain (RFC 9112 section 11.2).
+        session.set_keepalive(None);
+        self.error(session, None, reject.status(), reject.explanation(), |_| {})
+            .await
+    }
+
+    /// Tells the client, if nothing was told yet, that there is no reply for it.
+    pub(super) async fn fail(
+        &mut self,
+        session: &mut ServerSession,
+        route: Option<&Route>,
+        failure: Failure,
+    ) -> Result<(), Broken> {
+        let bad_chunk = self.info.bad_chunk.load(Ordering::Relaxed);
+        let failure = match failure {
+            Failure::Client(_) if bad_chunk => Failure::Client(ClientFault::BadBody),
+            other => other,
+        };
+        self.record.why = Some(failure.as_str());
+        if failure == Failure::Client(ClientFault::BadBody) {
+            self.settings.metrics.rejected("bad_body");
+        }
+        let told = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational());
+        if told || failure == Failure::Client(ClientFault::Gone) {
+            return Err(Broken);
+        }
+        if matches!(failure, Failure::Client(_)) {
+            session.set_keepalive(None);
+        }
+        let status = failure.status();
+        self.error(session, route, status, respond::explanation(failure), |_| {})
+            .await
+    }
+
+    async fn reply(
+        &mut self,
+        session: &mut ServerSession,
+        route: Option<&Route>,
+        reply: &Reply,
+    ) -> Result<(), Broken> {
+        let mut head = respond::head(reply.status, reply.headers.len() + 1)?;
+        for (name, value) in &reply.headers {
+            head.append_header(name, value.clone())?;
+        }
+        if reply.status != StatusCode::NO_CONTENT && reply.status != StatusCode::NOT_MODIFIED {
+            head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
+        }
+        if let Some(route) = route {
+            route.chain.response(&mut *head);
+        }
+        self.write(session, head, reply.body.clone()).await
+    }
+
+    pub(super) async fn write(
+        &mut self,
+        session: &mut ServerSession,
+        head: Box<ResponseHeader>,
+        body: Bytes,
+    ) -> Result<(), Broken> {
+        respond::write(session, head, body, &self.id)
+            .await
+            .map_err(|_| {
+                self.record.why = Some("client_gone");
+                Broken
+            })
+    }
+
+    pub(super) async fn error(
+        &mut self,
+        session: &mut ServerSession,
+        route: Option<&Route>,
+        status: StatusCode,
+        explanation: &str,
+        more: impl FnOnce(&mut ResponseHeader),
+    ) -> Result<(), Broken> {
+        let (mut head, body) = respond::error(status, explanation, &self.id)?;
+        more(&mut head);
+        if let Some(route) = route {
+            route.chain.response(&mut *head);
+        }
+        self.write(session, head, body).await
+    }
+
+    /// A record for work that goes on without this client: it counts towards the upstream alone.
+    pub(super) fn background_record(&self, place: u16) -> Record {
+        let mut record = Record::new(
+            clock::now(),
+            clock::wall(),
+            crate::random::id(),
+            NO_PLACE,
+            self.record.client,
+        );
+        record.upstream = Some(place);
+        record
+    }
+
+    fn finish(mut self, session: &ServerSession, whole: bool) {
+        let written = session.response_written();
+        self.record.status = written.map_or(0, |head| head.status.as_u16());
+        if !whole && written.is_none() && self.record.why.is_none() {
+            self.record.why = Some("client_gone");
+        }
+        self.record.bytes_in = session.body_bytes_read() as u64;
+        self.record.bytes_out = session.body_bytes_sent() as u64;
+        self.record.end(clock::now());
+        self.settings.metrics.request_ends();
+        self.snapshot.table.finish(&self.record);
+        if let Some(log) = self.snapshot.access.as_ref().filter(|_| self.settings.access_log) {
+            log.write(&self.record, self.snapshot.table.names());
+        }
+    }
+}
+
+fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option<&str>) -> Answer {
+    let head = session.req_header();
+    let asked = FileRequest {
+        method: &head.method,
+        path: exchange::stripped(&way.path, strip_prefix),
+        fields: &head.headers,
+    };
+    site.answer(&asked, clock::now())
+        .with_query(way.query.as_deref())
+}
+
+fn wanted_upgrade(session: &ServerSession) -> Upgrade {
+    let head = session.req_header();
+    if session.is_http2() || head.version != Version::HTTP_11 {
+        return Upgrade::None;
+    }
+    exchange::wanted_upgrade(&**head)
+}
+
+fn content_length(session: &ServerSession) -> Option<u64> {
+    let value = session.req_header().headers.get(header::CONTENT_LENGTH)?;
+    value.to_str().ok()?.parse().ok()
+}
+
+/// The framing of the body towards the upstream (RFC 9112 section 6, RFC 9113 section 8.1.1).
+fn frame(
+    head: &mut pingora::http::RequestHeader,
+    upload: &Upload,
+    protocol: conf::UpstreamProtocol,
+) -> pingora::Result<()> {
+    match upload {
+        Upload::Buffered(body) => {
+            head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        }
+        Upload::Streamed { .. } if !head.headers.contains_key(header::CONTENT_LENGTH) => {
+            if protocol == conf::UpstreamProtocol::H1 {
+                head.insert_header(
+                    header::TRANSFER_ENCODING,
+                    HeaderValue::from_static("chunked"),
+                )?;
+            }
+        }
+        // A POST without content says so (RFC 9110 section 8.6); Content-Length: 0 was kept.
+        Upload::Streamed { .. } | Upload::Done | Upload::Raw => {}
+    }
+    Ok(())
+}
+
+fn capture(session: &ServerSession) -> Captured {
+    let head = session.req_header();
+    let field = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let host = match authority {
+        Some(authority) if session.is_http2() => authority.as_bytes(),
+        _ => field(header::HOST),
+    };
+    Captured::new(Text {
+        method: head.method.as_str().as_bytes(),
+        host,
+        target: head.raw_path(),
+        user_agent: field(header::USER_AGENT),
+        referer: field(header::REFERER),
+        sni: b"",
+    })
+}
+
+fn id_value(id: u128) -> HeaderValue {
+    let mut digits = [0; 32];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let nibble = (id >> (124 - 4 * place)) & 15;
+        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
+    }
+    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,594 @@
+//! One request to an upstream and its reply: pick, connect, send, read, and
+//! again elsewhere where that is safe.
+//!
+//! A request is sent a second time only if it is idempotent (RFC 9110 section
+//! 9.2.2) or no byte of it left this process. A kept connection may have been
+//! closed by the other side in the same instant, which looks like a reset:
+//! idempotent requests are then repeated on a new connection without blaming
+//! the endpoint, and others are never sent on a kept connection at all.
+
+use std::sync::Arc;
+
+use balancer::{Active, EndpointIndex, Outcome, PickContext, PickError};
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::clock;
+use crate::observe::{Record, UpstreamFailure};
+use crate::upstreams::Upstream;
+
+/// Why there is no (whole) reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No endpoint is in service.
+    NoEndpoint,
+    /// The endpoint refused or did not exist.
+    Connect,
+    /// It did not answer the connect in time.
+    ConnectTimeout,
+    /// TLS to it failed: certificate, name, protocol.
+    Tls,
+    /// The connection broke before the reply was whole.
+    Reset,
+    /// The reply did not begin in time.
+    FirstByteTimeout,
+    /// The reply stopped in the middle for too long.
+    ReadTimeout,
+    /// What came is no HTTP.
+    BadReply,
+    /// The client went away or broke its request's body off.
+    Client(ClientFault),
+}
+
+/// What a client did wrong while its request was carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientFault {
+    /// It closed the connection or reset the stream.
+    Gone,
+    /// Its body did not go on in time.
+    BodyTimeout,
+    /// Its body is larger than allowed.
+    BodyTooLarge,
+    /// Its body's framing is broken.
+    BadBody,
+}
+
+impl Failure {
+    /// What the client is told, if it can still be told.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Connect | Self::Tls | Self::Reset | Self::BadReply => StatusCode::BAD_GATEWAY,
+            Self::Client(ClientFault::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Client(ClientFault::BodyTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Client(ClientFault::BadBody | ClientFault::Gone) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// For the log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Connect => "connect_failure",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "upstream_tls",
+            Self::Reset => "upstream_reset",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::ReadTimeout => "read_timeout",
+            Self::BadReply => "bad_reply",
+            Self::Client(ClientFault::Gone) => "client_gone",
+            Self::Client(ClientFault::BodyTimeout) => "body_timeout",
+            Self::Client(ClientFault::BodyTooLarge) => "body_too_large",
+            Self::Client(ClientFault::BadBody) => "bad_body",
+        }
+    }
+
+    fn outcome(self) -> Option<(Outcome, UpstreamFailure)> {
+        Some(match self {
+            Self::NoEndpoint | Self::Client(_) => return None,
+            Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
+            Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),
+            Self::Tls => (Outcome::ConnectFailed, UpstreamFailure::Tls),
+            Self::Reset => (Outcome::Reset, UpstreamFailure::Reset),
+            Self::FirstByteTimeout => (Outcome::Timeout, UpstreamFailure::FirstByteTimeout),
+            Self::ReadTimeout => (Outcome::Timeout, UpstreamFailure::ReadTimeout),
+            Self::BadReply => (Outcome::Reset, UpstreamFailure::Malformed),
+        })
+    }
+
+    /// Nothing of the request can have reached the endpoint.
+    fn is_unsent(self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Tls)
+    }
+}
+
+/// The body of a request on its way up.
+pub(crate) enum Upload {
+    /// There is none, or it was sent.
+    Done,
+    /// In memory, so that it can be sent again.
+    Buffered(Bytes),
+    /// Read from the client as it arrives; `left` bytes are still allowed.
+    Streamed { left: u64 },
+    /// After a 101: whatever comes, for as long as it comes.
+    Raw,
+}
+
+/// What is sent.
+pub(crate) struct Outgoing {
+    /// The head as the endpoint sees it, but for the Host of checks.
+    pub(crate) head: RequestHeader,
+    /// Its body.
+    pub(crate) upload: Upload,
+    /// Consistent-hash key.
+    pub(crate) hash: Option<u64>,
+    /// The client asked to change protocols.
+    pub(crate) upgrade: bool,
+}
+
+impl Outgoing {
+    fn is_idempotent(&self) -> bool {
+        self.head.method.is_idempotent()
+    }
+
+    /// Whether the whole of it can be sent once more.
+    fn can_repeat(&self) -> bool {
+        !matches!(self.upload, Upload::Streamed { .. } | Upload::Raw)
+    }
+}
+
+/// A reply whose head has been read.
+pub(crate) struct Incoming {
+    upstream: Arc<Upstream>,
+    worker: usize,
+    endpoint: EndpointIndex,
+    session: HttpSession<()>,
+    /// The head as the endpoint sent it.
+    pub(crate) head: Box<ResponseHeader>,
+    /// The request body was cut short: the connection cannot be used again.
+    tainted: bool,
+    _active: Active,
+}
+
+/// The client's side while a request is carried; `None` for work in the background.
+pub(crate) type Client<'c> = Option<&'c mut ServerSession>;
+
+/// Sends `outgoing` to an endpoint of `upstream` and reads the head of the reply.
+///
+/// # Errors
+/// The last attempt's failure, when no further one is allowed.
+pub(crate) async fn open(
+    upstream: &Arc<Upstream>,
+    worker: usize,
+    outgoing: &mut Outgoing,
+    mut client: Client<'_>,
+    record: &mut Record,
+) -> Result<Incoming, Failure> {
+    let most = upstream.settings.retry_attempts.get() as usize;
+    let mut tried: Vec<EndpointIndex> = Vec::new();
+    let mut last = Failure::NoEndpoint;
+    while tried.len() < most {
+        let context = PickContext {
+            hash: outgoing.hash,
+            tried: &tried,
+        };
+        let now = clock::now();
+        let endpoint = match upstream.pool.pick(&context, now, crate::random::bits()) {
+            Ok(endpoint) => endpoint,
+            Err(PickError::Exhausted) => break,
+            Err(PickError::NoneAvailable) => {
+                last = if tried.is_empty() { Failure::NoEndpoint } else { last };
+                break;
+            }
+        };
+        tried.push(endpoint);
+        record
+            .attempts
+            .begin(u16::try_from(endpoint.as_usize()).unwrap_or(u16::MAX));
+        let attempt = Attempt {
+            upstream,
+            worker,
+            endpoint,
+        };
+        let result = attempt
+            .make(outgoing, client.as_deref_mut(), record)
+            .await;
+        match result {
+            Ok(incoming) => {
+                record.attempts.answered(incoming.head.status.as_u16());
+                let outcome = if incoming.head.status.is_server_error() {
+                    Outcome::Status5xx
+                } else {
+                    Outcome::Success
+                };
+                upstream.record(endpoint, outcome, clock::now());
+                return Ok(incoming);
+            }
+            Err(failure) => {
+                last = failure;
+                let Some((outcome, counted)) = failure.outcome() else {
+                    break;
+                };
+                record.attempts.failed(counted);
+                upstream.record(endpoint, outcome, clock::now());
+                let may_repeat = failure.is_unsent()
+                    || failure == Failure::Reset
+                        && outgoing.is_idempotent()
+                        && outgoing.can_repeat();
+                if !may_repeat {
+                    break;
+                }
+                tracing::debug!(
+                    upstream = upstream.name(),
+                    failure = failure.as_str(),
+                    attempt = tried.len(),
+                    "attempt failed"
+                );
+            }
+        }
+    }
+    Err(last)
+}
+
+struct Attempt<'a> {
+    upstream: &'a Arc<Upstream>,
+    worker: usize,
+    endpoint: EndpointIndex,
+}
+
+impl Attempt<'_> {
+    async fn make(
+        &self,
+        outgoing: &mut Outgoing,
+        mut client: Client<'_>,
+        record: &mut Record,
+    ) -> Result<Incoming, Failure> {
+        let active = self.upstream.pool.start(self.endpoint);
+        let mut fresh = !(outgoing.is_idempotent() && outgoing.can_repeat());
+        loop {
+            let (session, reused) = self.connect(fresh, record).await?;
+            let mut exchange = Exchange {
+                session,
+                upstream: self.upstream,
+                tainted: false,
+                seen: false,
+            };
+            let sent = clock::now();
+            match exchange.run(outgoing, client.as_deref_mut()).await {
+                Ok(head) => {
+                    record.first_byte = Some(clock::now().saturating_duration_since(sent));
+                    return Ok(Incoming {
+                        upstream: self.upstream.clone(),
+                        worker: self.worker,
+                        endpoint: self.endpoint,
+                        head,
+                        tainted: exchange.tainted,
+                        session: exchange.session,
+                        _active: active,
+                    });
+                }
+                Err(Failure::Reset) if reused && !exchange.seen => fresh = true,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        fresh: bool,
+        record: &mut Record,
+    ) -> Result<(HttpSession<()>, bool), Failure> {
+        let (Some(link), Some(peer)) = (
+            self.upstream.link(self.worker),
+            self.upstream.peer(self.endpoint),
+        ) else {
+            return Err(Failure::NoEndpoint);
+        };
+        let began = clock::now();
+        let connected = link
+            .connect(self.endpoint, peer, fresh, began)
+            .await
+            .map_err(|error| connect_failure(&error))?;
+        record.connect = (!connected.reused)
+            .then(|| clock::now().saturating_duration_since(began));
+        Ok((connected.session, connected.reused))
+    }
+}
+
+/// One request and the head of its reply on one connection.
+struct Exchange<'a> {
+    session: HttpSession<()>,
+    upstream: &'a Upstream,
+    tainted: bool,
+    /// Something of the reply arrived.
+    seen: bool,
+}
+
+impl Exchange<'_> {
+    async fn run(
+        &mut self,
+        outgoing: &mut Outgoing,
+        client: Client<'_>,
+    ) -> Result<Box<ResponseHeader>, Failure> {
+        self.session
+            .set_write_timeout(Some(self.upstream.settings.read_timeout));
+        let head = Box::new(outgoing.head.clone());
+        match &mut self.session {
+            // Without a body the stream is ended with its head: no empty frame behind it.
+            HttpSession::H2(h2) if matches!(outgoing.upload, Upload::Done) => {
+                h2.write_request_header(head, true)
+            }
+            session => session.write_request_header(head).await,
+        }
+        .map_err(|_| Failure::Reset)?;
+        if let Upload::Buffered(body) = &outgoing.upload {
+            let body = body.clone();
+            self.session
+                .write_request_body(body, true)
+                .await
+                .map_err(|_| Failure::Reset)?;
+            self.finish_upload().await;
+        }
+        self.read_head(outgoing, client).await
+    }
+
+    /// Reads the head of the reply while the body, if there is one, goes up.
+    async fn read_head(
+        &mut self,
+        outgoing: &mut Outgoing,
+        mut client: Client<'_>,
+    ) -> Result<Box<ResponseHeader>, Failure> {
+        loop {
+            let uploading = matches!(outgoing.upload, Upload::Streamed { .. });
+            self.session.set_read_timeout(
+                (!uploading).then_some(self.upstream.settings.first_byte_timeout),
+            );
+            let step = {
+                let head = self.session.read_response_header();
+                match client.as_deref_mut() {
+                    None => Step::Head(head.await),
+                    Some(client) => tokio::select! {
+                        biased;
+                        head = head => Step::Head(head),
+                        body = client.read_body_or_idle(!uploading) => Step::Body(body),
+                    },
+                }
+            };
+            match step {
+                Step::Head(Ok(())) => {
+                    self.seen = true;
+                    if let Some(head) = self.head(outgoing, client.as_deref_mut()).await? {
+                        return Ok(head);
+                    }
+                }
+                Step::Head(Err(error)) => return Err(read_failure(&error)),
+                Step::Body(body) => self.take_body(&mut outgoing.upload, body).await?,
+            }
+        }
+    }
+
+    /// The head that was read, unless it is an interim one (RFC 9110 section 15.2).
+    async fn head(
+        &self,
+        outgoing: &Outgoing,
+        client: Client<'_>,
+    ) -> Result<Option<Box<ResponseHeader>>, Failure> {
+        let Some(head) = self.session.response_header() else {
+            return Err(Failure::BadReply);
+        };
+        match head.status {
+            StatusCode::SWITCHING_PROTOCOLS if outgoing.upgrade => {}
+            // Nobody asked for it, so nobody would understand what follows.
+            StatusCode::SWITCHING_PROTOCOLS => return Err(Failure::BadReply),
+            StatusCode::EARLY_HINTS => {
+                if let Some(client) = client.filter(|client| takes_interim(client)) {
+                    let hints = Box::new(head.clone());
+                    client
+                        .write_response_header(hints)
+                        .await
+                        .map_err(|_| Failure::Client(ClientFault::Gone))?;
+                }
+                return Ok(None);
+            }
+            status if status.is_informational() => return Ok(None),
+            _ => {}
+        }
+        Ok(Some(Box::new(head.clone())))
+    }
+
+    async fn take_body(
+        &mut self,
+        upload: &mut Upload,
+        body: pingora::Result<Option<Bytes>>,
+    ) -> Result<(), Failure> {
+        if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
+            // It may have answered before it stopped reading: its reply counts.
+            self.tainted = true;
+            *upload = Upload::Done;
+        }
+        Ok(())
+    }
+
+    async fn finish_upload(&mut self) {
+        if self.session.finish_request_body().await.is_err() {
+            self.tainted = true;
+        }
+    }
+}
+
+enum Step {
+    Head(pingora::Result<()>),
+    Body(pingora::Result<Option<Bytes>>),
+}
+
+enum Sent {
+    Yes,
+    Refused,
+}
+
+/// One piece of the client's body to the endpoint.
+async fn send_body(
+    session: &mut HttpSession<()>,
+    upload: &mut Upload,
+    body: pingora::Result<Option<Bytes>>,
+) -> Result<Sent, Failure> {
+    let body = body.map_err(|error| Failure::Client(client_fault(&error)))?;
+    let sent = match body {
+        None => {
+            *upload = Upload::Done;
+            session.finish_request_body().await
+        }
+        // An empty piece would end a chunked body; an HTTP/2 client's empty DATA frame
+        // at the end of its stream arrives as one.
+        Some(bytes) if bytes.is_empty() => return Ok(Sent::Yes),
+        Some(bytes) => {
+            if let Upload::Streamed { left } = upload {
+                *left = left
+                    .checked_sub(bytes.len() as u64)
+                    .ok_or(Failure::Client(ClientFault::BodyTooLarge))?;
+            }
+            session.write_request_body(bytes, false).await
+        }
+    };
+    Ok(if sent.is_ok() { Sent::Yes } else { Sent::Refused })
+}
+
+/// HTTP/1.0 has no interim responses; in HTTP/2 Pingora cannot send them.
+fn takes_interim(client: &ServerSession) -> bool {
+    !client.is_http2() && client.req_header().version == http::Version::HTTP_11
+}
+
+impl Incoming {
+    /// The reply's next piece; `None` at its end. `client` is watched meanwhile, and what is
+    /// left of its body goes up.
+    pub(crate) async fn next(
+        &mut self,
+        upload: &mut Upload,
+        mut client: Client<'_>,
+    ) -> Result<Option<Bytes>, Failure> {
+        loop {
+            let raw = matches!(upload, Upload::Raw);
+            self.session
+                .set_read_timeout((!raw).then_some(self.upstream.settings.read_timeout));
+            let uploading = raw || matches!(upload, Upload::Streamed { .. });
+            let step = {
+                let piece = self.session.read_response_body();
+                match client.as_deref_mut() {
+                    None => Piece::Reply(piece.await),
+                    Some(client) => tokio::select! {
+                        biased;
+                        piece = piece => Piece::Reply(piece),
+                        body = client.read_body_or_idle(!uploading) => Piece::Body(body),
+                    },
+                }
+            };
+            match step {
+                Piece::Reply(Ok(piece)) => return Ok(piece),
+                Piece::Reply(Err(error)) => {
+                    let failure = match read_failure(&error) {
+                        Failure::FirstByteTimeout => Failure::ReadTimeout,
+                        other => other,
+                    };
+                    let now = clock::now();
+                    if let Some((outcome, _)) = failure.outcome() {
+                        self.upstream.record(self.endpoint, outcome, now);
+                    }
+                    return Err(failure);
+                }
+                Piece::Body(body) => {
+                    let ended = matches!(body, Ok(None));
+                    if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
+                        self.tainted = true;
+                        *upload = Upload::Done;
+                    }
+                    if raw && ended {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the whole reply has been read.
+    pub(crate) fn is_done(&mut self) -> bool {
+        self.session.response_done()
+    }
+
+    /// Trailer fields of an HTTP/2 reply, after its last piece (RFC 9113 section 8.1).
+    pub(crate) async fn trailers(&mut self) -> Option<http::HeaderMap> {
+        match &mut self.session {
+            HttpSession::H2(h2) => h2.read_trailers().await.ok().flatten(),
+            _ => None,
+        }
+    }
+
+    /// After a 101: bytes pass both ways from now on.
+    pub(crate) fn become_raw(&mut self) {
+        self.session.set_write_timeout(None);
+        if let HttpSession::H1(h1) = &mut self.session {
+            h1.maybe_upgrade_body_writer();
+        }
+    }
+
+    /// Ends a whole exchange; the connection is kept where that is allowed.
+    pub(crate) async fn finish(self) {
+        if self.tainted {
+            return;
+        }
+        let (Some(link), Some(peer)) = (
+            self.upstream.link(self.worker),
+            self.upstream.peer(self.endpoint),
+        ) else {
+            return;
+        };
+        link.release(self.endpoint, peer, self.session, clock::now())
+            .await;
+    }
+
+    /// Breaks the exchange off.
+    pub(crate) async fn abandon(mut self) {
+        self.session.shutdown().await;
+    }
+}
+
+enum Piece {
+    Reply(pingora::Result<Option<Bytes>>),
+    Body(pingora::Result<Option<Bytes>>),
+}
+
+fn connect_failure(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::TLSWantX509Lookup => Failure::Tls,
+        _ => Failure::Connect,
+    }
+}
+
+fn read_failure(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadReply,
+        _ => Failure::Reset,
+    }
+}
+
+pub(super) fn client_fault(error: &Error) -> ClientFault {
+    match error.etype() {
+        ErrorType::ReadTimedout => ClientFault::BodyTimeout,
+        ErrorType::ConnectionClosed | ErrorType::H2Error | ErrorType::WriteError => {
+            ClientFault::Gone
+        }
+        _ if *error.esource() == ErrorSource::Downstream => ClientFault::Gone,
+        _ => ClientFault::BadBody,
+    }
+}

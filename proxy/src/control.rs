@@ -1,0 +1,526 @@
+//! Start, reload and end of the process.
+//!
+//! Everything that can fail at a start fails before the first worker runs.
+//! After that one service beside the workers listens for signals, loads new
+//! configurations, runs health checks and the admin server, and ends the
+//! process once the last request is done.
+
+use std::io;
+use std::net::TcpListener;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{
+    ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+};
+use pingora::services::Service;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::time::{interval, timeout};
+
+use crate::admin::{self, AdminListener};
+use crate::assemble::{self, AssembleError, Assembled, Surroundings, assemble};
+use crate::carry::Carrier;
+use crate::clock;
+use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
+use crate::observe::Metrics;
+use crate::observe::logging;
+use crate::privileges::{self, PrivilegeError};
+use crate::signals::{Asked, Signals};
+use crate::snapshot::Snapshot;
+use crate::state::AdminState;
+use crate::upstreams::Probers;
+
+/// How often idle upstream connections are looked through and ejections end.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long the last lines of the access log may take to reach the disk.
+const LOG_CLOSE: Duration = Duration::from_secs(5);
+
+/// How the caller takes part.
+pub struct Options {
+    /// Loads the configuration anew on SIGHUP; the error is logged as it is.
+    pub load: Box<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
+    /// Called once every listener is bound and signals are listened for.
+    pub ready: Box<dyn FnOnce() + Send>,
+}
+
+/// Why the edge did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A listener's address.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin listener's address.
+    #[error("[admin] address: cannot listen on {address}: {source}")]
+    BindAdmin {
+        /// As configured.
+        address: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Something that the configuration names.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// The account to change to.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// The TLS library.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The event log could not be set up.
+    #[error("event log: {0}")]
+    Logging(String),
+}
+
+impl RunError {
+    /// Whether the configuration must be changed (and not the machine).
+    #[must_use]
+    pub fn is_configuration(&self) -> bool {
+        match self {
+            Self::Assemble(AssembleError::AccessLog { .. }) => false,
+            Self::Assemble(_) | Self::Privileges(_) => true,
+            Self::Bind(_)
+            | Self::BindAdmin { .. }
+            | Self::Tls(_)
+            | Self::Logging(_) => false,
+        }
+    }
+}
+
+/// Serves by `config` until SIGTERM or SIGINT; returns once the requests under
+/// way are done or `shutdown_timeout` is over.
+///
+/// # Errors
+/// Nothing was served: see [`RunError`].
+pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
+    logging::init(&config.log).map_err(|error| RunError::Logging(error.to_string()))?;
+    let workers = config.server.workers.get();
+    let surroundings = Surroundings {
+        metrics: Arc::new(Metrics::new(workers, clock::wall())),
+        tickets: listen::ticketer()?,
+        workers,
+    };
+    let assembled = assemble(config, &surroundings, None)?;
+    let (snapshot, sockets) = bind_first(assembled, workers)?;
+    let admin = bind_admin(&snapshot.config)?;
+    if let Some(user) = &snapshot.config.server.user {
+        privileges::drop_to(user)?;
+    }
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+    let (drain, draining) = watch::channel(false);
+    let mut server = Server::new_with_opt_and_conf(None, server_conf());
+    server.bootstrap();
+    let mut commands = Vec::with_capacity(workers);
+    for index in 0..workers {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let carrier = Arc::new(Carrier::new(index, snapshot.clone()));
+        server.add_service(Worker::new(index, carrier, receiver, draining.clone()));
+        commands.push(sender);
+    }
+    for (listener, sockets) in sockets {
+        hand_out(&commands, &listener, sockets);
+    }
+    let (ended, end) = watch::channel(false);
+    server.add_service(Control {
+        snapshot: snapshot.clone(),
+        last_reload: Arc::default(),
+        surroundings,
+        commands,
+        drain,
+        draining,
+        ended,
+        admin: Mutex::new(admin),
+        options: Mutex::new(Some(options)),
+    });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(End(Mutex::new(end))),
+    });
+    if let Some(log) = &snapshot.load().access {
+        log.close(LOG_CLOSE);
+    }
+    Ok(())
+}
+
+fn server_conf() -> ServerConf {
+    ServerConf {
+        threads: 1,
+        work_stealing: false,
+        ..ServerConf::default()
+    }
+}
+
+type Bound = Vec<(Arc<ListenerState>, Vec<TcpListener>)>;
+
+fn bind_first(assembled: Assembled, workers: usize) -> Result<(Snapshot, Bound), BindError> {
+    let Assembled {
+        mut snapshot,
+        listeners,
+    } = assembled;
+    let mut bound = Vec::new();
+    for (settings, configured) in listeners.into_iter().zip(&snapshot.config.listeners) {
+        let sockets = listen::bind(&settings.name, configured.address, workers)?;
+        let listener = Arc::new(ListenerState::new(configured.address, settings));
+        snapshot.listeners.push(listener.clone());
+        bound.push((listener, sockets));
+    }
+    Ok((snapshot, bound))
+}
+
+fn bind_admin(config: &conf::Config) -> Result<Option<AdminListener>, RunError> {
+    config
+        .admin
+        .as_ref()
+        .map(|admin| {
+            AdminListener::bind(&admin.address).map_err(|source| RunError::BindAdmin {
+                address: admin.address.to_string(),
+                source,
+            })
+        })
+        .transpose()
+}
+
+fn hand_out(
+    commands: &[mpsc::UnboundedSender<Command>],
+    listener: &Arc<ListenerState>,
+    sockets: Vec<TcpListener>,
+) {
+    for (worker, socket) in commands.iter().zip(sockets) {
+        // A worker that is gone is ending with the process.
+        let _ = worker.send(Command::Listen(listener.clone(), socket));
+    }
+}
+
+/// Tells Pingora's server to end, once this process has drained itself: its own
+/// grace period is a plain sleep, whether there is anything to wait for or not.
+struct End(Mutex<watch::Receiver<bool>>);
+
+#[async_trait]
+impl ShutdownSignalWatch for End {
+    async fn recv(&self) -> ShutdownSignal {
+        // An error means that the control service is gone: the same end.
+        let _ = self.0.lock().await.wait_for(|ended| *ended).await;
+        ShutdownSignal::FastShutdown
+    }
+}
+
+struct Control {
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    last_reload: Arc<LastReload>,
+    surroundings: Surroundings,
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    drain: watch::Sender<bool>,
+    draining: watch::Receiver<bool>,
+    ended: watch::Sender<bool>,
+    admin: Mutex<Option<AdminListener>>,
+    options: Mutex<Option<Options>>,
+}
+
+#[async_trait]
+impl Service for Control {
+    async fn start_service(
+        &mut self,
+        _inherited: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        self.run().await;
+        self.ended.send_replace(true);
+    }
+
+    fn name(&self) -> &'static str {
+        "control"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+impl Control {
+    async fn run(&self) {
+        let Some(Options { load, ready }) = self.options.lock().await.take() else {
+            return;
+        };
+        let load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync> = Arc::from(load);
+        let mut signals = match Signals::install() {
+            Ok(signals) => signals,
+            Err(error) => {
+                tracing::error!(%error, "signals cannot be listened for");
+                return;
+            }
+        };
+        let mut probers = Probers::start(&self.snapshot.load().upstreams);
+        self.serve_admin().await;
+        tokio::spawn(tick(self.snapshot.clone(), self.surroundings.workers));
+        self.publish();
+        self.announce();
+        ready();
+        loop {
+            match signals.next().await {
+                Asked::ReopenLog => self.reopen_log(),
+                Asked::Drain => break,
+                Asked::Reload => {
+                    if self.reload(load.clone()).await {
+                        probers = Probers::start(&self.snapshot.load().upstreams);
+                    }
+                }
+            }
+        }
+        drop(probers);
+        self.drain(&mut signals).await;
+    }
+
+    fn announce(&self) {
+        let snapshot = self.snapshot.load();
+        for (listener, configured) in snapshot.listeners.iter().zip(&snapshot.config.listeners) {
+            tracing::info!(name = configured.name, address = %listener.address, tls = configured.tls, "listening");
+        }
+        if let Some(admin) = &snapshot.config.admin {
+            tracing::info!(address = %admin.address, "admin listening");
+        }
+        for warning in &snapshot.config.warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = self.surroundings.workers, "ready");
+    }
+
+    async fn serve_admin(&self) {
+        let Some(listener) = self.admin.lock().await.take() else {
+            return;
+        };
+        let state = Arc::new(AdminState {
+            snapshot: self.snapshot.clone(),
+            metrics: self.surroundings.metrics.clone(),
+            draining: self.draining.clone(),
+            last_reload: self.last_reload.clone(),
+        });
+        // The admin server stays to the very end: a drain wants to be watched.
+        tokio::spawn(admin::serve(listener, state, std::future::pending()));
+    }
+
+    fn reopen_log(&self) {
+        if let Some(log) = &self.snapshot.load().access {
+            log.reopen();
+            tracing::info!("access log opened anew");
+        }
+    }
+
+    /// Loads and applies the configuration; whether it is in force now.
+    async fn reload(&self, load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>) -> bool {
+        let result = self.try_reload(load).await;
+        self.surroundings
+            .metrics
+            .reloaded(result.is_ok());
+        self.last_reload.set(result.as_ref().err().cloned());
+        match result {
+            Ok(()) => {
+                self.publish();
+                let snapshot = self.snapshot.load();
+                for warning in &snapshot.config.warnings {
+                    tracing::warn!("{warning}");
+                }
+                let hash = format!("{:016x}", snapshot.config.hash);
+                tracing::info!(hash, "configuration reloaded");
+                true
+            }
+            Err(reason) => {
+                tracing::error!("configuration not reloaded, the running one stays: {reason}");
+                false
+            }
+        }
+    }
+
+    fn publish(&self) {
+        let snapshot = self.snapshot.load();
+        self.surroundings
+            .metrics
+            .config_loaded(snapshot.table.clone(), snapshot.config.hash, clock::wall());
+    }
+
+    async fn try_reload(
+        &self,
+        load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
+    ) -> Result<(), String> {
+        let previous = self.snapshot.load_full();
+        let surroundings = self.surroundings.clone();
+        // Files and names are read off the event loop.
+        let work = tokio::task::spawn_blocking(move || {
+            let config = load()?;
+            needs_no_restart(&previous.config, &config)?;
+            let assembled =
+                assemble(config, &surroundings, Some(&previous)).map_err(|e| e.to_string())?;
+            bind_next(assembled, &previous, surroundings.workers).map_err(|e| e.to_string())
+        });
+        let (snapshot, new) = work.await.map_err(|error| error.to_string())??;
+        self.apply(snapshot, new);
+        Ok(())
+    }
+
+    /// Nothing in here can fail.
+    fn apply(&self, next: Next, new: Bound) {
+        logging::set(&next.snapshot.config.log);
+        let previous = self.snapshot.load_full();
+        let next_snapshot = Arc::new(next.snapshot);
+        self.snapshot.store(next_snapshot.clone());
+        for (listener, settings) in next.kept {
+            listener.settings.store(Arc::new(settings));
+        }
+        for (listener, sockets) in new {
+            hand_out(&self.commands, &listener, sockets);
+        }
+        for gone in &previous.listeners {
+            if assemble::listening(Some(&next_snapshot), gone.address).is_none() {
+                self.forget(gone);
+            }
+        }
+        // A log that was replaced is written out once the last request that knows it is done.
+    }
+
+    fn forget(&self, listener: &ListenerState) {
+        for worker in &self.commands {
+            let _ = worker.send(Command::Forget(listener.address));
+        }
+        let settings = listener.settings.load();
+        listener.settings.store(Arc::new(listen::ListenerSettings {
+            place: NO_PLACE,
+            name: settings.name.clone(),
+            metrics: settings.metrics.clone(),
+            tls: settings.tls.clone(),
+            h1: settings.h1,
+            h2: settings.h2,
+            access_log: settings.access_log,
+            limits: settings.limits.clone(),
+        }));
+    }
+
+    async fn drain(&self, signals: &mut Signals) {
+        let most = self.snapshot.load().config.server.shutdown_timeout;
+        tracing::info!(timeout = ?most, "draining: no new connections, requests under way are finished");
+        self.drain.send_replace(true);
+        let done = async {
+            let mut look = interval(Duration::from_millis(20));
+            loop {
+                look.tick().await;
+                if self.open() == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            result = timeout(most, done) => match result {
+                Ok(()) => tracing::info!("drained"),
+                Err(_) => tracing::warn!(connections = self.open(), "shutdown_timeout is over; connections left are closed"),
+            },
+            _ = second(signals) => tracing::warn!(connections = self.open(), "asked to end a second time; connections left are closed"),
+        }
+    }
+
+    fn open(&self) -> usize {
+        let snapshot = self.snapshot.load();
+        snapshot.listeners.iter().map(|listener| listener.open()).sum()
+    }
+}
+
+async fn second(signals: &mut Signals) {
+    while signals.next().await != Asked::Drain {}
+}
+
+struct Next {
+    snapshot: Snapshot,
+    /// Listeners that go on, with the settings that they get.
+    kept: Vec<(Arc<ListenerState>, listen::ListenerSettings)>,
+}
+
+/// Binds the addresses that are new; the others go on with their sockets.
+fn bind_next(
+    assembled: Assembled,
+    previous: &Snapshot,
+    workers: usize,
+) -> Result<(Next, Bound), BindError> {
+    let Assembled {
+        mut snapshot,
+        listeners,
+    } = assembled;
+    let mut kept = Vec::new();
+    let mut bound = Vec::new();
+    for (settings, configured) in listeners.into_iter().zip(&snapshot.config.listeners) {
+        let address = configured.address;
+        let listener = match assemble::listening(Some(previous), address) {
+            Some(listener) => {
+                kept.push((listener.clone(), settings));
+                listener.clone()
+            }
+            None => {
+                let sockets = listen::bind(&settings.name, address, workers)?;
+                let listener = Arc::new(ListenerState::new(address, settings));
+                bound.push((listener.clone(), sockets));
+                listener
+            }
+        };
+        snapshot.listeners.push(listener);
+    }
+    Ok((Next { snapshot, kept }, bound))
+}
+
+/// What only a new process can change is refused, so that nobody believes it in force.
+fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), String> {
+    let changed = if running.server.workers != next.server.workers {
+        "[server] workers"
+    } else if running.server.user != next.server.user {
+        "[server] user"
+    } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address) {
+        "[admin] address"
+    } else {
+        return Ok(());
+    };
+    Err(format!("{changed} changed, and that needs a restart"))
+}
+
+/// What has to be done now and then, beside requests.
+async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
+    let mut every = interval(TICK);
+    loop {
+        every.tick().await;
+        let snapshot = snapshot.load_full();
+        let now = clock::now();
+        for upstream in &snapshot.upstreams {
+            for worker in 0..workers {
+                if let Some(link) = upstream.link(worker) {
+                    link.sweep(now);
+                }
+            }
+            for transition in upstream.pool.sweep(now) {
+                upstream.log(&transition);
+            }
+        }
+    }
+}
+
+/// How the last reload went, for the admin server.
+#[derive(Debug, Default)]
+pub(crate) struct LastReload(std::sync::Mutex<Option<Reload>>);
+
+#[derive(Debug, Clone)]
+struct Reload {
+    /// Why it failed.
+    error: Option<String>,
+}
+
+impl LastReload {
+    fn set(&self, error: Option<String>) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(Reload { error });
+    }
+
+    /// `null` before the first reload.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map_or(serde_json::Value::Null, |last| {
+            serde_json::json!({ "successful": last.error.is_none(), "error": last.error })
+        })
+    }
+}

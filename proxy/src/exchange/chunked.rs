@@ -1,0 +1,479 @@
+//! Finds the end of a chunked request body, and refuses what has two readings
+//! (RFC 9112 section 7.1).
+//!
+//! The carrier shows it each octet that it hands on, so that a body never
+//! takes a part of the next request with it, and a request never hides in an
+//! ill-formed chunk. It changes nothing and keeps nothing: it is a state
+//! machine of a few words. Where the grammar allows a sender to be odd (white
+//! space around a chunk extension, endless extensions), it does not.
+
+use super::guard::Reject;
+use super::guard::octets::{TOKEN, is};
+
+/// Most hexadecimal digits of a chunk size, leading zeros included: sizes stay below 2^60.
+const MAX_SIZE_DIGITS: u8 = 15;
+/// Most octets of the extensions of one chunk.
+pub(crate) const MAX_EXTENSION: usize = 256;
+/// Most octets of the trailer section.
+pub(crate) const MAX_TRAILER: usize = 8 * 1024;
+
+/// How far a call came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// Octets of the input that belong to the body; all of them unless `done`.
+    pub(crate) consumed: usize,
+    /// Whether the body ends there.
+    pub(crate) done: bool,
+}
+
+/// The state between two reads.
+#[derive(Debug, Clone)]
+pub(crate) struct ChunkScanner {
+    state: State,
+    /// Octets of the present extensions, or of the trailer section.
+    spent: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Directly behind `;`.
+    ExtensionName {
+        size: u64,
+        any: bool,
+    },
+    /// Directly behind `=`.
+    ExtensionValue {
+        size: u64,
+    },
+    ExtensionToken {
+        size: u64,
+    },
+    Quoted {
+        size: u64,
+    },
+    QuotedPair {
+        size: u64,
+    },
+    QuotedEnd {
+        size: u64,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    EndLf,
+    Done,
+    Failed(Reject),
+}
+
+impl Default for ChunkScanner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ChunkScanner {
+    /// Stands at the first octet of a body.
+    #[must_use]
+    pub(crate) const fn new() -> Self {
+        Self {
+            state: State::Size { size: 0, digits: 0 },
+            spent: 0,
+        }
+    }
+
+    /// Looks at the next octets of the connection.
+    ///
+    /// Once the body is done, consumes nothing more.
+    ///
+    /// # Errors
+    /// The first rule that is broken; from then on each call gives the same.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<Progress, Reject> {
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.state {
+                State::Done => break,
+                State::Data { left } => {
+                    let step = left.min((bytes.len() - at) as u64);
+                    self.state = match left - step {
+                        0 => State::DataCr,
+                        left => State::Data { left },
+                    };
+                    // At most what is left of `bytes`, which is a usize.
+                    at += usize::try_from(step).unwrap_or(usize::MAX);
+                }
+                state => {
+                    self.state = self.step(state, bytes[at]).unwrap_or_else(State::Failed);
+                    if let State::Failed(reject) = self.state {
+                        return Err(reject);
+                    }
+                    at += 1;
+                }
+            }
+        }
+        if let State::Failed(reject) = self.state {
+            return Err(reject);
+        }
+        Ok(Progress {
+            consumed: at,
+            done: matches!(self.state, State::Done),
+        })
+    }
+
+    /// The state behind `byte`, which is not chunk data.
+    fn step(&mut self, state: State, byte: u8) -> Result<State, Reject> {
+        match state {
+            State::Size { size, digits } => size_step(size, digits, byte),
+            State::ExtensionName { size, .. }
+            | State::ExtensionValue { size }
+            | State::ExtensionToken { size }
+            | State::Quoted { size }
+            | State::QuotedPair { size }
+            | State::QuotedEnd { size } => {
+                self.spend(MAX_EXTENSION, Reject::BadChunkExtension)?;
+                extension_step(state, size, byte)
+            }
+            State::SizeLf { size } => {
+                expect(byte, b'\n', Reject::BareCr)?;
+                self.spent = 0;
+                Ok(if size == 0 {
+                    State::TrailerStart
+                } else {
+                    State::Data { left: size }
+                })
+            }
+            State::DataCr => {
+                expect(byte, b'\r', Reject::BadChunkEnd)?;
+                Ok(State::DataLf)
+            }
+            State::DataLf => {
+                expect(byte, b'\n', Reject::BadChunkEnd)?;
+                Ok(State::Size { size: 0, digits: 0 })
+            }
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+                self.spend(MAX_TRAILER, Reject::TrailerTooLarge)?;
+                trailer_step(state, byte)
+            }
+            State::EndLf => {
+                expect(byte, b'\n', Reject::BareCr)?;
+                Ok(State::Done)
+            }
+            State::Data { .. } | State::Done | State::Failed(_) => Ok(state),
+        }
+    }
+
+    fn spend(&mut self, most: usize, reject: Reject) -> Result<(), Reject> {
+        self.spent += 1;
+        if self.spent > most {
+            Err(reject)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn expect(byte: u8, wanted: u8, reject: Reject) -> Result<(), Reject> {
+    if byte == wanted { Ok(()) } else { Err(reject) }
+}
+
+/// `1*HEXDIG`, then `;` or CR.
+fn size_step(size: u64, digits: u8, byte: u8) -> Result<State, Reject> {
+    if let Some(digit) = (byte as char).to_digit(16) {
+        if digits == MAX_SIZE_DIGITS {
+            return Err(Reject::BadChunkSize);
+        }
+        return Ok(State::Size {
+            size: size << 4 | u64::from(digit),
+            digits: digits + 1,
+        });
+    }
+    match byte {
+        b'\n' => Err(Reject::BareLf),
+        b';' if digits > 0 => Ok(State::ExtensionName { size, any: false }),
+        b'\r' if digits > 0 => Ok(State::SizeLf { size }),
+        _ => Err(Reject::BadChunkSize),
+    }
+}
+
+/// `*( ";" token [ "=" ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1),
+/// without the "bad white space" that a sender must not make.
+fn extension_step(state: State, size: u64, byte: u8) -> Result<State, Reject> {
+    let token = is(byte, TOKEN);
+    let next = match state {
+        State::ExtensionName { .. } if token => State::ExtensionName { size, any: true },
+        State::ExtensionName { any: true, .. } if byte == b'=' => State::ExtensionValue { size },
+        State::ExtensionValue { .. } if byte == b'"' => State::Quoted { size },
+        State::ExtensionValue { .. } | State::ExtensionToken { .. } if token => {
+            State::ExtensionToken { size }
+        }
+        State::Quoted { .. } if byte == b'"' => State::QuotedEnd { size },
+        State::Quoted { .. } if byte == b'\\' => State::QuotedPair { size },
+        State::Quoted { .. } | State::QuotedPair { .. } if is_text(byte) => State::Quoted { size },
+        State::ExtensionName { any: true, .. }
+        | State::ExtensionToken { .. }
+        | State::QuotedEnd { .. } => match byte {
+            b';' => State::ExtensionName { size, any: false },
+            b'\r' => State::SizeLf { size },
+            _ => return Err(wrong(byte, Reject::BadChunkExtension)),
+        },
+        _ => return Err(wrong(byte, Reject::BadChunkExtension)),
+    };
+    Ok(next)
+}
+
+/// `*( field-line CRLF ) CRLF` (RFC 9112 section 7.1.2).
+fn trailer_step(state: State, byte: u8) -> Result<State, Reject> {
+    match (state, byte) {
+        (State::TrailerStart, b'\r') => Ok(State::EndLf),
+        (State::TrailerName, b':') => Ok(State::TrailerValue),
+        (State::TrailerStart | State::TrailerName, _) if is(byte, TOKEN) => Ok(State::TrailerName),
+        (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+        (State::TrailerValue, _) if is_text(byte) => Ok(State::TrailerValue),
+        (State::TrailerLf, b'\n') => Ok(State::TrailerStart),
+        (State::TrailerLf, _) => Err(Reject::BareCr),
+        _ => Err(wrong(byte, Reject::BadTrailer)),
+    }
+}
+
+/// HTAB, SP, VCHAR and obs-text.
+const fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= 0x20 && byte != 0x7f)
+}
+
+const fn wrong(byte: u8, otherwise: Reject) -> Reject {
+    if byte == b'\n' {
+        Reject::BareLf
+    } else {
+        otherwise
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{ChunkScanner, MAX_EXTENSION, MAX_TRAILER, Progress};
+    use crate::exchange::guard::Reject;
+
+    fn scan(body: impl AsRef<[u8]>) -> Result<Progress, Reject> {
+        ChunkScanner::new().feed(body.as_ref())
+    }
+
+    #[track_caller]
+    fn ends(body: &str) {
+        let followed = format!("{body}GET / HTTP/1.1\r\n");
+        assert_eq!(
+            scan(&followed),
+            Ok(Progress {
+                consumed: body.len(),
+                done: true
+            }),
+            "{body:?}"
+        );
+    }
+
+    #[track_caller]
+    fn refused(body: impl AsRef<[u8]>, reject: Reject) {
+        let shown = String::from_utf8_lossy(body.as_ref()).into_owned();
+        assert_eq!(scan(body), Err(reject), "{shown:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_body_is_found() {
+        ends("0\r\n\r\n");
+        ends("000\r\n\r\n");
+        ends("5\r\nhello\r\n0\r\n\r\n");
+        ends("A\r\n0\r\n\r\n56789\r\n00\r\n\r\n");
+        ends("1;a;b=c;d=\"e; \\\"\"\r\nx\r\n0;z\r\n\r\n");
+        ends("1;chunk-signature=0a\r\nx\r\n0\r\nChecksum: abc\r\nX:\r\n\r\n");
+    }
+
+    #[test]
+    fn an_unfinished_body_goes_on_and_a_finished_one_takes_no_more() {
+        let mut scanner = ChunkScanner::new();
+        for part in ["5\r", "\nhel", "lo\r\n1", "0\r\n0123456789abcd"] {
+            let progress = scanner.feed(part.as_bytes()).expect("well formed");
+            assert_eq!(
+                progress,
+                Progress {
+                    consumed: part.len(),
+                    done: false
+                }
+            );
+        }
+        assert!(scanner.feed(b"ef\r\n0\r\n\r\n").expect("well formed").done);
+        let after = scanner.feed(b"more").expect("done stays done");
+        assert_eq!(
+            after,
+            Progress {
+                consumed: 0,
+                done: true
+            }
+        );
+    }
+
+    #[test]
+    fn malformed_sizes_are_refused() {
+        for body in [
+            "\r\n",
+            "x\r\n",
+            ";a\r\n",
+            "-1\r\n",
+            "+1\r\n",
+            "0x1\r\n",
+            " 1\r\n",
+            "1 \r\n",
+            "1\t\r\n",
+            "1 ;a\r\n",
+            "fffffffffffffffff\r\n",
+            "0000000000000001\r\n",
+            "1_0\r\n",
+            "1\0\r\n",
+        ] {
+            refused(body, Reject::BadChunkSize);
+        }
+        refused("1\nx\r\n", Reject::BareLf);
+        refused("\n", Reject::BareLf);
+        refused("1\rx", Reject::BareCr);
+    }
+
+    #[test]
+    fn malformed_extensions_are_refused() {
+        for body in [
+            "1;\r\n",
+            "1;;a\r\n",
+            "1;=a\r\n",
+            "1; a\r\n",
+            "1;a \r\n",
+            "1;a=\r\n",
+            "1;a=b=c\r\n",
+            "1;a=\"\r\n",
+            "1;a=\"b\"c\r\n",
+            "1;a\0\r\n",
+            "1;a=\"\0\"\r\n",
+            "1;ä\r\n",
+            "1;a=\"\\\r\n",
+        ] {
+            refused(body, Reject::BadChunkExtension);
+        }
+        refused("1;a\nx\r\n", Reject::BareLf);
+        refused("1;a=\"\n", Reject::BareLf);
+        refused("1;a\rx", Reject::BareCr);
+        let most = "a".repeat(MAX_EXTENSION - 1);
+        ends(&format!("1;{most}\r\nx\r\n0;{most}\r\n\r\n"));
+        refused(format!("1;{most}a\r\n"), Reject::BadChunkExtension);
+    }
+
+    #[test]
+    fn data_must_end_where_the_size_says() {
+        for body in [
+            "1\r\nxx\r\n",
+            "1\r\nx\n",
+            "1\r\nx\rx",
+            "2\r\nx\r\n0\r\n\r\n",
+        ] {
+            refused(body, Reject::BadChunkEnd);
+        }
+    }
+
+    #[test]
+    fn malformed_trailers_are_refused() {
+        for trailer in [
+            " a: b\r\n",
+            "a : b\r\n",
+            ": b\r\n",
+            "a\r\n",
+            "a: \0\r\n",
+            "a: b\r\n c\r\n",
+            "a: \u{7f}",
+        ] {
+            refused(format!("0\r\n{trailer}\r\n"), Reject::BadTrailer);
+        }
+        refused("0\r\na: b\n\r\n", Reject::BareLf);
+        refused("0\r\n\n", Reject::BareLf);
+        refused("0\r\n\rx", Reject::BareCr);
+        refused("0\r\na: b\rc\r\n", Reject::BareCr);
+        refused(
+            format!("0\r\na: {}", "b".repeat(MAX_TRAILER)),
+            Reject::TrailerTooLarge,
+        );
+    }
+
+    #[test]
+    fn a_failed_scanner_stays_failed() {
+        let mut scanner = ChunkScanner::new();
+        assert_eq!(scanner.feed(b"x"), Err(Reject::BadChunkSize));
+        assert_eq!(scanner.feed(b""), Err(Reject::BadChunkSize));
+        assert_eq!(scanner.feed(b"0\r\n\r\n"), Err(Reject::BadChunkSize));
+    }
+
+    /// Chunks, a trailer, and what follows on the connection.
+    fn body() -> impl Strategy<Value = (Vec<u8>, usize)> {
+        let chunk = (
+            proptest::collection::vec(any::<u8>(), 1..40),
+            "(;[a-z]{1,4}(=[a-z]{1,4})?){0,2}",
+        );
+        let trailer = prop_oneof![Just(""), Just("x: y\r\n")];
+        let chunks = proptest::collection::vec(chunk, 0..6);
+        (chunks, trailer, "[ -~]{0,10}").prop_map(|(chunks, trailer, rest)| {
+            let mut bytes = Vec::new();
+            for (data, extension) in chunks {
+                bytes.extend_from_slice(format!("{:X}{extension}\r\n", data.len()).as_bytes());
+                bytes.extend_from_slice(&data);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(format!("0\r\n{trailer}\r\n").as_bytes());
+            let len = bytes.len();
+            bytes.extend_from_slice(rest.as_bytes());
+            (bytes, len)
+        })
+    }
+
+    /// Feeds in pieces of the given sizes, over and over.
+    fn in_pieces(bytes: &[u8], sizes: &[usize]) -> Result<Progress, Reject> {
+        let mut scanner = ChunkScanner::new();
+        let mut total = Progress {
+            consumed: 0,
+            done: false,
+        };
+        let mut sizes = sizes.iter().cycle();
+        while total.consumed < bytes.len() && !total.done {
+            let size = *sizes.next().expect("endless");
+            let end = bytes.len().min(total.consumed + size);
+            let progress = scanner.feed(&bytes[total.consumed..end])?;
+            total.consumed += progress.consumed;
+            total.done = progress.done;
+        }
+        Ok(total)
+    }
+
+    proptest! {
+        #[test]
+        fn a_well_formed_body_ends_where_it_ends_however_it_is_split(
+            (bytes, len) in body(),
+            sizes in proptest::collection::vec(1_usize..20, 1..5),
+        ) {
+            prop_assert_eq!(in_pieces(&bytes, &sizes), Ok(Progress { consumed: len, done: true }));
+        }
+
+        #[test]
+        fn any_octets_have_one_answer_however_they_are_split(
+            bytes in "[0-3a;=\" x:\\r\\n\u{e4}\\t]{0,60}",
+            sizes in proptest::collection::vec(1_usize..20, 1..5),
+        ) {
+            prop_assert_eq!(in_pieces(bytes.as_bytes(), &sizes), scan(&bytes));
+        }
+    }
+}

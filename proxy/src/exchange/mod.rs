@@ -1,0 +1,223 @@
+//! One request's way without bytes: what is asked, which route takes it, what
+//! its filters say.
+//!
+//! It knows no Pingora and moves nothing. A carrier gives it a head and does
+//! what comes out.
+
+pub(crate) mod chunked;
+pub(crate) mod client;
+pub(crate) mod guard;
+pub(crate) mod hash;
+pub(crate) mod head;
+pub(crate) mod normalise;
+pub(crate) mod route;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::{self, HeaderValue};
+use http::request::Parts;
+
+use crate::filter::{Chain, Context, FieldsMut, Reply, Scheme, Verdict};
+use guard::{Reject, Upgrade};
+use route::{Outcome, Query, Router};
+
+/// What is asked.
+pub(crate) struct Asked<'a> {
+    /// The head.
+    pub(crate) head: &'a Parts,
+    /// Place of the listener that it came in on.
+    pub(crate) listener: usize,
+    /// As it came, `:path` in HTTP/2.
+    pub(crate) target: &'a str,
+    /// It came as HTTP/2, whose framing left some things to check.
+    pub(crate) h2: bool,
+    /// See [`normalise::normalise`].
+    pub(crate) merge_slashes: bool,
+}
+
+/// Which route takes a request.
+pub(crate) enum Course {
+    /// It must not be served.
+    Malformed(Reject),
+    /// No route fits.
+    NotFound,
+    /// Routes fit but for the method; the value of Allow.
+    MethodNotAllowed(HeaderValue),
+    /// This one.
+    Route(Way),
+}
+
+/// A request that has a route.
+pub(crate) struct Way {
+    /// Index of the route.
+    pub(crate) route: usize,
+    /// Lower-case, without port.
+    pub(crate) host: String,
+    /// Normalised, and rewritten where a filter says so.
+    pub(crate) path: String,
+    /// Without `?`.
+    pub(crate) query: Option<String>,
+    /// Path and query before a rewrite, where there was one.
+    before_rewrite: Option<(String, Option<String>)>,
+}
+
+impl Way {
+    /// Normalised path and query as the client asked: what a cached page is known by, whatever
+    /// a rewrite makes of it for the upstream.
+    pub(crate) fn as_asked(&self) -> (&str, Option<&str>) {
+        match &self.before_rewrite {
+            Some((path, query)) => (path, query.as_deref()),
+            None => (&self.path, self.query.as_deref()),
+        }
+    }
+
+    /// Path and query as they go upstream.
+    pub(crate) fn target(&self) -> Cow<'_, str> {
+        match &self.query {
+            None => Cow::Borrowed(&self.path),
+            Some(query) => Cow::Owned(format!("{}?{query}", self.path)),
+        }
+    }
+}
+
+/// Finds the route for what is asked.
+pub(crate) fn course(router: &Router, asked: &Asked<'_>) -> Course {
+    match try_course(router, asked) {
+        Ok(course) => course,
+        Err(reject) => Course::Malformed(reject),
+    }
+}
+
+fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
+    if asked.h2 {
+        guard::inspect_parts(asked.head)?;
+    }
+    let host = guard::lower(guard::host_of(host(asked)?)?);
+    let target = normalise::normalise(asked.target, asked.merge_slashes)?;
+    let found = router.find(&Query {
+        listener: asked.listener,
+        host: &host,
+        path: &target.path,
+        query: target.query,
+        view: asked.head,
+    });
+    Ok(match found {
+        Outcome::NotFound => Course::NotFound,
+        Outcome::MethodNotAllowed(methods) => Course::MethodNotAllowed(allow(&methods)),
+        Outcome::Found(route) => Course::Route(Way {
+            route,
+            host: host.into_owned(),
+            path: target.path.into_owned(),
+            query: target.query.map(str::to_owned),
+            before_rewrite: None,
+        }),
+    })
+}
+
+/// `:authority` in HTTP/2, else Host, which the guard held against an absolute target.
+fn host<'a>(asked: &Asked<'a>) -> Result<&'a [u8], Reject> {
+    let authority = asked.head.uri.authority().filter(|_| asked.h2);
+    match (authority, asked.head.headers.get(header::HOST)) {
+        (Some(authority), _) => Ok(authority.as_str().as_bytes()),
+        (None, Some(host)) => Ok(host.as_bytes()),
+        (None, None) => Err(Reject::MissingHost),
+    }
+}
+
+fn allow(methods: &[http::Method]) -> HeaderValue {
+    let list = methods
+        .iter()
+        .map(http::Method::as_str)
+        .collect::<Vec<_>>()
+        .join(", ");
+    HeaderValue::from_str(&list).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Runs a route's filters; a reply ends the request, else `way` may be rewritten.
+pub(crate) fn filtered(
+    chain: &Chain,
+    way: &mut Way,
+    client: IpAddr,
+    tls: bool,
+    fields: &mut dyn FieldsMut,
+) -> Option<Reply> {
+    if chain.is_empty() {
+        return None;
+    }
+    let mut context = Context {
+        client,
+        scheme: scheme(tls),
+        host: &way.host,
+        path: Cow::Borrowed(&way.path),
+        query: way.query.as_deref().map(Cow::Borrowed),
+        fields,
+    };
+    let verdict = chain.request(&mut context);
+    let path = owned(context.path);
+    let query = context.query.map(Cow::into_owned);
+    if let Some(path) = path {
+        let path = std::mem::replace(&mut way.path, path);
+        let query = std::mem::replace(&mut way.query, query);
+        way.before_rewrite = Some((path, query));
+    }
+    match verdict {
+        Verdict::Continue => None,
+        Verdict::Reply(reply) => Some(reply),
+    }
+}
+
+/// A rewrite gives a new path; without one there is nothing to copy.
+fn owned(text: Cow<'_, str>) -> Option<String> {
+    match text {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(text),
+    }
+}
+
+/// How the client reached us.
+pub(crate) fn scheme(tls: bool) -> Scheme {
+    if tls { Scheme::Https } else { Scheme::Http }
+}
+
+/// `path` without `prefix`, which ends at a segment boundary; still a path.
+pub(crate) fn stripped<'a>(path: &'a str, prefix: Option<&str>) -> &'a str {
+    let Some(prefix) = prefix.map(|prefix| prefix.trim_end_matches('/')) else {
+        return path;
+    };
+    match path.strip_prefix(prefix) {
+        Some("") => "/",
+        Some(rest) if rest.starts_with('/') => rest,
+        _ => path,
+    }
+}
+
+/// What a checked HTTP/1.1 head asks to change to (RFC 9110 section 7.8).
+pub(crate) fn wanted_upgrade(head: &Parts) -> Upgrade {
+    let asks = head.headers.get_all(header::CONNECTION).iter().any(|line| {
+        line.as_bytes()
+            .split(|&byte| byte == b',')
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    match head.headers.get(header::UPGRADE) {
+        Some(protocol) if asks && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
+            Upgrade::WebSocket
+        }
+        Some(_) if asks => Upgrade::Other,
+        _ => Upgrade::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_stripped_on_segment_boundaries_only() {
+        assert_eq!(stripped("/static/app.js", Some("/static")), "/app.js");
+        assert_eq!(stripped("/static/app.js", Some("/static/")), "/app.js");
+        assert_eq!(stripped("/static", Some("/static")), "/");
+        assert_eq!(stripped("/statics/x", Some("/static")), "/statics/x");
+        assert_eq!(stripped("/x", None), "/x");
+    }
+}

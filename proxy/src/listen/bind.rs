@@ -1,0 +1,110 @@
+//! Sockets to listen on: one a worker, all on one address by SO_REUSEPORT, so
+//! that the kernel spreads connections and no worker waits for another.
+//!
+//! Binding happens before anything else runs; a failure is an error that names
+//! the address, never a listener that is silently missing.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel completes before a worker takes them.
+const BACKLOG: i32 = 4096;
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {name:?}: cannot listen on {address}: {}", reason(.source))]
+pub struct BindError {
+    /// The listener's name.
+    pub name: String,
+    /// Its address.
+    pub address: SocketAddr,
+    /// The system's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "the port is in use by another process (`ss -ltnp` shows which)".into()
+        }
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE".into()
+        }
+        io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// One bound and listening socket for each worker.
+///
+/// # Errors
+/// The address is taken, forbidden, or not of this machine.
+pub(crate) fn bind(
+    name: &str,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<TcpListener>, BindError> {
+    let bind_all = || -> io::Result<Vec<TcpListener>> {
+        // SO_REUSEPORT would let a second process of the same user share the port
+        // unseen, so a first socket without it asks whether anybody listens there.
+        socket(address, false)?;
+        (0..workers)
+            .map(|_| {
+                let socket = socket(address, workers > 1)?;
+                socket.listen(BACKLOG)?;
+                Ok(socket.into())
+            })
+            .collect()
+    };
+    bind_all().map_err(|source| BindError {
+        name: name.to_owned(),
+        address,
+        source,
+    })
+}
+
+fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if shared {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` are two listeners, on every system alike.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn any() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_refused_with_its_reason() {
+        let taken = TcpListener::bind(any()).unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = bind("web", address, 2).unwrap_err().to_string();
+        assert!(error.contains("in use"), "{error}");
+        assert!(error.contains(&address.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_second_process_cannot_share_the_port_by_reuseport() {
+        let first = bind("web", any(), 1).unwrap();
+        let address = first[0].local_addr().unwrap();
+        drop(first);
+        let workers = bind("web", address, 2).unwrap();
+        assert_eq!(workers.len(), 2);
+        assert!(bind("web", address, 2).is_err());
+    }
+}

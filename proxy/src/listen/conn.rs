@@ -1,0 +1,657 @@
+//! A client's connection: plain TCP or TLS, of one concrete type.
+//!
+//! It outlives the requests on it. Between two requests it waits in
+//! [`super::serve`], holding no buffer; for one request it is lent to Pingora's
+//! `HttpProxy` as its stream and comes back. [`Gate`] makes that safe: the
+//! borrower can read the bytes of its own request and not one more, so what a
+//! client pipelined stays here.
+//!
+//! Replies are collected until a flush or a full record, so that head and body
+//! of a small reply leave in one write (and one TLS record).
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::buffers::{self, CHUNK};
+use super::limits::Slot;
+use super::tls::Records;
+use crate::clock;
+use crate::exchange::chunked::ChunkScanner;
+use crate::exchange::guard::{Framing, HeadFacts, Upgrade};
+
+/// Most plaintext taken from the borrower in one write over TLS.
+const TLS_WRITE: usize = 4 * CHUNK;
+
+/// How long a closing connection is read on, so that the client sees the reply
+/// before a reset (RFC 9112 section 9.6).
+const LINGER: Duration = Duration::from_millis(1000);
+
+/// What is known of a connection while it lives; requests refer to it.
+#[derive(Debug)]
+pub(crate) struct ConnInfo {
+    /// Where it was accepted.
+    pub(crate) listener: Arc<super::ListenerState>,
+    /// Who connected.
+    pub(crate) peer: SocketAddr,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub(crate) tls: Option<&'static str>,
+    /// Set when the framing of a chunked body was broken: the request is answered with 400.
+    pub(crate) bad_chunk: AtomicBool,
+}
+
+/// How far the borrower may read.
+#[derive(Debug)]
+enum Gate {
+    /// Without bound: HTTP/2, upgraded connections.
+    Open,
+    /// This many bytes: head and body of known length.
+    Length(u64),
+    /// This many bytes of head, then a chunked body to its end.
+    Chunked { head: usize, scanner: ChunkScanner },
+    /// The request was read to its end.
+    Done,
+}
+
+/// See the module's text.
+pub(crate) struct Conn {
+    socket: TcpStream,
+    tls: Option<Box<Tls>>,
+    /// Plaintext that arrived and nobody consumed.
+    pre: Vec<u8>,
+    /// Bytes that the socket did not take yet.
+    out: Vec<u8>,
+    /// Plaintext of a reply, until it is flushed.
+    staged: Vec<u8>,
+    gate: Gate,
+    eof: bool,
+    heard: bool,
+    speaks_h2: bool,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    info: Option<Arc<ProxyDigest>>,
+    /// Counted against the listener's limits while it lives.
+    slot: Slot,
+}
+
+struct Tls {
+    records: Records,
+    /// The start of a record whose end did not arrive yet.
+    unfinished: Vec<u8>,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn")
+            .field("peer", &self.slot.peer())
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Conn {
+    pub(crate) fn new(socket: TcpStream, records: Option<Records>, slot: Slot) -> Self {
+        let tls = records.map(|records| {
+            Box::new(Tls {
+                records,
+                unfinished: Vec::new(),
+            })
+        });
+        Self {
+            socket,
+            tls,
+            pre: Vec::new(),
+            out: Vec::new(),
+            staged: Vec::new(),
+            gate: Gate::Open,
+            eof: false,
+            heard: false,
+            speaks_h2: false,
+            deadline: None,
+            timer: None,
+            info: None,
+            slot,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    /// Plaintext that waits to be consumed.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        &self.pre
+    }
+
+    /// Whether the peer has ended its side.
+    pub(crate) fn ended(&self) -> bool {
+        self.eof
+    }
+
+    /// Whether a byte ever came.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
+    }
+
+    /// When [`Self::more`] gives up; `None`: never.
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+    }
+
+    /// The TLS handshake to its end. Fails with `TimedOut` at the deadline.
+    pub(crate) async fn handshake(&mut self) -> io::Result<()> {
+        while !self.established() {
+            self.more().await?;
+            if self.eof && !self.established() {
+                // What the library wants to say (an alert) is on its way in `out`.
+                let _ = poll_fn(|cx| self.poll_out(cx)).await;
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        // What is left in `out` (tickets) leaves with the first reply.
+        self.speaks_h2 = self.tls.as_ref().is_some_and(|tls| tls.records.chose_h2());
+        Ok(())
+    }
+
+    fn established(&self) -> bool {
+        self.tls.as_ref().is_none_or(|tls| tls.records.established())
+    }
+
+    /// HTTP/2 is spoken: by ALPN, or because [`Self::set_h2`] said so.
+    pub(crate) fn speaks_h2(&self) -> bool {
+        self.speaks_h2
+    }
+
+    /// The client proved prior knowledge of HTTP/2 by its preface.
+    pub(crate) fn set_h2(&mut self) {
+        self.speaks_h2 = true;
+    }
+
+    /// Waits for more plaintext behind [`Self::waiting`]; 0 is the end (or, during the
+    /// handshake, progress). Fails with `TimedOut` at the deadline.
+    pub(crate) async fn more(&mut self) -> io::Result<usize> {
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = self.poll_more(cx) {
+                return Poll::Ready(result);
+            }
+            self.poll_deadline(cx)
+                .map(|()| Err(io::ErrorKind::TimedOut.into()))
+        })
+        .await
+    }
+
+    /// The timer is not moved for each request: it fires at some earlier deadline, sees
+    /// that there is a later one, and is set anew.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        loop {
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+            if timer.deadline().into_std() > deadline {
+                timer.as_mut().reset(deadline.into());
+            }
+            ready!(timer.as_mut().poll(cx));
+            if clock::now() >= deadline {
+                self.timer = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline.into());
+        }
+    }
+
+    fn poll_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        match self.tls {
+            None => self.poll_more_plain(cx),
+            Some(_) => self.poll_more_tls(cx),
+        }
+    }
+
+    fn poll_more_plain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        buffers::with_scratch(|scratch| {
+            let mut read = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+            let bytes = read.filled();
+            if bytes.is_empty() {
+                self.eof = true;
+            } else {
+                if self.pre.capacity() == 0 {
+                    self.pre = buffers::take();
+                }
+                self.pre.extend_from_slice(bytes);
+            }
+            Poll::Ready(Ok(bytes.len()))
+        })
+    }
+
+    fn poll_more_tls(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if !self.out.is_empty() {
+                ready!(self.poll_out(cx))?;
+            }
+            let was_established = self.established();
+            let got = ready!(self.poll_records(cx))?;
+            if got > 0 || self.eof || self.established() != was_established {
+                return Poll::Ready(Ok(got));
+            }
+        }
+    }
+
+    /// One read of the socket through the record layer; gives the plaintext bytes gained.
+    fn poll_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(tls) = self.tls.as_mut() else {
+            return Poll::Ready(Ok(0));
+        };
+        buffers::with_scratch(|scratch| {
+            let kept = tls.unfinished.len();
+            scratch[..kept].copy_from_slice(&tls.unfinished);
+            let mut read = ReadBuf::new(&mut scratch[kept..]);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut read))?;
+            let total = kept + read.filled().len();
+            if total == kept {
+                self.eof = true;
+                return Poll::Ready(Ok(0));
+            }
+            self.heard = true;
+            let before = self.pre.len();
+            if self.pre.capacity() == 0 {
+                self.pre = buffers::take();
+            }
+            let done = tls
+                .records
+                .process(&mut scratch[..total], &mut self.pre, &mut self.out);
+            let gained = self.pre.len() - before;
+            if self.pre.is_empty() {
+                buffers::release(&mut self.pre);
+            }
+            let done = match done {
+                Ok(done) => done,
+                Err(error) => {
+                    // The alert that tells the peer why.
+                    self.eof = true;
+                    let _ = self.socket.try_write(&self.out);
+                    return Poll::Ready(Err(error));
+                }
+            };
+            let rest = &scratch[done.used..total];
+            if rest.is_empty() {
+                tls.unfinished = Vec::new();
+            } else if rest.len() > 2 * CHUNK {
+                // Records are at most 16 KiB + 256 bytes: this is not TLS.
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+            } else {
+                tls.unfinished.clear();
+                tls.unfinished.extend_from_slice(rest);
+            }
+            self.eof |= done.closed;
+            Poll::Ready(Ok(gained))
+        })
+    }
+
+    fn consume(&mut self, count: usize) {
+        if count == self.pre.len() {
+            buffers::release(&mut self.pre);
+        } else {
+            self.pre.drain(..count);
+        }
+    }
+
+    /// Opens the gate for the request whose head waits, and no further.
+    pub(crate) fn lend(&mut self, facts: &HeadFacts) {
+        self.gate = match facts.body {
+            _ if facts.upgrade == Upgrade::WebSocket => Gate::Open,
+            Framing::None => Gate::Length(facts.head_len as u64),
+            Framing::Length(length) => {
+                Gate::Length((facts.head_len as u64).saturating_add(length))
+            }
+            Framing::Chunked => Gate::Chunked {
+                head: facts.head_len,
+                scanner: ChunkScanner::default(),
+            },
+        };
+    }
+
+    /// Whether the borrower read its request to the end, so that the next one can begin.
+    pub(crate) fn request_is_read(&self) -> bool {
+        matches!(self.gate, Gate::Done | Gate::Length(0))
+    }
+
+    /// What a request of this connection can know of it; made once.
+    fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
+        if self.info.is_none() {
+            let info = Arc::new(ConnInfo {
+                listener: self.slot.listener().clone(),
+                peer: self.slot.peer(),
+                tls: self.tls.as_ref().map(|tls| tls.records.version()),
+                bad_chunk: AtomicBool::new(false),
+            });
+            let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
+            self.info = Some(Arc::new(ProxyDigest::new(
+                Box::new(head),
+                Some(Box::new(info)),
+            )));
+        }
+        self.info.clone()
+    }
+
+    fn conn_info(&self) -> Option<&ConnInfo> {
+        conn_info(self.info.as_deref()?).map(Arc::as_ref)
+    }
+
+    /// Prepares what [`GetProxyDigest`] hands out; called before the connection is lent.
+    pub(crate) fn prepare_digest(&mut self) {
+        self.digest();
+    }
+
+    /// Writes a whole reply of our own.
+    pub(crate) async fn write_reply(&mut self, reply: &[u8]) -> io::Result<()> {
+        self.staged.extend_from_slice(reply);
+        poll_fn(|cx| {
+            let written = self.poll_staged(cx);
+            if written.is_pending() && self.poll_deadline(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            written
+        })
+        .await
+    }
+
+    /// Says goodbye and closes; reads on for a moment when the client may still be sending.
+    pub(crate) async fn close(&mut self) {
+        if let Some(tls) = self.tls.as_mut().filter(|tls| tls.records.established()) {
+            tls.records.close(&mut self.out);
+        }
+        let unread = !self.pre.is_empty() || !self.request_is_read();
+        self.deadline = Some(clock::now() + LINGER);
+        let ended = poll_fn(|cx| {
+            let flushed = ready_or_deadline(self.poll_staged(cx), || self.poll_deadline(cx));
+            ready!(flushed)?;
+            Pin::new(&mut self.socket).poll_shutdown(cx)
+        })
+        .await;
+        if ended.is_ok() && unread && !self.eof {
+            self.linger().await;
+        }
+    }
+
+    async fn linger(&mut self) {
+        while !self.eof {
+            buffers::release(&mut self.pre);
+            let read = poll_fn(|cx| {
+                let read = match self.poll_more_plain(cx) {
+                    Poll::Ready(read) => Poll::Ready(read.is_ok()),
+                    Poll::Pending => Poll::Pending,
+                };
+                if read.is_pending() && self.poll_deadline(cx).is_ready() {
+                    return Poll::Ready(false);
+                }
+                read
+            })
+            .await;
+            if !read {
+                return;
+            }
+        }
+    }
+
+    /// `staged` to the socket.
+    fn poll_staged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx))?;
+        if self.staged.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        self.seal()?;
+        self.poll_out(cx)
+    }
+
+    /// `staged` becomes `out`, encrypted where the connection is.
+    fn seal(&mut self) -> io::Result<()> {
+        match self.tls.as_mut() {
+            None if self.out.is_empty() => std::mem::swap(&mut self.out, &mut self.staged),
+            None => self.out.extend_from_slice(&self.staged),
+            Some(tls) => {
+                if self.out.capacity() == 0 {
+                    self.out = buffers::take();
+                }
+                tls.records.encrypt(&self.staged, &mut self.out)?;
+            }
+        }
+        buffers::release(&mut self.staged);
+        Ok(())
+    }
+
+    fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut done = 0;
+        let result = loop {
+            if done == self.out.len() {
+                break Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut self.socket).poll_write(cx, &self.out[done..]) {
+                Poll::Ready(Ok(0)) => break Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(count)) => done += count,
+                Poll::Ready(Err(error)) => break Poll::Ready(Err(error)),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        if done == self.out.len() {
+            buffers::release(&mut self.out);
+        } else {
+            self.out.drain(..done);
+        }
+        result
+    }
+
+    /// A write past a chunk on a plain connection: straight from the caller's bytes.
+    fn poll_write_plain(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_out(cx))?;
+            let parts = [IoSlice::new(&self.staged), IoSlice::new(bytes)];
+            let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &parts))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if written < self.staged.len() {
+                self.staged.drain(..written);
+                continue;
+            }
+            let taken = written - self.staged.len();
+            buffers::release(&mut self.staged);
+            if taken > 0 {
+                return Poll::Ready(Ok(taken));
+            }
+        }
+    }
+
+    /// How many of the bytes that wait the borrower may have now.
+    fn admit(&mut self, room: usize) -> io::Result<usize> {
+        let available = self.pre.len().min(room);
+        let admitted = match &mut self.gate {
+            Gate::Open => available,
+            Gate::Done => 0,
+            Gate::Length(left) => {
+                let admitted = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
+                *left -= admitted as u64;
+                admitted
+            }
+            Gate::Chunked { head, .. } if *head > 0 => {
+                let admitted = (*head).min(available);
+                *head -= admitted;
+                admitted
+            }
+            Gate::Chunked { scanner, .. } => match scanner.feed(&self.pre[..available]) {
+                Ok(progress) => {
+                    if progress.done {
+                        self.gate = Gate::Done;
+                    }
+                    progress.consumed
+                }
+                Err(_) => {
+                    if let Some(info) = self.conn_info() {
+                        info.bad_chunk.store(true, Ordering::Relaxed);
+                    }
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "malformed chunked body",
+                    ));
+                }
+            },
+        };
+        Ok(admitted)
+    }
+}
+
+fn ready_or_deadline(
+    write: Poll<io::Result<()>>,
+    deadline: impl FnOnce() -> Poll<()>,
+) -> Poll<io::Result<()>> {
+    if write.is_pending() && deadline().is_ready() {
+        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+    }
+    write
+}
+
+/// The connection's facts, from what Pingora carries along with a session.
+pub(crate) fn conn_info(digest: &ProxyDigest) -> Option<&Arc<ConnInfo>> {
+    digest.user_data.as_ref()?.downcast_ref()
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        loop {
+            if me.request_is_read() {
+                // The borrower watches for the client going away; what else comes is the next request.
+                if me.pre.len() >= CHUNK {
+                    return Poll::Pending;
+                }
+                if ready!(me.poll_more(cx))? == 0 && me.eof {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            if !me.pre.is_empty() {
+                let admitted = me.admit(buf.remaining())?;
+                buf.put_slice(&me.pre[..admitted]);
+                me.consume(admitted);
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(me.poll_more(cx))? == 0 && me.eof {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        if me.staged.len() + bytes.len() > CHUNK {
+            if me.tls.is_none() {
+                return me.poll_write_plain(cx, bytes);
+            }
+            ready!(me.poll_out(cx))?;
+        }
+        if me.staged.capacity() == 0 {
+            me.staged = buffers::take();
+        }
+        let taken = bytes.len().min(TLS_WRITE);
+        me.staged.extend_from_slice(&bytes[..taken]);
+        if me.staged.len() > CHUNK {
+            me.seal()?;
+            if let Poll::Ready(Err(error)) = me.poll_out(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_staged(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_staged(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        self.close().await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Ssl for Conn {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        None
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        // What a request needs of TLS is in `ConnInfo`.
+        None
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.speaks_h2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.info.clone()
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Peek for Conn {}

@@ -1,0 +1,160 @@
+//! A listener's state beside its sockets: settings in force, connections open.
+//!
+//! It is shared by all workers and outlives reloads: a connection keeps the
+//! state it was accepted under, a reload puts new settings into it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+
+use crate::observe::metrics::{ListenerMetrics, OpenConnection};
+
+/// The place of a listener whose connections outlive it.
+pub(crate) const NO_PLACE: u16 = u16::MAX;
+
+/// What a reload may change.
+#[derive(Debug)]
+pub(crate) struct ListenerSettings {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    /// Its place in the configuration; [`NO_PLACE`] once it is no longer in it.
+    pub(crate) place: u16,
+    /// Its counters.
+    pub(crate) metrics: Arc<ListenerMetrics>,
+    /// TLS is terminated with this; `None`: plain.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// HTTP/1.1 is spoken.
+    pub(crate) h1: bool,
+    /// HTTP/2 is spoken.
+    pub(crate) h2: bool,
+    /// Its requests are written to the access log.
+    pub(crate) access_log: bool,
+    /// Limits in force.
+    pub(crate) limits: conf::Limits,
+}
+
+/// One listener of the configuration.
+pub(crate) struct ListenerState {
+    /// Where it listens; what it is known by across reloads.
+    pub(crate) address: SocketAddr,
+    /// In force now.
+    pub(crate) settings: ArcSwap<ListenerSettings>,
+    open: AtomicUsize,
+    by_client: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl std::fmt::Debug for ListenerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerState")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a connection was not taken; a metric label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// `max_connections` are open.
+    Listener,
+    /// `max_connections_per_ip` are open from this client.
+    Client,
+}
+
+impl Refusal {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Listener => "max_connections",
+            Self::Client => "max_connections_per_ip",
+        }
+    }
+}
+
+impl ListenerState {
+    pub(crate) fn new(address: SocketAddr, settings: ListenerSettings) -> Self {
+        Self {
+            address,
+            settings: ArcSwap::from_pointee(settings),
+            open: AtomicUsize::new(0),
+            by_client: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Counts a connection in, or says which limit it meets.
+    pub(crate) fn admit(self: &Arc<Self>, peer: SocketAddr) -> Result<Slot, Refusal> {
+        let settings = self.settings.load();
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        if open >= settings.limits.max_connections {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::Listener);
+        }
+        let client = client_key(peer.ip());
+        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_client = by_client.entry(client).or_insert(0);
+        if *of_client >= settings.limits.max_connections_per_ip {
+            drop(by_client);
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::Client);
+        }
+        *of_client += 1;
+        drop(by_client);
+        Ok(Slot {
+            listener: self.clone(),
+            peer,
+            _counted: settings.metrics.connection(),
+        })
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+/// An IPv6 host commands a /64, so that is what counts as one client.
+fn client_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0_u128 << 64)))
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A counted connection; given back when dropped.
+pub(crate) struct Slot {
+    listener: Arc<ListenerState>,
+    peer: SocketAddr,
+    _counted: OpenConnection,
+}
+
+impl Slot {
+    pub(crate) fn listener(&self) -> &Arc<ListenerState> {
+        &self.listener
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.listener.open.fetch_sub(1, Ordering::Relaxed);
+        let client = client_key(self.peer.ip());
+        let mut by_client = self
+            .listener
+            .by_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = by_client.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                by_client.remove(&client);
+            }
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Where clients arrive: sockets, TLS, limits, and the connection type.
+
+mod bind;
+mod buffers;
+mod conn;
+mod limits;
+mod serve;
+mod service;
+mod tls;
+
+pub use bind::BindError;
+pub(crate) use bind::bind;
+pub(crate) use conn::{ConnInfo, conn_info};
+pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
+pub(crate) use service::{Command, Worker};
+pub use tls::TlsError;
+pub(crate) use tls::{Certificates, server_config, ticketer};

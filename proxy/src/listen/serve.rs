@@ -1,0 +1,316 @@
+//! One connection from its accept to its end.
+//!
+//! HTTP/1 connections wait here between requests: the head is read whole,
+//! under one deadline, and checked before anything else sees it; then the
+//! connection is lent to the carrier for that request alone. HTTP/2 connections
+//! are accepted here too, stream by stream, so that limits, idle time and the
+//! drain are ours.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::Connection as H2Connection;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session, handshake};
+use pingora::protocols::{Digest, Stream};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::conn::Conn;
+use super::limits::{ListenerSettings, Slot};
+use super::tls::Records;
+use crate::carry::{Carrier, Refused};
+use crate::clock;
+use crate::exchange::guard::{self, HeadFacts, Inspect};
+use crate::observe::metrics::TlsHandshake;
+
+/// RFC 9113 section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Malformed streams that a connection survives.
+const MOST_MALFORMED_STREAMS: u32 = 100;
+
+/// Bytes of one stream's request body that HTTP/2 clients may send unasked.
+const STREAM_WINDOW: u32 = 64 * 1024;
+
+/// The same for all streams of a connection together.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Serves `socket` until it is closed. `draining` turns true when the process ends.
+pub(crate) async fn serve(
+    socket: TcpStream,
+    slot: Slot,
+    carrier: Arc<Carrier>,
+    draining: watch::Receiver<bool>,
+) {
+    let listener = slot.listener().clone();
+    let settings = listener.settings.load_full();
+    // A socket that refuses the option works without it.
+    let _ = socket.set_nodelay(true);
+    let records = match &settings.tls {
+        None => None,
+        Some(config) => match Records::new(config.clone()) {
+            Ok(records) => Some(records),
+            Err(error) => {
+                tracing::error!(listener = settings.name, %error, "TLS connection not started");
+                return;
+            }
+        },
+    };
+    let mut conn = Box::new(Conn::new(socket, records, slot));
+    if settings.tls.is_some() && !handshake_done(&mut conn, &settings).await {
+        return;
+    }
+    conn.prepare_digest();
+    if conn.speaks_h2() {
+        Box::pin(serve_h2(conn, settings, carrier, draining)).await;
+    } else {
+        serve_h1(conn, settings, carrier, draining).await;
+    }
+}
+
+/// The whole handshake has the time that a request head has.
+async fn handshake_done(conn: &mut Conn, settings: &ListenerSettings) -> bool {
+    conn.set_deadline(Some(clock::now() + settings.limits.header_timeout));
+    let result = conn.handshake().await;
+    if result.is_err() && conn.ended() && !conn.heard() {
+        // A port that was looked at and left is no failed handshake.
+        return false;
+    }
+    settings.metrics.handshake(match &result {
+        Ok(()) => TlsHandshake::Ok,
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => TlsHandshake::Timeout,
+        Err(_) => TlsHandshake::Failed,
+    });
+    if let Err(error) = result {
+        tracing::debug!(peer = %conn.slot().peer(), %error, "TLS handshake failed");
+        return false;
+    }
+    !conn.ended()
+}
+
+/// What the wait for a request came to.
+enum Next {
+    Request(HeadFacts),
+    H2,
+    Refuse(Refused),
+    /// The client ended the connection, or was idle for too long: nothing to say.
+    Quiet,
+}
+
+async fn serve_h1(
+    mut conn: Box<Conn>,
+    mut settings: Arc<ListenerSettings>,
+    carrier: Arc<Carrier>,
+    mut draining: watch::Receiver<bool>,
+) {
+    let listener = conn.slot().listener().clone();
+    let mut served: u32 = 0;
+    loop {
+        match next(&mut conn, &settings, served == 0, &mut draining).await {
+            Next::Request(facts) => {
+                served += 1;
+                let last = served >= settings.limits.max_requests_per_connection.get()
+                    || *draining.borrow();
+                match Box::pin(lend(conn, &facts, last, &carrier)).await {
+                    Some(back) => conn = back,
+                    None => return,
+                }
+            }
+            Next::H2 => {
+                conn.set_h2();
+                return Box::pin(serve_h2(conn, settings, carrier, draining)).await;
+            }
+            Next::Refuse(refused) => return refuse(&mut conn, &carrier, refused).await,
+            Next::Quiet => return conn.close().await,
+        }
+        settings = listener.settings.load_full();
+    }
+}
+
+/// Waits until a whole request head is there.
+async fn next(
+    conn: &mut Conn,
+    settings: &ListenerSettings,
+    first: bool,
+    draining: &mut watch::Receiver<bool>,
+) -> Next {
+    let limits = &settings.limits;
+    let mut head_deadline: Option<Instant> = None;
+    let mut inspected_to = 0;
+    loop {
+        let waiting = conn.waiting();
+        let worth_a_look = waiting.len() > limits.max_header_size
+            || memchr::memchr(b'\n', &waiting[inspected_to.min(waiting.len())..]).is_some();
+        if worth_a_look {
+            if first && settings.h2 && waiting.starts_with(b"PRI * HTTP/2.0\r\n") {
+                if waiting.len() >= PREFACE.len() {
+                    return match waiting.starts_with(PREFACE) {
+                        true => Next::H2,
+                        false => Next::Refuse(Refused::Preface),
+                    };
+                }
+            } else {
+                match guard::inspect(waiting, limits.max_header_size) {
+                    Inspect::Head(_) if !settings.h1 => return Next::Refuse(Refused::ProtocolOff),
+                    Inspect::Head(facts) => return Next::Request(facts),
+                    Inspect::Reject(reject) => return Next::Refuse(Refused::Malformed(reject)),
+                    Inspect::Partial => {}
+                }
+            }
+        }
+        inspected_to = waiting.len();
+        let idle = waiting.is_empty();
+        if conn.ended() {
+            return Next::Quiet;
+        }
+        let deadline = match (idle, head_deadline) {
+            (true, _) if first => clock::now() + limits.header_timeout,
+            (true, _) => clock::now() + limits.idle_timeout,
+            (false, Some(deadline)) => deadline,
+            (false, None) => *head_deadline.insert(clock::now() + limits.header_timeout),
+        };
+        conn.set_deadline(Some(deadline));
+        let read = tokio::select! {
+            biased;
+            read = conn.more() => read,
+            // A connection without a request has nothing to wait for in a drain.
+            () = begins(draining), if idle => return Next::Quiet,
+        };
+        match read {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && !idle => {
+                return Next::Refuse(Refused::HeadTimeout);
+            }
+            Err(_) => return Next::Quiet,
+        }
+    }
+}
+
+/// One request through Pingora; gives the connection back when another may follow.
+async fn lend(
+    mut conn: Box<Conn>,
+    facts: &HeadFacts,
+    last: bool,
+    carrier: &Arc<Carrier>,
+) -> Option<Box<Conn>> {
+    conn.lend(facts);
+    let mut session = ServerSession::new_http1(conn as Stream);
+    // The seconds only matter to Pingora's own wait between requests, which never happens.
+    session.set_keepalive((!last && facts.keep_alive).then_some(60));
+    let stream = carrier.serve(session).await?;
+    let conn = stream.into_any().downcast::<Conn>().ok()?;
+    conn.request_is_read().then_some(conn)
+}
+
+/// Answers what never becomes a request, and closes.
+async fn refuse(conn: &mut Conn, carrier: &Carrier, refused: Refused) {
+    let reply = carrier.refuse(conn.slot(), refused);
+    conn.set_deadline(Some(clock::now() + Duration::from_secs(5)));
+    if conn.write_reply(&reply).await.is_ok() {
+        conn.close().await;
+    }
+}
+
+async fn serve_h2(
+    conn: Box<Conn>,
+    settings: Arc<ListenerSettings>,
+    carrier: Arc<Carrier>,
+    mut draining: watch::Receiver<bool>,
+) {
+    use pingora::protocols::GetProxyDigest;
+    let limits = &settings.limits;
+    let digest = Arc::new(Digest {
+        proxy_digest: conn.get_proxy_digest(),
+        ..Digest::default()
+    });
+    let handshake = handshake(conn as Stream, Some(h2_options(limits)));
+    let Ok(Ok(mut h2)) = timeout(limits.header_timeout, handshake).await else {
+        return;
+    };
+    let active = Arc::new(());
+    let mut malformed = 0;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = accept(&mut h2, &digest, limits.idle_timeout, &active, &mut malformed) => accepted,
+            () = begins(&mut draining) => {
+                // GOAWAY, then what is open is served to its end (RFC 9113 section 6.8).
+                h2.graceful_shutdown();
+                while let Accepted::Stream(session) = accept(&mut h2, &digest, limits.idle_timeout, &active, &mut malformed).await {
+                    spawn(session, &carrier, active.clone());
+                }
+                return;
+            }
+        };
+        match accepted {
+            Accepted::Stream(session) => spawn(session, &carrier, active.clone()),
+            Accepted::End => return,
+        }
+    }
+}
+
+/// Waits for the drain.
+pub(super) async fn begins(draining: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could begin one: the process ends.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+fn h2_options(limits: &conf::Limits) -> H2Options {
+    let mut options = H2Options::new();
+    options
+        .max_concurrent_streams(limits.max_concurrent_streams.get())
+        .max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX))
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_reset_streams(limits.max_concurrent_streams.get() as usize)
+        .max_pending_accept_reset_streams(20)
+        .max_send_buffer_size(256 * 1024);
+    options
+}
+
+enum Accepted {
+    Stream(Box<H2Session>),
+    End,
+}
+
+/// The next stream; the connection ends after `idle` without any in flight.
+async fn accept(
+    h2: &mut H2Connection<Stream, Bytes>,
+    digest: &Arc<Digest>,
+    idle: Duration,
+    active: &Arc<()>,
+    malformed: &mut u32,
+) -> Accepted {
+    loop {
+        match timeout(idle, H2Session::from_h2_conn(h2, digest.clone())).await {
+            Ok(Ok(Some(H2Accept::Session(session)))) => return Accepted::Stream(Box::new(session)),
+            // A malformed stream was reset; who sends many of them is cut off.
+            Ok(Ok(Some(_))) if *malformed < MOST_MALFORMED_STREAMS => *malformed += 1,
+            Ok(Ok(Some(_))) => {
+                h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                let _ = timeout(Duration::from_secs(1), h2.accept()).await;
+                return Accepted::End;
+            }
+            Ok(Ok(None) | Err(_)) => return Accepted::End,
+            Err(_) if Arc::strong_count(active) > 1 => {}
+            Err(_) => {
+                h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+                // Lets the GOAWAY out, for a client that still reads.
+                let _ = timeout(Duration::from_secs(1), h2.accept()).await;
+                return Accepted::End;
+            }
+        }
+    }
+}
+
+fn spawn(session: Box<H2Session>, carrier: &Arc<Carrier>, active: Arc<()>) {
+    let carrier = carrier.clone();
+    tokio::spawn(async move {
+        let _active = active;
+        carrier.serve(ServerSession::new_http2(*session)).await;
+    });
+}

@@ -1,0 +1,169 @@
+//! A worker: one thread, one event loop, one socket of each listener.
+//!
+//! It is a Pingora service of its own kind. A reload tells it which listeners
+//! it gains and loses; the end of the process tells it to stop accepting.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::services::Service;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::limits::ListenerState;
+use super::serve::{begins, serve};
+use crate::carry::Carrier;
+use crate::observe::shard::enter_worker;
+
+/// Pause after the system refused to accept (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a reload asks of a worker.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Accept on this socket.
+    Listen(Arc<ListenerState>, StdListener),
+    /// Stop accepting on this address; its connections go on.
+    Forget(SocketAddr),
+}
+
+/// See the module's text.
+pub(crate) struct Worker {
+    index: usize,
+    name: String,
+    carrier: Arc<Carrier>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    draining: watch::Receiver<bool>,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        index: usize,
+        carrier: Arc<Carrier>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            index,
+            name: format!("worker-{index}"),
+            carrier,
+            commands,
+            draining,
+        }
+    }
+
+    async fn run(&mut self) {
+        // One thread runs all of this worker's tasks, this one among them.
+        enter_worker(self.index);
+        let mut listening: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+        loop {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                () = begins(&mut self.draining) => None,
+            };
+            match command {
+                Some(Command::Listen(listener, socket)) => match TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let address = listener.address;
+                        let carrier = self.carrier.clone();
+                        let draining = self.draining.clone();
+                        let task = tokio::spawn(accept(socket, listener, carrier, draining));
+                        listening.insert(address, task);
+                    }
+                    Err(error) => {
+                        tracing::error!(address = %listener.address, %error, "socket not usable");
+                    }
+                },
+                Some(Command::Forget(address)) => {
+                    if let Some(task) = listening.remove(&address) {
+                        task.abort();
+                    }
+                }
+                None => break,
+            }
+        }
+        // Connections are tasks of this loop's runtime and go on until it is shut down.
+        for (_, task) in listening {
+            // Ends by itself: it watches `draining` too, and takes what was queued.
+            let _ = task.await;
+        }
+    }
+}
+
+#[async_trait]
+impl Service for Worker {
+    async fn start_service(
+        &mut self,
+        _inherited: Option<ListenFds>,
+        _shutdown: ShutdownWatch,
+        _listeners_per_fd: usize,
+    ) {
+        self.run().await;
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+async fn accept(
+    socket: TcpListener,
+    listener: Arc<ListenerState>,
+    carrier: Arc<Carrier>,
+    mut draining: watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            accepted = socket.accept() => accepted,
+            () = begins(&mut draining) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => take(stream, peer, &listener, &carrier, &draining),
+            Err(error) if is_of_one_client(&error) => {}
+            Err(error) => {
+                listener.settings.load().metrics.refused("accept");
+                tracing::warn!(address = %listener.address, %error, "cannot accept connections; is the limit of open files (ulimit -n) high enough?");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn take(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: &Arc<ListenerState>,
+    carrier: &Arc<Carrier>,
+    draining: &watch::Receiver<bool>,
+) {
+    match listener.admit(peer) {
+        Ok(slot) => {
+            tokio::spawn(serve(stream, slot, carrier.clone(), draining.clone()));
+        }
+        Err(refusal) => {
+            listener.settings.load().metrics.refused(refusal.as_str());
+            tracing::debug!(address = %listener.address, %peer, reason = refusal.as_str(), "connection refused");
+        }
+    }
+}
+
+/// Errors of a connection that was gone before it was accepted (accept(2)).
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+    )
+}

@@ -1,0 +1,355 @@
+//! A scrape: the workers' cells added up and named.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::cells::{BOUNDS, HistogramSum, TlsHandshake, level, sum, sum_histogram};
+use super::families::{self as f, Family};
+use super::table::Table;
+use super::{CacheMetrics, Metrics, millis, process};
+use crate::observe::attempts::UpstreamFailure;
+use crate::observe::record::{CacheResult, Class};
+
+/// Every family that has a sample, in the order of the manual.
+pub(super) fn scrape(metrics: &Metrics) -> Vec<MetricFamily> {
+    let mut page = Page::default();
+    let table = metrics.table.load();
+    requests(&mut page, &table);
+    connections(&mut page, &table);
+    upstreams(&mut page, &table);
+    endpoints(&mut page, &table);
+    cache(&mut page, &metrics.cache);
+    configuration(&mut page, metrics);
+    processes(&mut page, metrics);
+    page.families
+}
+
+fn requests(page: &mut Page, table: &Table) {
+    // Pairs that saw no request are left out: listeners x routes is mostly such pairs.
+    let seen = || {
+        table
+            .exchanges()
+            .filter(|(_, _, cells)| cells.each().next().is_some())
+    };
+    page.family(&f::REQUESTS, |samples| {
+        for (listener, route, cells) in seen() {
+            for class in Class::ALL {
+                let count = sum(cells, |cells| &cells.classes[class.index()]);
+                if count > 0 || is_common(class) {
+                    samples.value(&[listener, route, class.as_str()], count as f64);
+                }
+            }
+        }
+    });
+    page.family(&f::REQUEST_BODY, |samples| {
+        for (listener, route, cells) in seen() {
+            let bytes = sum(cells, |cells| &cells.bytes_in);
+            samples.value(&[listener, route], bytes as f64);
+        }
+    });
+    page.family(&f::RESPONSE_BODY, |samples| {
+        for (listener, route, cells) in seen() {
+            let bytes = sum(cells, |cells| &cells.bytes_out);
+            samples.value(&[listener, route], bytes as f64);
+        }
+    });
+    by_route(page, table);
+}
+
+/// What is not told apart by listener: the cells of all listeners are added up.
+fn by_route(page: &mut Page, table: &Table) {
+    let mut durations: BTreeMap<&str, HistogramSum> = BTreeMap::new();
+    let mut results: BTreeMap<&str, [u64; CacheResult::ALL.len()]> = BTreeMap::new();
+    for (_, route, cells) in table.exchanges() {
+        for cells in cells.each() {
+            durations.entry(route).or_default().add(&cells.duration);
+            let results = results.entry(route).or_default();
+            for (result, cell) in results.iter_mut().zip(&cells.cache) {
+                *result += cell.value();
+            }
+        }
+    }
+    page.family(&f::REQUEST_DURATION, |samples| {
+        for (route, sum) in &durations {
+            samples.histogram(&[route], sum);
+        }
+    });
+    page.family(&f::CACHE_REQUESTS, |samples| {
+        let none = CacheResult::None;
+        for (route, counts) in &results {
+            let asked: u64 = counts.iter().sum::<u64>() - counts[none.index()];
+            if asked == 0 {
+                continue;
+            }
+            for result in CacheResult::ALL {
+                if result != none {
+                    let count = counts[result.index()];
+                    samples.value(&[route, result.as_str()], count as f64);
+                }
+            }
+        }
+    });
+}
+
+fn connections(page: &mut Page, table: &Table) {
+    page.family(&f::REQUESTS_ACTIVE, |samples| {
+        for (name, listener) in table.listeners() {
+            let active = level(&listener.cells, |cells| &cells.requests_active);
+            samples.value(&[name], active as f64);
+        }
+    });
+    page.family(&f::CONNECTIONS_ACTIVE, |samples| {
+        for (name, listener) in table.listeners() {
+            let active = level(&listener.cells, |cells| &cells.connections_active);
+            samples.value(&[name], active as f64);
+        }
+    });
+    page.family(&f::CONNECTIONS, |samples| {
+        for (name, listener) in table.listeners() {
+            let count = sum(&listener.cells, |cells| &cells.connections);
+            samples.value(&[name], count as f64);
+        }
+    });
+    page.family(&f::TLS_HANDSHAKES, |samples| {
+        for (name, listener) in table.listeners() {
+            let counts = TlsHandshake::ALL
+                .map(|end| sum(&listener.cells, |cells| &cells.handshakes[end as usize]));
+            // A plain listener has none to show.
+            if counts != [0; 3] {
+                for (end, count) in TlsHandshake::ALL.into_iter().zip(counts) {
+                    samples.value(&[name, end.as_str()], count as f64);
+                }
+            }
+        }
+    });
+    reasons(page, table);
+}
+
+fn reasons(page: &mut Page, table: &Table) {
+    let pairs = [
+        (&f::CONNECTIONS_REFUSED, true),
+        (&f::REQUESTS_REJECTED, false),
+    ];
+    for (family, of_connections) in pairs {
+        page.family(family, |samples| {
+            for (name, listener) in table.listeners() {
+                let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+                for cells in listener.cells.each() {
+                    let reasons = if of_connections {
+                        &cells.refused
+                    } else {
+                        &cells.rejected
+                    };
+                    reasons.each(|reason, count| *counts.entry(reason).or_default() += count);
+                }
+                for (reason, count) in counts {
+                    samples.value(&[name, reason], count as f64);
+                }
+            }
+        });
+    }
+}
+
+fn upstreams(page: &mut Page, table: &Table) {
+    page.family(&f::UPSTREAM_RETRIES, |samples| {
+        for (name, upstream) in table.upstreams() {
+            let count = sum(&upstream.cells, |cells| &cells.retries);
+            samples.value(&[name], count as f64);
+        }
+    });
+    page.family(&f::UPSTREAM_FIRST_BYTE, |samples| {
+        for (name, upstream) in table.upstreams() {
+            let durations = sum_histogram(&upstream.cells, |cells| &cells.first_byte);
+            samples.histogram(&[name], &durations);
+        }
+    });
+    page.family(&f::UPSTREAM_CONNECT, |samples| {
+        for (name, upstream) in table.upstreams() {
+            let durations = sum_histogram(&upstream.cells, |cells| &cells.connect);
+            samples.histogram(&[name], &durations);
+        }
+    });
+}
+
+fn endpoints(page: &mut Page, table: &Table) {
+    page.family(&f::UPSTREAM_REQUESTS, |samples| {
+        for (upstream, name, endpoint) in table.endpoints() {
+            for class in Class::ALL {
+                let count = sum(&endpoint.cells, |cells| &cells.classes[class.index()]);
+                if count > 0 || is_common(class) {
+                    samples.value(&[upstream, name, class.as_str()], count as f64);
+                }
+            }
+        }
+    });
+    page.family(&f::UPSTREAM_ERRORS, |samples| {
+        for (upstream, name, endpoint) in table.endpoints() {
+            for failure in UpstreamFailure::ALL {
+                let count = sum(&endpoint.cells, |cells| &cells.failures[failure.index()]);
+                samples.value(&[upstream, name, failure.as_str()], count as f64);
+            }
+        }
+    });
+    page.family(&f::EJECTIONS, |samples| {
+        for (upstream, name, endpoint) in table.endpoints() {
+            samples.value(&[upstream, name], endpoint.ejections.value() as f64);
+        }
+    });
+    page.family(&f::ENDPOINT_HEALTHY, |samples| {
+        for (upstream, name, endpoint) in table.endpoints() {
+            let healthy = endpoint.healthy.load(Ordering::Relaxed);
+            samples.value(&[upstream, name], healthy as f64);
+        }
+    });
+    page.family(&f::ENDPOINT_ACTIVE, |samples| {
+        for (upstream, name, endpoint) in table.endpoints() {
+            let active = endpoint.active.load(Ordering::Relaxed);
+            samples.value(&[upstream, name], active as f64);
+        }
+    });
+}
+
+fn cache(page: &mut Page, cache: &CacheMetrics) {
+    for (family, cell) in [
+        (&f::CACHE_BYTES, &cache.bytes),
+        (&f::CACHE_LIMIT, &cache.limit),
+        (&f::CACHE_ENTRIES, &cache.entries),
+        (&f::CACHE_EVICTIONS, &cache.evictions),
+    ] {
+        page.single(family, cell.load(Ordering::Relaxed) as f64);
+    }
+    page.single(&f::CACHE_PURGES, cache.purges.value() as f64);
+}
+
+fn configuration(page: &mut Page, metrics: &Metrics) {
+    page.family(&f::CONFIG_RELOADS, |samples| {
+        samples.value(&["ok"], metrics.reloads_ok.value() as f64);
+        samples.value(&["failed"], metrics.reloads_failed.value() as f64);
+    });
+    let last_ok = metrics.last_reload_ok.load(Ordering::Relaxed);
+    page.single(&f::CONFIG_LAST_OK, f64::from(u8::from(last_ok)));
+    let loaded_millis = metrics.config_loaded_millis.load(Ordering::Relaxed);
+    page.single(&f::CONFIG_LAST_TIME, loaded_millis as f64 / 1e3);
+    let hash = format!("{:016x}", metrics.config_hash.load(Ordering::Relaxed));
+    page.family(&f::CONFIG_INFO, |samples| samples.value(&[&hash], 1.0));
+    page.family(&f::BUILD_INFO, |samples| {
+        samples.value(&[env!("CARGO_PKG_VERSION")], 1.0);
+    });
+    let log = &metrics.access_log;
+    page.single(&f::LOG_LINES, log.lines.load(Ordering::Relaxed) as f64);
+    page.single(&f::LOG_DROPPED, log.dropped.load(Ordering::Relaxed) as f64);
+}
+
+fn processes(page: &mut Page, metrics: &Metrics) {
+    let started = millis(metrics.started) as f64 / 1e3;
+    page.single(&f::START_TIME, started);
+    page.single(&f::PROCESS_START, started);
+    let status = process::Status::read();
+    for (family, number) in [
+        (&f::PROCESS_FDS, process::open_fds()),
+        (&f::PROCESS_MAX_FDS, process::max_fds()),
+        (&f::PROCESS_RESIDENT, status.resident),
+        (&f::PROCESS_VIRTUAL, status.virtual_size),
+        (&f::PROCESS_THREADS, status.threads),
+    ] {
+        if let Some(number) = number {
+            page.single(family, number as f64);
+        }
+    }
+    if let Some(seconds) = process::cpu_seconds() {
+        page.single(&f::PROCESS_CPU, seconds);
+    }
+}
+
+/// Classes that are shown from the start, at zero: an alert on their rate must
+/// see the first one. The others appear when they happen.
+fn is_common(class: Class) -> bool {
+    !matches!(class, Class::None | Class::Informational)
+}
+
+/// The families of one scrape.
+#[derive(Default)]
+struct Page {
+    families: Vec<MetricFamily>,
+}
+
+impl Page {
+    fn family(&mut self, family: &Family, fill: impl FnOnce(&mut Samples<'_>)) {
+        let mut samples = Samples {
+            family,
+            metrics: Vec::new(),
+        };
+        fill(&mut samples);
+        if samples.metrics.is_empty() {
+            return;
+        }
+        let mut made = MetricFamily::default();
+        made.set_name(family.name.to_owned());
+        made.set_help(family.help.to_owned());
+        made.set_field_type(family.kind);
+        made.set_metric(samples.metrics);
+        self.families.push(made);
+    }
+
+    fn single(&mut self, family: &Family, value: f64) {
+        self.family(family, |samples| samples.value(&[], value));
+    }
+}
+
+/// The samples of one family.
+struct Samples<'f> {
+    family: &'f Family,
+    metrics: Vec<Metric>,
+}
+
+impl Samples<'_> {
+    /// One counter or gauge; `labels` in the order of the family's.
+    fn value(&mut self, labels: &[&str], value: f64) {
+        let mut metric = self.labelled(labels);
+        if self.family.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn histogram(&mut self, labels: &[&str], sum: &HistogramSum) {
+        let mut count = 0;
+        let mut buckets = Vec::with_capacity(BOUNDS.len());
+        for (bound, observed) in BOUNDS.into_iter().zip(sum.buckets) {
+            count += observed;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound);
+            bucket.set_cumulative_count(count);
+            buckets.push(bucket);
+        }
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(sum.buckets.iter().sum());
+        histogram.set_sample_sum(sum.seconds);
+        let mut metric = self.labelled(labels);
+        metric.set_histogram(histogram);
+        self.metrics.push(metric);
+    }
+
+    fn labelled(&self, values: &[&str]) -> Metric {
+        debug_assert_eq!(values.len(), self.family.labels.len());
+        let pairs = self.family.labels.iter().zip(values);
+        let pairs = pairs.map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        Metric::from_label(pairs.collect())
+    }
+}

@@ -1,0 +1,148 @@
+//! Every metric family by name, kind, labels and meaning: the one list that the
+//! scrape and the manual (`docs/observability.md`) are held to.
+
+use prometheus::proto::MetricType;
+
+/// A metric family.
+#[derive(Debug)]
+pub(crate) struct Family {
+    /// Name, with its unit and `_total` where Prometheus wants them.
+    pub(crate) name: &'static str,
+    /// Counter, gauge or histogram.
+    pub(crate) kind: MetricType,
+    /// Label names.
+    pub(crate) labels: &'static [&'static str],
+    /// What it says, in one line.
+    pub(crate) help: &'static str,
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind: MetricType::COUNTER,
+        labels,
+        help,
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: MetricType::GAUGE,
+        labels,
+        help,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind: MetricType::HISTOGRAM,
+        labels,
+        help,
+    }
+}
+
+/// Declares the families and the list of all of them, so that none is forgotten.
+macro_rules! families {
+    ($($constant:ident = $kind:ident($name:literal, [$($label:literal),*], $help:literal);)*) => {
+        $(
+            #[doc = $help]
+            pub(crate) const $constant: Family = $kind($name, &[$($label),*], $help);
+        )*
+        /// Every family, for the tests that hold the manual and the scrape to this list.
+        #[cfg(test)]
+        pub(crate) const ALL: &[Family] = &[$($constant),*];
+    };
+}
+
+families! {
+    REQUESTS = counter("tidegate_requests_total", ["listener", "route", "class"],
+        "Requests finished, by status class of the answer; class none: the client got no answer.");
+    REQUEST_DURATION = histogram("tidegate_request_duration_seconds", ["route"],
+        "From a request's first byte to the last byte of its answer.");
+    REQUEST_BODY = counter("tidegate_request_body_bytes_total", ["listener", "route"],
+        "Bytes of request bodies received.");
+    RESPONSE_BODY = counter("tidegate_response_body_bytes_total", ["listener", "route"],
+        "Bytes of response bodies sent.");
+    REQUESTS_ACTIVE = gauge("tidegate_requests_active", ["listener"],
+        "Requests under way.");
+    REQUESTS_REJECTED = counter("tidegate_requests_rejected_total", ["listener", "reason"],
+        "Requests refused as malformed or too slow, before routing.");
+    CONNECTIONS_ACTIVE = gauge("tidegate_connections_active", ["listener"],
+        "Client connections open.");
+    CONNECTIONS = counter("tidegate_connections_total", ["listener"],
+        "Client connections accepted.");
+    CONNECTIONS_REFUSED = counter("tidegate_connections_refused_total", ["listener", "reason"],
+        "Client connections closed at once because of a limit.");
+    TLS_HANDSHAKES = counter("tidegate_tls_handshakes_total", ["listener", "result"],
+        "TLS handshakes with clients.");
+    UPSTREAM_REQUESTS = counter("tidegate_upstream_requests_total",
+        ["upstream", "endpoint", "class"],
+        "Attempts on an endpoint, by status class of its answer; class none: it gave none.");
+    UPSTREAM_ERRORS = counter("tidegate_upstream_errors_total", ["upstream", "endpoint", "kind"],
+        "Attempts on an endpoint that failed.");
+    UPSTREAM_RETRIES = counter("tidegate_upstream_retries_total", ["upstream"],
+        "Attempts after the first of a request.");
+    UPSTREAM_FIRST_BYTE = histogram("tidegate_upstream_first_byte_seconds", ["upstream"],
+        "From a request sent upstream to the first byte of its answer.");
+    UPSTREAM_CONNECT = histogram("tidegate_upstream_connect_seconds", ["upstream"],
+        "Making a new connection to an endpoint, TLS included.");
+    ENDPOINT_HEALTHY = gauge("tidegate_upstream_endpoint_healthy", ["upstream", "endpoint"],
+        "1 while the endpoint takes requests, 0 while checks or outlier detection keep it out.");
+    ENDPOINT_ACTIVE = gauge("tidegate_upstream_endpoint_active_requests",
+        ["upstream", "endpoint"],
+        "Requests under way on the endpoint.");
+    EJECTIONS = counter("tidegate_upstream_ejections_total", ["upstream", "endpoint"],
+        "Times that outlier detection took the endpoint out.");
+    CACHE_REQUESTS = counter("tidegate_cache_requests_total", ["route", "result"],
+        "Requests on routes with a cache, by what the cache had to do with them.");
+    CACHE_BYTES = gauge("tidegate_cache_memory_bytes", [],
+        "Bytes held by the cache: keys, heads and bodies.");
+    CACHE_LIMIT = gauge("tidegate_cache_memory_limit_bytes", [],
+        "Bytes that the cache may hold.");
+    CACHE_ENTRIES = gauge("tidegate_cache_entries", [],
+        "URLs stored in the cache.");
+    CACHE_EVICTIONS = counter("tidegate_cache_evictions_total", [],
+        "Cache entries evicted for want of room.");
+    CACHE_PURGES = counter("tidegate_cache_purges_total", [],
+        "Purges that removed something.");
+    CONFIG_RELOADS = counter("tidegate_config_reloads_total", ["result"],
+        "Reloads tried.");
+    CONFIG_LAST_OK = gauge("tidegate_config_last_reload_successful", [],
+        "1 if the last load of the configuration succeeded; 0: an older one is still in force.");
+    CONFIG_LAST_TIME = gauge("tidegate_config_last_reload_timestamp_seconds", [],
+        "When the configuration in force was loaded.");
+    CONFIG_INFO = gauge("tidegate_config_info", ["hash"],
+        "The configuration in force; always 1.");
+    BUILD_INFO = gauge("tidegate_build_info", ["version"],
+        "The program; always 1.");
+    START_TIME = gauge("tidegate_start_time_seconds", [],
+        "When the process started.");
+    LOG_LINES = counter("tidegate_access_log_lines_total", [],
+        "Access log lines written.");
+    LOG_DROPPED = counter("tidegate_access_log_dropped_total", [],
+        "Access log lines dropped because writing failed or was too slow.");
+    PROCESS_CPU = counter("process_cpu_seconds_total", [],
+        "CPU time spent, user and system.");
+    PROCESS_FDS = gauge("process_open_fds", [],
+        "File descriptors open.");
+    PROCESS_MAX_FDS = gauge("process_max_fds", [],
+        "File descriptors that may be open.");
+    PROCESS_RESIDENT = gauge("process_resident_memory_bytes", [],
+        "Memory in RAM.");
+    PROCESS_VIRTUAL = gauge("process_virtual_memory_bytes", [],
+        "Address space.");
+    PROCESS_THREADS = gauge("process_threads", [],
+        "Threads.");
+    PROCESS_START = gauge("process_start_time_seconds", [],
+        "When the process started.");
+}

@@ -1,0 +1,171 @@
+//! What is counted, and how it shows as Prometheus metrics.
+//!
+//! A request adds to cells that were found when its configuration was loaded
+//! ([`Table`]): no look-up by label, no lock, no cache line shared with another
+//! worker. A scrape adds the workers' cells up and gives them their names.
+//!
+//! Labels are configured names and values of enums, so the number of series is
+//! bounded by the configuration file: (listeners x routes x 6) status classes,
+//! of which only pairs that saw a request are shown. After a reload, series of
+//! names that are gone are gone; those of names that stayed go on counting.
+//!
+//! The families themselves are listed in [`families`]. Gauges that belong to
+//! someone else (endpoint health, bytes in the cache) are pushed before a scrape.
+//!
+//! Of the `prometheus` crate it uses the model and the text encoder. Its registry
+//! and counters would share each cell between all workers, and look labels up.
+
+mod cells;
+mod collect;
+pub(crate) mod families;
+mod handles;
+mod process;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use prometheus::TextEncoder;
+
+use self::cells::Counter;
+pub(crate) use self::cells::TlsHandshake;
+pub(crate) use self::handles::{EndpointMetrics, ListenerMetrics, OpenConnection};
+pub(crate) use self::table::Table;
+use super::access_log;
+use super::names::Names;
+
+/// Content-Type of [`Metrics::render`].
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    workers: usize,
+    started: SystemTime,
+    table: ArcSwap<Table>,
+    config_hash: AtomicU64,
+    config_loaded_millis: AtomicU64,
+    reloads_ok: Counter,
+    reloads_failed: Counter,
+    last_reload_ok: AtomicBool,
+    cache: CacheMetrics,
+    access_log: Arc<access_log::Counts>,
+}
+
+impl Metrics {
+    /// Nothing counted yet, no names; `workers` threads will count, each in cells of its own.
+    #[must_use]
+    pub(crate) fn new(workers: usize, started: SystemTime) -> Self {
+        Self {
+            workers,
+            started,
+            table: ArcSwap::from_pointee(Table::default()),
+            config_hash: AtomicU64::new(0),
+            config_loaded_millis: AtomicU64::new(millis(started)),
+            reloads_ok: Counter::default(),
+            reloads_failed: Counter::default(),
+            last_reload_ok: AtomicBool::new(true),
+            cache: CacheMetrics::default(),
+            access_log: Arc::default(),
+        }
+    }
+
+    /// Cells for a configuration; those of names that the one in force has are the same cells.
+    /// Nothing of it shows before [`Metrics::config_loaded`], so a configuration that fails
+    /// leaves no trace.
+    #[must_use]
+    pub(crate) fn table(&self, names: Names) -> Table {
+        Table::new(names, &self.table.load(), self.workers)
+    }
+
+    /// A configuration is in force: its series are the ones shown from now on.
+    pub(crate) fn config_loaded(&self, table: Arc<Table>, hash: u64, at: SystemTime) {
+        self.table.store(table);
+        self.config_hash.store(hash, Ordering::Relaxed);
+        self.config_loaded_millis
+            .store(millis(at), Ordering::Relaxed);
+    }
+
+    /// A reload was tried. The first load is none.
+    pub(crate) fn reloaded(&self, ok: bool) {
+        let counter = if ok {
+            &self.reloads_ok
+        } else {
+            &self.reloads_failed
+        };
+        counter.add(1);
+        self.last_reload_ok.store(ok, Ordering::Relaxed);
+    }
+
+    /// Where the cache reports.
+    #[must_use]
+    pub(crate) fn cache(&self) -> &CacheMetrics {
+        &self.cache
+    }
+
+    /// Where each access log counts, one after another.
+    #[must_use]
+    pub(crate) fn access_log(&self) -> Arc<access_log::Counts> {
+        Arc::clone(&self.access_log)
+    }
+
+    /// All metrics in Prometheus' text format ([`CONTENT_TYPE`]).
+    #[must_use]
+    pub(crate) fn render(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&collect::scrape(self), &mut text) {
+            // It refuses families without a name or a sample, and there are none.
+            tracing::error!(%error, "metrics are not whole");
+        }
+        text
+    }
+}
+
+/// The cache's own numbers.
+#[derive(Debug, Default)]
+pub(crate) struct CacheMetrics {
+    bytes: AtomicU64,
+    limit: AtomicU64,
+    entries: AtomicU64,
+    evictions: AtomicU64,
+    purges: Counter,
+}
+
+/// What the cache holds, as of now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct CacheState {
+    /// Bytes held: keys, heads and bodies.
+    pub(crate) bytes: u64,
+    /// Bytes that it may hold.
+    pub(crate) limit: u64,
+    /// URLs stored.
+    pub(crate) entries: u64,
+    /// Evictions since the start; never falls.
+    pub(crate) evictions: u64,
+}
+
+impl CacheMetrics {
+    /// Pushed before a scrape.
+    pub(crate) fn set(&self, state: CacheState) {
+        self.bytes.store(state.bytes, Ordering::Relaxed);
+        self.limit.store(state.limit, Ordering::Relaxed);
+        self.entries.store(state.entries, Ordering::Relaxed);
+        self.evictions.fetch_max(state.evictions, Ordering::Relaxed);
+    }
+
+    /// A purge removed something.
+    pub(crate) fn purged(&self) {
+        self.purges.add(1);
+    }
+}
+
+/// Milliseconds since 1970.
+fn millis(at: SystemTime) -> u64 {
+    let since: Duration = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

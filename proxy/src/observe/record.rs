@@ -1,0 +1,261 @@
+//! What is kept of one request, for the access log and the metrics.
+//!
+//! A plain struct that the carriers fill as they learn things. Listener, route,
+//! upstream and endpoints are indexes into the configuration that the request
+//! runs on ([`super::Names`] of its [`super::Table`]), so that recording them
+//! costs nothing. Text that a client sent is captured only when a log wants it.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::attempts::Attempts;
+use super::text::Captured;
+
+/// One request, from its first byte to the last byte of its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// When its first byte was read (monotonic).
+    pub(crate) start: Instant,
+    /// The same moment as wall time; the log line's `ts`.
+    pub(crate) wall: SystemTime,
+    /// First byte read to answer sent; set by [`Record::end`].
+    pub(crate) duration: Duration,
+    /// Names the request in the log, upstream and to the client. Written as 32 hex digits.
+    pub(crate) id: u128,
+    /// Index of the listener.
+    pub(crate) listener: u16,
+    /// Index of the route; `None` while none matched.
+    pub(crate) route: Option<u16>,
+    /// The client's address, after PROXY header and trusted proxies.
+    pub(crate) client: IpAddr,
+    /// What it spoke.
+    pub(crate) protocol: Protocol,
+    /// TLS version as OpenSSL names it (`TLSv1.3`); `None` on a plain connection.
+    pub(crate) tls: Option<&'static str>,
+    /// Status sent to the client; 0 when none was.
+    pub(crate) status: u16,
+    /// Bytes of the request body that arrived, framing not counted.
+    pub(crate) bytes_in: u64,
+    /// Bytes of the response body that were sent, framing not counted.
+    pub(crate) bytes_out: u64,
+    /// Index of the upstream that was asked; `None` when none was.
+    pub(crate) upstream: Option<u16>,
+    /// Endpoints tried, in order.
+    pub(crate) attempts: Attempts,
+    /// TCP and TLS connect of the last attempt; `None` on a kept connection.
+    pub(crate) connect: Option<Duration>,
+    /// Last attempt: from the request's head sent to the first byte of the answer.
+    pub(crate) first_byte: Option<Duration>,
+    /// What the cache had to do with it.
+    pub(crate) cache: CacheResult,
+    /// Why the answer is what it is, where it is not what was asked for:
+    /// `connect_timeout`, `client_gone`, `no_endpoint`, `header_timeout`, ...
+    pub(crate) why: Option<&'static str>,
+    /// What the client sent; empty unless an access log is on.
+    pub(crate) captured: Captured,
+}
+
+impl Record {
+    /// A request that has just begun.
+    #[must_use]
+    pub(crate) fn new(
+        start: Instant,
+        wall: SystemTime,
+        id: u128,
+        listener: u16,
+        client: IpAddr,
+    ) -> Self {
+        Self {
+            start,
+            wall,
+            duration: Duration::ZERO,
+            id,
+            listener,
+            route: None,
+            client,
+            protocol: Protocol::Http11,
+            tls: None,
+            status: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            upstream: None,
+            attempts: Attempts::default(),
+            connect: None,
+            first_byte: None,
+            cache: CacheResult::None,
+            why: None,
+            captured: Captured::default(),
+        }
+    }
+
+    /// Fixes the duration. Called once, when the last byte went out or the client was given up.
+    pub(crate) fn end(&mut self, now: Instant) {
+        self.duration = now.saturating_duration_since(self.start);
+    }
+
+    /// Status class of the answer.
+    #[must_use]
+    pub(crate) fn class(&self) -> Class {
+        Class::of(self.status)
+    }
+}
+
+/// HTTP version of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1 (RFC 9112)
+    Http11,
+    /// HTTP/2 (RFC 9113)
+    Http2,
+}
+
+impl Protocol {
+    /// As it stands in a log line.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
+        }
+    }
+}
+
+/// First digit of a status (RFC 9110 section 15), a label of few values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// No answer was given.
+    None,
+    /// 100 to 199: in effect 101.
+    Informational,
+    /// 200 to 299.
+    Success,
+    /// 300 to 399.
+    Redirection,
+    /// 400 to 499.
+    ClientError,
+    /// 500 to 599.
+    ServerError,
+}
+
+impl Class {
+    /// Every class; [`Class::index`] is the place in it.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::None,
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+    ];
+
+    /// The class of a status; whatever is no status is [`Class::None`].
+    #[must_use]
+    pub(crate) fn of(status: u16) -> Self {
+        match status {
+            100..=199 => Self::Informational,
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirection,
+            400..=499 => Self::ClientError,
+            500..=599 => Self::ServerError,
+            _ => Self::None,
+        }
+    }
+
+    /// Place in [`Class::ALL`].
+    #[must_use]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Label value.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+        }
+    }
+}
+
+/// What the cache had to do with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CacheResult {
+    /// The route has no cache, or the method is never cached.
+    None,
+    /// Answered from the store, fresh.
+    Hit,
+    /// Nothing usable was stored; the upstream was asked.
+    Miss,
+    /// Answered from the store past its lifetime (RFC 5861).
+    Stale,
+    /// The upstream confirmed what was stored (304).
+    Revalidated,
+    /// The store was not asked, or must not be: the request or the page forbids it.
+    Bypass,
+    /// Answered from another request's fetch of the same page.
+    Collapsed,
+}
+
+impl CacheResult {
+    /// Every result; [`CacheResult::index`] is the place in it.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::None,
+        Self::Hit,
+        Self::Miss,
+        Self::Stale,
+        Self::Revalidated,
+        Self::Bypass,
+        Self::Collapsed,
+    ];
+
+    /// Place in [`CacheResult::ALL`].
+    #[must_use]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Label and log value.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Revalidated => "revalidated",
+            Self::Bypass => "bypass",
+            Self::Collapsed => "collapsed",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_of_labels_are_in_the_order_of_their_indexes() {
+        for (place, class) in Class::ALL.into_iter().enumerate() {
+            assert_eq!(class.index(), place);
+        }
+        for (place, result) in CacheResult::ALL.into_iter().enumerate() {
+            assert_eq!(result.index(), place);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_went_back_makes_no_duration() {
+        let start = crate::clock::now();
+        let client = IpAddr::from([127, 0, 0, 1]);
+        let mut record = Record::new(start, SystemTime::UNIX_EPOCH, 1, 0, client);
+        record.end(start - Duration::from_millis(1));
+        assert_eq!(record.duration, Duration::ZERO);
+    }
+}

@@ -1,0 +1,49 @@
+//! What the operating system can ask of the process.
+
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A request by signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// SIGHUP: load the configuration anew.
+    Reload,
+    /// SIGUSR1: open the access log anew (after it was rotated).
+    ReopenLog,
+    /// SIGTERM or SIGINT: finish what is under way and end.
+    Drain,
+}
+
+/// The signals that are listened for.
+pub(crate) struct Signals {
+    hangup: Signal,
+    user1: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from their defaults. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// The system refuses a handler.
+    pub(crate) fn install() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next request.
+    pub(crate) async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = self.user1.recv() => Asked::ReopenLog,
+            _ = self.terminate.recv() => Asked::Drain,
+            _ = self.interrupt.recv() => Asked::Drain,
+        }
+    }
+}

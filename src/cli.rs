@@ -1,0 +1,208 @@
+//! What can be written on the command line.
+//!
+//! Only shapes and help texts; what a command does stands in
+//! [`crate::commands`] and [`crate::demo`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Port of the demo's shop.
+pub(crate) const DEMO_HTTPS_PORT: u16 = 8443;
+/// Port of the demo's redirect to HTTPS.
+pub(crate) const DEMO_HTTP_PORT: u16 = 8080;
+/// Port of the demo's admin listener.
+pub(crate) const DEMO_ADMIN_PORT: u16 = 9901;
+
+/// Where `tidegate static` listens unless told otherwise.
+const STATIC_ADDRESS: &str = "127.0.0.1:8000";
+
+/// One HTTP edge: TLS, load balancing, caching and static files, from one TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, about, arg_required_else_help = true)]
+#[command(after_help = "\
+First steps:
+  tidegate demo                       a shop with three app nodes behind the edge, nothing to set up
+  tidegate check shop.toml            is the file right?
+  tidegate run --config shop.toml     serve it
+
+Exit codes: 0 fine, 1 failed, 2 wrong use or wrong configuration")]
+pub(crate) struct Cli {
+    /// What is to be done.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What can be done.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve what a configuration file says, until told to stop
+    #[command(after_help = "\
+Signals:
+  TERM, INT   stop accepting, finish what is in flight, exit
+  HUP         load the file anew; if it is wrong, the running state stays
+  USR1        reopen the access log
+
+Example:
+  tidegate run --config shop.toml")]
+    Run(RunArgs),
+    /// Say whether a configuration file is right, and where it is not
+    #[command(after_help = "\
+All mistakes are shown at once, each with its line and what would be right.
+The exit code is 0 for a file that can be run, else 2.
+
+Example:
+  tidegate check shop.toml && systemctl reload tidegate")]
+    Check(CheckArgs),
+    /// Show everything at once: a small shop on three app nodes, TLS, cache, static files
+    #[command(after_help = "\
+Needs no file, no root and no network. Everything listens on 127.0.0.1 and is gone at the end.
+
+Examples:
+  tidegate demo
+  tidegate demo --https-port 9443 --http-port 9080 --admin-port 0
+  tidegate demo --print-config > shop.toml")]
+    Demo(DemoArgs),
+    /// Print the JSON Schema of the configuration file, for editors
+    #[command(after_help = "\
+Example:
+  tidegate schema > tidegate.schema.json
+
+An editor that knows TOML schemas takes it from the file's first line:
+  #:schema ./tidegate.schema.json")]
+    Schema,
+    /// Serve a folder, with no configuration file
+    #[command(after_help = "\
+Example:
+  tidegate static public --listen 127.0.0.1:8000")]
+    Static(StaticArgs),
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Configuration file (TOML)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Configuration file (TOML)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoArgs {
+    /// Port of the shop (HTTPS); 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = DEMO_HTTPS_PORT)]
+    pub(crate) https_port: u16,
+    /// Port that redirects to HTTPS; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = DEMO_HTTP_PORT)]
+    pub(crate) http_port: u16,
+    /// Port of metrics, health and state; 0 takes any that is free
+    #[arg(long, value_name = "PORT", default_value_t = DEMO_ADMIN_PORT)]
+    pub(crate) admin_port: u16,
+    /// Print the demo's configuration file and do nothing else
+    #[arg(long)]
+    pub(crate) print_config: bool,
+}
+
+/// Arguments of `static`.
+#[derive(Debug, Args)]
+pub(crate) struct StaticArgs {
+    /// Folder to serve
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Address to listen on
+    #[arg(long, value_name = "ADDR", default_value = STATIC_ADDRESS)]
+    pub(crate) listen: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_takes_its_file_by_the_long_and_the_short_flag() {
+        for line in [
+            "tidegate run --config a.toml",
+            "tidegate run -c a.toml",
+            "tidegate run --config=a.toml",
+        ] {
+            let Command::Run(args) = parse(line).expect(line).command else {
+                panic!("{line} is not read as `run`");
+            };
+            assert_eq!(args.config, PathBuf::from("a.toml"), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_demo_has_the_documented_ports() {
+        let Command::Demo(args) = parse("tidegate demo").expect("no argument is needed").command
+        else {
+            panic!("not read as `demo`");
+        };
+        assert_eq!((args.https_port, args.http_port, args.admin_port), (8443, 8080, 9901));
+        assert!(!args.print_config);
+    }
+
+    #[test]
+    fn static_listens_on_loopback_unless_told_otherwise() {
+        let Command::Static(args) = parse("tidegate static public").expect("a folder is enough").command
+        else {
+            panic!("not read as `static`");
+        };
+        assert_eq!(args.listen, "127.0.0.1:8000".parse().expect("an address"));
+        assert!(parse("tidegate static public --listen [::1]:80").is_ok());
+    }
+
+    #[test]
+    fn wrong_use_exits_with_2() {
+        for line in [
+            "tidegate",
+            "tidegate fly",
+            "tidegate run",
+            "tidegate run a.toml",
+            "tidegate check",
+            "tidegate check a.toml b.toml",
+            "tidegate demo --https-port 70000",
+            "tidegate static public --listen 8000",
+        ] {
+            let told = parse(line).expect_err(line);
+            assert_eq!(told.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_version_line_is_name_and_number() {
+        let told = parse("tidegate --version").expect_err("a version is not a command");
+        assert_eq!(told.kind(), ErrorKind::DisplayVersion);
+        assert_eq!(told.to_string(), format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
+    }
+
+    #[test]
+    fn every_command_shows_an_example_of_itself() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let example = format!("\n  tidegate {}", command.get_name());
+            assert!(help.contains(&example), "`{}` has no example", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `tidegate check`: is this file right?
+//!
+//! It uses the very loader that `run` and a reload use.
+
+use anyhow::Context;
+
+use crate::cli::CheckArgs;
+use crate::failure::Failure;
+use crate::term;
+
+/// Says `FILE: ok (...)` on standard output.
+///
+/// # Errors
+/// All the mistakes in the file at once.
+pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
+    let config = super::load(&args.file)?;
+    let summary = format!(
+        "{}: ok ({}, {}, {})",
+        args.file.display(),
+        count(config.listeners.len(), "listener"),
+        count(config.routes.len(), "route"),
+        count(config.upstreams.len(), "upstream"),
+    );
+    term::say(&summary).context("cannot write to standard output")?;
+    Ok(())
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thing_is_singular() {
+        assert_eq!(count(1, "route"), "1 route");
+        assert_eq!(count(0, "route"), "0 routes");
+        assert_eq!(count(2, "route"), "2 routes");
+    }
+}

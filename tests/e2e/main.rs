@@ -1,0 +1,35 @@
+//! The real binary, end to end: its own ports, real clients, real origins.
+//!
+//! One test program, so that it links once. Each module is a subject; the
+//! harness is `support`. Tests that need a Debian package say which on the
+//! terminal and are skipped without it; `TIDEGATE_REQUIRE_TOOLS=1` makes that
+//! a failure. `TIDEGATE_BIN` puts another build under test.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test stops at the first thing that is not as it should be"
+)]
+
+#[path = "../../static-server/tests/suite/mod.rs"]
+pub mod static_suite;
+mod support;
+
+mod balancing;
+mod cache;
+mod cache_fetch;
+mod cli;
+mod defaults;
+mod demo;
+mod failover;
+mod filters;
+mod harness;
+mod observe;
+mod protocols;
+mod reload;
+mod routing;
+mod shop;
+mod static_files;
+mod strictness;
+mod tls;

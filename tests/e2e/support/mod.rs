@@ -1,0 +1,34 @@
+//! The harness: the real binary with clients and origins around it.
+
+pub(crate) mod certs;
+pub(crate) mod client;
+pub(crate) mod edge;
+pub(crate) mod h2;
+pub(crate) mod load;
+pub(crate) mod metrics;
+pub(crate) mod nginx;
+pub(crate) mod origin;
+pub(crate) mod ports;
+pub(crate) mod tools;
+pub(crate) mod wait;
+
+use std::sync::LazyLock;
+
+use tokio::runtime::{Builder, Runtime};
+
+/// One runtime for the asynchronous clients of all tests of the process.
+pub(crate) fn runtime() -> &'static Runtime {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+        Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a runtime")
+    });
+    &RUNTIME
+}
+
+pub(crate) use client::{Ask, Broken, Conn, Reply};
+pub(crate) use edge::{Edge, Setup, in_front_of};
+pub(crate) use h2::H2;
+pub(crate) use origin::{Answer, Gate, Origin};
