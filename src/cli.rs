@@ -155,17 +155,24 @@ mod tests {
 
     #[test]
     fn the_demo_has_the_documented_ports() {
-        let Command::Demo(args) = parse("tidegate demo").expect("no argument is needed").command
+        let Command::Demo(args) = parse("tidegate demo")
+            .expect("no argument is needed")
+            .command
         else {
             panic!("not read as `demo`");
         };
-        assert_eq!((args.https_port, args.http_port, args.admin_port), (8443, 8080, 9901));
+        assert_eq!(
+            (args.https_port, args.http_port, args.admin_port),
+            (8443, 8080, 9901)
+        );
         assert!(!args.print_config);
     }
 
     #[test]
     fn static_listens_on_loopback_unless_told_otherwise() {
-        let Command::Static(args) = parse("tidegate static public").expect("a folder is enough").command
+        let Command::Static(args) = parse("tidegate static public")
+            .expect("a folder is enough")
+            .command
         else {
             panic!("not read as `static`");
         };
@@ -194,15 +201,25 @@ mod tests {
     fn the_version_line_is_name_and_number() {
         let told = parse("tidegate --version").expect_err("a version is not a command");
         assert_eq!(told.kind(), ErrorKind::DisplayVersion);
-        assert_eq!(told.to_string(), format!("tidegate {}\n", env!("CARGO_PKG_VERSION")));
+        assert_eq!(
+            told.to_string(),
+            format!("tidegate {}\n", env!("CARGO_PKG_VERSION"))
+        );
     }
 
     #[test]
     fn every_command_shows_an_example_of_itself() {
         for command in Cli::command().get_subcommands() {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
             let example = format!("\n  tidegate {}", command.get_name());
-            assert!(help.contains(&example), "`{}` has no example", command.get_name());
+            assert!(
+                help.contains(&example),
+                "`{}` has no example",
+                command.get_name()
+            );
         }
     }
 }

@@ -48,9 +48,22 @@ impl fmt::Display for Failure {
         if error.downcast_ref::<conf::LoadError>().is_some() {
             write!(f, "{error}")
         } else {
-            write!(f, "error: {error:#}")
+            write!(f, "error: {}", line(error))
         }
     }
+}
+
+/// The error and its causes; a cause that an error already tells of is not told again.
+fn line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !line.contains(&cause) {
+            line.push_str(": ");
+            line.push_str(&cause);
+        }
+    }
+    line
 }
 
 /// Whatever `?` meets unnamed is a failure, not wrong use.
@@ -73,5 +86,16 @@ mod tests {
             .expect_err("made to fail");
         let shown = Failure::from(error).to_string();
         assert_eq!(shown, "error: cannot write ca.pem: disk full");
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Err::<(), _>(std::io::Error::other("disk full"))
+            .context("cannot write ca.pem: disk full")
+            .expect_err("made to fail");
+        assert_eq!(
+            Failure::from(error).to_string(),
+            "error: cannot write ca.pem: disk full"
+        );
     }
 }

@@ -23,7 +23,13 @@ pub(crate) fn say(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let written = out
         .write_all(text.as_bytes())
-        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { out.write_all(b"\n") })
+        .and_then(|()| {
+            if text.ends_with('\n') {
+                Ok(())
+            } else {
+                out.write_all(b"\n")
+            }
+        })
         .and_then(|()| out.flush());
     match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -35,7 +41,11 @@ pub(crate) fn say(text: &str) -> io::Result<()> {
 ///
 /// Nobody is left to tell when standard error itself fails.
 pub(crate) fn complain(text: &str) {
-    let shown = if coloured() { Cow::Owned(paint(text)) } else { Cow::Borrowed(text) };
+    let shown = if coloured() {
+        Cow::Owned(paint(text))
+    } else {
+        Cow::Borrowed(text)
+    };
     let _ = writeln!(io::stderr().lock(), "{}", shown.trim_end_matches('\n'));
 }
 
@@ -89,8 +99,14 @@ mod tests {
         let text = "a.toml:2:1: error: unknown key `x`\n  |\n2 | x = \"error: y\"\n  | ^ did you mean `y`?\n  = help: z";
         let painted = paint(text);
         let lines: Vec<&str> = painted.lines().collect();
-        assert_eq!(lines[0], "a.toml:2:1: \x1b[1;31merror:\x1b[0m unknown key `x`");
-        assert_eq!(lines[2], "2 | x = \"error: y\"", "a quoted line of the file stays as it is");
+        assert_eq!(
+            lines[0],
+            "a.toml:2:1: \x1b[1;31merror:\x1b[0m unknown key `x`"
+        );
+        assert_eq!(
+            lines[2], "2 | x = \"error: y\"",
+            "a quoted line of the file stays as it is"
+        );
         assert_eq!(lines[3], "  | \x1b[1;31m^ did you mean `y`?\x1b[0m");
         assert_eq!(lines[4], "\x1b[36m  = help: z\x1b[0m");
     }

@@ -460,7 +460,8 @@ pub struct Route {
 #[derive(Debug, Clone, Default)]
 pub struct Match {
     /// `listener = "http"` or `["http", "internal"]`: the request came in on one of these
-    /// listeners, by name; empty: on any. Counts as a condition like `method`.
+    /// listeners, by name; empty: on any. Routes that name the listener come before all that
+    /// name none.
     pub listeners: Vec<ListenerId>,
     /// Any of these; empty: every host.
     pub hosts: Vec<HostPattern>,

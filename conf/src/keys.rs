@@ -71,7 +71,12 @@ pub(crate) static ROOT: Shape = Shape {
             "More files, by name or shell pattern, relative to this one. Their sections are added to those of this file; nothing may be said twice, except that listeners, routes and certificates are lists and are put together in the order read. A plain name must exist; a pattern may match nothing.",
         ),
         section("server", &SERVER, "The process."),
-        section("admin", &ADMIN, "Metrics, health and runtime state."),
+        optional(
+            "admin",
+            Kind::Table(&ADMIN),
+            "no admin listener",
+            "Metrics, health and runtime state.",
+        ),
         section(
             "log",
             &LOG,
@@ -83,7 +88,12 @@ pub(crate) static ROOT: Shape = Shape {
             Kind::Tables(&LISTENER),
             "Where clients connect.",
         ),
-        section("tls", &TLS, "Certificates."),
+        optional(
+            "tls",
+            Kind::Table(&TLS),
+            "no listener can speak TLS",
+            "Certificates.",
+        ),
         optional(
             "upstream",
             Kind::Named(&UPSTREAM),
@@ -211,11 +221,6 @@ const REGEX: Form = Form {
     noun: "a regular expression",
     example: "^/p/([0-9]+)$",
     pattern: "",
-};
-const HOST_NAME: Form = Form {
-    noun: "a host name",
-    example: "app.internal",
-    pattern: "^[^/:]+$",
 };
 const HEADER_NAME: Form = Form {
     noun: "a header name",

@@ -31,11 +31,7 @@ fn section(text: &mut String, shape: &'static Shape) {
         if first_home(inner) == Some(shape.id) {
             line(
                 text,
-                &format!(
-                    "\n### {} {}\n",
-                    shape.title.replace('`', ""),
-                    heading(inner)
-                ),
+                &format!("\n### {}: {}\n", heading(shape), heading(inner)),
             );
             line(text, inner.doc);
             table(text, inner);

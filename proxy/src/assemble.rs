@@ -14,6 +14,7 @@ use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use static_server::{Encoding, Site, SiteSettings};
 
+use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
 use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsError};
@@ -249,7 +250,8 @@ fn route(
         },
         conf::Action::Static { site, strip_prefix } => Action::Static {
             site: sites[site.0].clone(),
-            strip_prefix: strip_prefix.clone(),
+            // In the spelling that normalised paths have.
+            strip_prefix: strip_prefix.as_deref().map(canonical),
         },
         conf::Action::Redirect(redirect) => Action::Redirect(Redirection::new(redirect)),
         conf::Action::Respond(respond) => Action::Respond(FixedReply::new(respond).reply()),

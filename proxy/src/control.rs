@@ -83,10 +83,7 @@ impl RunError {
         match self {
             Self::Assemble(AssembleError::AccessLog { .. }) => false,
             Self::Assemble(_) | Self::Privileges(_) => true,
-            Self::Bind(_)
-            | Self::BindAdmin { .. }
-            | Self::Tls(_)
-            | Self::Logging(_) => false,
+            Self::Bind(_) | Self::BindAdmin { .. } | Self::Tls(_) | Self::Logging(_) => false,
         }
     }
 }
@@ -285,7 +282,11 @@ impl Control {
         for warning in &snapshot.config.warnings {
             tracing::warn!("{warning}");
         }
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), workers = self.surroundings.workers, "ready");
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            workers = self.surroundings.workers,
+            "ready"
+        );
     }
 
     async fn serve_admin(&self) {
@@ -310,11 +311,12 @@ impl Control {
     }
 
     /// Loads and applies the configuration; whether it is in force now.
-    async fn reload(&self, load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>) -> bool {
+    async fn reload(
+        &self,
+        load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
+    ) -> bool {
         let result = self.try_reload(load).await;
-        self.surroundings
-            .metrics
-            .reloaded(result.is_ok());
+        self.surroundings.metrics.reloaded(result.is_ok());
         self.last_reload.set(result.as_ref().err().cloned());
         match result {
             Ok(()) => {
@@ -336,9 +338,11 @@ impl Control {
 
     fn publish(&self) {
         let snapshot = self.snapshot.load();
-        self.surroundings
-            .metrics
-            .config_loaded(snapshot.table.clone(), snapshot.config.hash, clock::wall());
+        self.surroundings.metrics.config_loaded(
+            snapshot.table.clone(),
+            snapshot.config.hash,
+            clock::wall(),
+        );
     }
 
     async fn try_reload(
@@ -421,7 +425,11 @@ impl Control {
 
     fn open(&self) -> usize {
         let snapshot = self.snapshot.load();
-        snapshot.listeners.iter().map(|listener| listener.open()).sum()
+        snapshot
+            .listeners
+            .iter()
+            .map(|listener| listener.open())
+            .sum()
     }
 }
 
@@ -472,7 +480,8 @@ fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), S
         "[server] workers"
     } else if running.server.user != next.server.user {
         "[server] user"
-    } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address) {
+    } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address)
+    {
         "[admin] address"
     } else {
         return Ok(());
@@ -519,8 +528,9 @@ impl LastReload {
     /// `null` before the first reload.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map_or(serde_json::Value::Null, |last| {
-            serde_json::json!({ "successful": last.error.is_none(), "error": last.error })
-        })
+        last.as_ref().map_or(
+            serde_json::Value::Null,
+            |last| serde_json::json!({ "successful": last.error.is_none(), "error": last.error }),
+        )
     }
 }

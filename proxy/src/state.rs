@@ -127,7 +127,10 @@ impl State for AdminState {
             let scheme = target.scheme.as_str();
             let query = target.query.as_deref();
             let key = carry::key_of(scheme, &target.host, &path, query, upstream);
-            purged |= snapshot.cache.flights.purge(&snapshot.cache.store, key.as_key());
+            purged |= snapshot
+                .cache
+                .flights
+                .purge(&snapshot.cache.store, key.as_key());
         }
         if purged {
             self.metrics.cache().purged();

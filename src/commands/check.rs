@@ -32,6 +32,8 @@ fn count(number: usize, noun: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -39,5 +41,26 @@ mod tests {
         assert_eq!(count(1, "route"), "1 route");
         assert_eq!(count(0, "route"), "0 routes");
         assert_eq!(count(2, "route"), "2 routes");
+    }
+
+    #[test]
+    fn every_example_loads_without_a_warning() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let mut found = 0;
+        for entry in std::fs::read_dir(&folder).expect("examples/") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let config = conf::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+            assert!(
+                config.warnings.is_empty(),
+                "{}: {:?}",
+                path.display(),
+                config.warnings
+            );
+            found += 1;
+        }
+        assert!(found >= 5, "only {found} examples in {}", folder.display());
     }
 }

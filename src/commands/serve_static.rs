@@ -28,7 +28,9 @@ async fn serve(args: &StaticArgs, site: Arc<Site>) -> Result<(), Failure> {
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| bind::refused(args.listen, "--listen", &error))?;
-    let address = listener.local_addr().context("the listener has no address")?;
+    let address = listener
+        .local_addr()
+        .context("the listener has no address")?;
     let end = stopped()?;
     let line = format!(
         "http://{address}/ serves {} (index.html; .br, .zst and .gz beside a file where accepted)",

@@ -15,9 +15,9 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::catalogue::{self, Product};
 use super::pages::{self, Stamp};
+use super::random;
 use super::reply::{self, HTML, JSON, Reply, TEXT, reply};
 use super::session::{self, Cart};
-use super::random;
 
 /// Says who answered.
 const X_NODE: HeaderName = HeaderName::from_static("x-node");
@@ -54,7 +54,11 @@ where
         return change_cart(request).await;
     }
     if !reads {
-        return not_allowed(if path == "/cart" { "GET, HEAD, POST" } else { "GET, HEAD" });
+        return not_allowed(if path == "/cart" {
+            "GET, HEAD, POST"
+        } else {
+            "GET, HEAD"
+        });
     }
     match path {
         "/" => page(stamp, now, "home", pages::home(stamp), request.headers()),
@@ -64,7 +68,13 @@ where
         _ => match product(path) {
             Some(product) => {
                 let name = format!("product-{}", product.number);
-                page(stamp, now, &name, pages::product(stamp, product), request.headers())
+                page(
+                    stamp,
+                    now,
+                    &name,
+                    pages::product(stamp, product),
+                    request.headers(),
+                )
             }
             None => reply(StatusCode::NOT_FOUND, HTML, pages::not_found(stamp)),
         },
@@ -74,7 +84,10 @@ where
 fn product(path: &str) -> Option<&'static Product> {
     let number = path.strip_prefix("/product/")?;
     // One address for each page: no `+1`, no `01`.
-    let number = number.parse::<u8>().ok().filter(|n| n.to_string() == number)?;
+    let number = number
+        .parse::<u8>()
+        .ok()
+        .filter(|n| n.to_string() == number)?;
     catalogue::find(number)
 }
 
@@ -83,7 +96,9 @@ fn page(stamp: &Stamp, now: SystemTime, name: &str, html: String, fields: &Heade
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let etag = format!("\"{name}-{}-{seconds}\"", stamp.node);
     // RFC 9110 section 13.1.2; this list form is all that the edge sends.
-    let known = fields.get(IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == etag.as_bytes());
+    let known = fields
+        .get(IF_NONE_MATCH)
+        .is_some_and(|given| given.as_bytes() == etag.as_bytes());
     let mut reply = match known {
         true => reply(StatusCode::NOT_MODIFIED, HTML, ""),
         false => reply(StatusCode::OK, HTML, html),
@@ -100,7 +115,11 @@ fn cart(stamp: &Stamp, fields: &HeaderMap) -> Reply {
     if session.is_none()
         && let Ok(name) = random::hex()
     {
-        reply::set(&mut reply, SET_COOKIE, &session::set_cookie(session::SESSION, &name));
+        reply::set(
+            &mut reply,
+            SET_COOKIE,
+            &session::set_cookie(session::SESSION, &name),
+        );
     }
     reply
 }
@@ -113,35 +132,63 @@ where
 {
     let (head, body) = request.into_parts();
     let Ok(form) = Limited::new(body, MAX_FORM).collect().await else {
-        return reply(StatusCode::PAYLOAD_TOO_LARGE, TEXT, "the form is too large or was cut\n");
+        return reply(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            TEXT,
+            "the form is too large or was cut\n",
+        );
     };
     let form = form.to_bytes();
-    let wish = std::str::from_utf8(&form).ok().and_then(|form| form.split_once('='));
+    let wish = std::str::from_utf8(&form)
+        .ok()
+        .and_then(|form| form.split_once('='));
     let product = wish.and_then(|(_, number)| catalogue::find(number.parse().ok()?));
     let (Some((verb, _)), Some(product)) = (wish, product) else {
-        return reply(StatusCode::BAD_REQUEST, TEXT, "send add=NUMBER or remove=NUMBER\n");
+        return reply(
+            StatusCode::BAD_REQUEST,
+            TEXT,
+            "send add=NUMBER or remove=NUMBER\n",
+        );
     };
     let mut cart = Cart::of(&head.headers);
     match verb {
         "add" => cart.add(product),
         "remove" => cart.remove(product),
-        _ => return reply(StatusCode::BAD_REQUEST, TEXT, "send add=NUMBER or remove=NUMBER\n"),
+        _ => {
+            return reply(
+                StatusCode::BAD_REQUEST,
+                TEXT,
+                "send add=NUMBER or remove=NUMBER\n",
+            );
+        }
     }
     let mut reply = reply(StatusCode::SEE_OTHER, TEXT, "the cart was changed\n");
     reply::set(&mut reply, LOCATION, "/cart");
-    reply::set(&mut reply, SET_COOKIE, &session::set_cookie(session::CART, &cart.to_value()));
+    reply::set(
+        &mut reply,
+        SET_COOKIE,
+        &session::set_cookie(session::CART, &cart.to_value()),
+    );
     reply
 }
 
 fn time(stamp: &Stamp) -> Reply {
     let mut body = String::new();
     // Writing to a String cannot fail.
-    let _ = writeln!(body, "{{\"node\":{},\"time\":\"{}\"}}", stamp.node, stamp.date);
+    let _ = writeln!(
+        body,
+        "{{\"node\":{},\"time\":\"{}\"}}",
+        stamp.node, stamp.date
+    );
     reply(StatusCode::OK, JSON, body)
 }
 
 fn not_allowed(methods: &str) -> Reply {
-    let mut reply = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "405 Method Not Allowed\n");
+    let mut reply = reply(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        "405 Method Not Allowed\n",
+    );
     reply::set(&mut reply, ALLOW, methods);
     reply
 }
@@ -165,7 +212,10 @@ mod tests {
     }
 
     fn field(reply: &Reply, name: impl hyper::header::AsHeaderName) -> &str {
-        reply.headers().get(name).map_or("", |value| value.to_str().expect("text"))
+        reply
+            .headers()
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
     }
 
     #[tokio::test]
@@ -177,7 +227,14 @@ mod tests {
             assert!(!field(&reply, ETAG).is_empty(), "{path}");
             assert!(field(&reply, SET_COOKIE).is_empty(), "{path}");
         }
-        for path in ["/cart", "/api/time", "/healthz", "/product/9", "/product/01", "/nowhere"] {
+        for path in [
+            "/cart",
+            "/api/time",
+            "/healthz",
+            "/product/9",
+            "/product/01",
+            "/nowhere",
+        ] {
             let reply = ask("GET", path, "", "").await;
             assert_eq!(field(&reply, CACHE_CONTROL), "no-store", "{path}");
             assert_eq!(field(&reply, X_NODE), "2", "{path}");
@@ -202,9 +259,15 @@ mod tests {
         let reply = ask("POST", "/cart", "cart=1", "add=3").await;
         assert_eq!(reply.status(), StatusCode::SEE_OTHER);
         assert_eq!(field(&reply, LOCATION), "/cart");
-        assert!(field(&reply, SET_COOKIE).starts_with("cart=1.3; "), "{reply:?}");
+        assert!(
+            field(&reply, SET_COOKIE).starts_with("cart=1.3; "),
+            "{reply:?}"
+        );
         let reply = ask("POST", "/cart", "cart=1.3", "remove=1").await;
-        assert!(field(&reply, SET_COOKIE).starts_with("cart=3; "), "{reply:?}");
+        assert!(
+            field(&reply, SET_COOKIE).starts_with("cart=3; "),
+            "{reply:?}"
+        );
     }
 
     #[tokio::test]

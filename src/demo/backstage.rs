@@ -35,8 +35,12 @@ impl Backstage {
             .enable_all()
             .build()
             .context("cannot start the app nodes")?;
-        let (nodes, listener) = runtime.block_on(open(clock)).context("cannot start the app nodes")?;
-        let control = listener.local_addr().context("the control service has no address")?;
+        let (nodes, listener) = runtime
+            .block_on(open(clock))
+            .context("cannot start the app nodes")?;
+        let control = listener
+            .local_addr()
+            .context("the control service has no address")?;
         let mut addresses = [control; NODES];
         for (place, node) in addresses.iter_mut().zip(nodes.iter()) {
             *place = node.address();
@@ -46,7 +50,12 @@ impl Backstage {
             .name("demo-nodes".to_owned())
             .spawn(move || live(&runtime, listener, nodes, kept))
             .context("cannot start the app nodes")?;
-        Ok(Self { nodes: addresses, control, keep, thread })
+        Ok(Self {
+            nodes: addresses,
+            control,
+            keep,
+            thread,
+        })
     }
 
     /// Where the nodes listen, the first first.
@@ -74,7 +83,10 @@ async fn open(clock: Clock) -> io::Result<(Arc<[Arc<Node>]>, TcpListener)> {
         node.start().await?;
         nodes.push(node);
     }
-    Ok((nodes.into(), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?))
+    Ok((
+        nodes.into(),
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?,
+    ))
 }
 
 fn live(

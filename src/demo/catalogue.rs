@@ -71,7 +71,7 @@ pub(crate) const PRODUCTS: &[Product] = &[
         name: "Watch blanket",
         line: "Heavy wool for light sleepers",
         about: "Woven from undyed and sea-blue wool, 140 by 200 centimetres, fringed at the short ends. Warm when it is dry and still warm when it is not.",
-        price: 118_00,
+        price: 11_800,
         picture: "blanket.svg",
         tint: "dusk",
     },

@@ -47,9 +47,15 @@ pub(crate) fn make(now: SystemTime) -> Result<Made, rcgen::Error> {
     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     leaf.use_authority_key_identifier_extension = true;
-    let cert = leaf.signed_by(&key, &Issuer::new(authority, authority_key))?.pem();
+    let cert = leaf
+        .signed_by(&key, &Issuer::new(authority, authority_key))?
+        .pem();
 
-    Ok(Made { ca, cert, key: key.serialize_pem() })
+    Ok(Made {
+        ca,
+        cert,
+        key: key.serialize_pem(),
+    })
 }
 
 fn params(name: &str, now: SystemTime) -> CertificateParams {

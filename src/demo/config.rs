@@ -70,7 +70,12 @@ mod tests {
     use super::*;
 
     fn args() -> DemoArgs {
-        DemoArgs { https_port: 8443, http_port: 8080, admin_port: 9901, print_config: true }
+        DemoArgs {
+            https_port: 8443,
+            http_port: 8080,
+            admin_port: 9901,
+            print_config: true,
+        }
     }
 
     #[test]
@@ -83,7 +88,9 @@ mod tests {
     fn the_configuration_loads_without_a_warning() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let folder = Folder::create(now).expect("a temporary folder");
-        let file = folder.write_config(&example(&args())).expect("it can be written");
+        let file = folder
+            .write_config(&example(&args()))
+            .expect("it can be written");
         let config = conf::load(&file).unwrap_or_else(|errors| panic!("{errors}"));
         let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
         assert_eq!(warnings, Vec::<String>::new());

@@ -73,14 +73,20 @@ async fn answer<B>(nodes: &[Arc<Node>], request: &Request<B>) -> Reply {
         return not_allowed("POST");
     }
     if !is_own(request.headers()) {
-        return reply(StatusCode::FORBIDDEN, TEXT, "only the demo's own pages may do this\n");
+        return reply(
+            StatusCode::FORBIDDEN,
+            TEXT,
+            "only the demo's own pages may do this\n",
+        );
     }
     fulfil(node, wish).await
 }
 
 fn parse<'a>(nodes: &'a [Arc<Node>], path: &str) -> Option<(&'a Arc<Node>, Wish)> {
     let (number, verb) = path.strip_prefix("/demo/nodes/")?.split_once('/')?;
-    let node = nodes.iter().find(|node| node.number().to_string() == number)?;
+    let node = nodes
+        .iter()
+        .find(|node| node.number().to_string() == number)?;
     match verb {
         "start" => Some((node, Wish::Start)),
         "stop" => Some((node, Wish::Stop)),
@@ -90,9 +96,14 @@ fn parse<'a>(nodes: &'a [Arc<Node>], path: &str) -> Option<(&'a Arc<Node>, Wish)
 
 /// Browsers name the page's site in `Origin` of every POST; curl sends none.
 fn is_own(fields: &HeaderMap) -> bool {
-    let Some(origin) = fields.get(ORIGIN) else { return true };
+    let Some(origin) = fields.get(ORIGIN) else {
+        return true;
+    };
     let host = fields.get(HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.strip_prefix("https://"));
+    let origin = origin
+        .to_str()
+        .ok()
+        .and_then(|origin| origin.strip_prefix("https://"));
     host.is_some() && origin == host
 }
 
@@ -108,7 +119,10 @@ async fn fulfil(node: &Arc<Node>, wish: Wish) -> Reply {
             Err(error) => reply(
                 StatusCode::CONFLICT,
                 TEXT,
-                format!("node {number} cannot listen on {}: {error}\n", node.address()),
+                format!(
+                    "node {number} cannot listen on {}: {error}\n",
+                    node.address()
+                ),
             ),
         },
     }
@@ -118,13 +132,24 @@ async fn list(nodes: &[Arc<Node>]) -> Reply {
     let mut each = Vec::with_capacity(nodes.len());
     for node in nodes {
         let running = node.is_running().await;
-        each.push(format!("{{\"node\":{},\"running\":{running}}}", node.number()));
+        each.push(format!(
+            "{{\"node\":{},\"running\":{running}}}",
+            node.number()
+        ));
     }
-    reply(StatusCode::OK, JSON, format!("{{\"nodes\":[{}]}}\n", each.join(",")))
+    reply(
+        StatusCode::OK,
+        JSON,
+        format!("{{\"nodes\":[{}]}}\n", each.join(",")),
+    )
 }
 
 fn not_allowed(methods: &str) -> Reply {
-    let mut reply = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "405 Method Not Allowed\n");
+    let mut reply = reply(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        "405 Method Not Allowed\n",
+    );
     reply::set(&mut reply, ALLOW, methods);
     reply
 }
@@ -147,14 +172,27 @@ mod tests {
         nodes
     }
 
-    async fn ask(nodes: &[Arc<Node>], method: &str, path: &str, origin: Option<&str>) -> (u16, String) {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, "127.0.0.1:8443");
+    async fn ask(
+        nodes: &[Arc<Node>],
+        method: &str,
+        path: &str,
+        origin: Option<&str>,
+    ) -> (u16, String) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, "127.0.0.1:8443");
         if let Some(origin) = origin {
             request = request.header(ORIGIN, origin);
         }
         let reply = answer(nodes, &request.body(()).expect("a request")).await;
         let status = reply.status().as_u16();
-        let body = reply.into_body().collect().await.expect("a body").to_bytes();
+        let body = reply
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
         (status, String::from_utf8(body.to_vec()).expect("text"))
     }
 
@@ -194,7 +232,11 @@ mod tests {
             ("POST", "/demo/nodes/1/paint", 404),
             ("POST", "/demo/nodes/1", 404),
         ] {
-            assert_eq!(ask(&nodes, method, path, None).await.0, status, "{method} {path}");
+            assert_eq!(
+                ask(&nodes, method, path, None).await.0,
+                status,
+                "{method} {path}"
+            );
         }
         assert!(nodes[0].is_running().await);
     }

@@ -124,7 +124,13 @@ mod tests {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/assets");
         let mut there: Vec<_> = fs::read_dir(&source)
             .expect("src/demo/assets")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"))
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("UTF-8")
+            })
             .collect();
         let mut embedded: Vec<_> = ASSETS.iter().map(|(name, _)| (*name).to_owned()).collect();
         there.sort();

@@ -10,25 +10,33 @@ pub(crate) fn render(places: &Places, folder: &Path, process: u32) -> String {
         .replace("@SHOP@", &format!("https://{}", places.https))
         .replace("@PLAIN@", &format!("http://{}", places.http))
         .replace("@ADMIN@", &format!("http://{}", places.admin))
-        .replace("@NODES@", &places.nodes.map(|node| node.to_string()).join(" "))
+        .replace(
+            "@NODES@",
+            &places.nodes.map(|node| node.to_string()).join(" "),
+        )
         .replace("@FOLDER@", &folder.display().to_string())
         .replace("@FILE@", config::FILE)
         .replace("@CA@", config::CA)
         .replace("@LOG@", config::ACCESS_LOG)
+        .replace("@STATIC@", config::STATIC_ROOT)
+        .replace("@TOKEN@", config::TOKEN)
         .replace("@PID@", &process.to_string())
 }
 
 const GUIDE: &str = "\
 Tidegate demo: ready. Ctrl-C ends it and removes its folder.
 
-  shop        @SHOP@/  (the browser warns: the certificate was made a moment ago)
-  redirect    @PLAIN@/  to the shop
+  shop        @SHOP@/  (a browser warns: the certificate was made a moment ago)
+  redirect    @PLAIN@/  leads to the shop
   admin       @ADMIN@/  metrics, health, state
   app nodes   @NODES@
   folder      @FOLDER@
-              @FILE@ (what the edge runs on), @CA@, @LOG@, static/
+              @FILE@ (what the edge runs on), @CA@, @LOG@, @STATIC@/
 
-To try in another terminal. First let curl trust the demo's certificate:
+In a browser, the bar at the foot of each page says which node rendered it and whether it came
+from the cache; open it to see the nodes at work and to stop one.
+
+In another terminal, let curl trust the demo's certificate first:
 
   export CURL_CA_BUNDLE=@FOLDER@/@CA@
 
@@ -36,38 +44,41 @@ Which node answers? Six requests, shared out over three nodes:
 
   for i in 1 2 3 4 5 6; do curl -s @SHOP@/api/time; done
 
-A page from the cache: the second time cache-status says hit, with its age, and no node is asked:
+A page from the cache: the second time cache-status says hit, and no node is asked:
 
-  for i in 1 2; do curl -sI @SHOP@/ | grep -iE '^(cache-status|age|x-node)'; echo; done
+  for i in 1 2; do curl -sI @SHOP@/ | grep -iE '^(cache-status|age|x-node)'; done
 
-One visitor's cart stays on one node (the edge hashes the session cookie):
+A visitor's cart stays on one node, because the edge hashes the session cookie:
 
-  for i in 1 2 3; do curl -sI -b session=0123456789abcdef0123456789abcdef @SHOP@/cart | grep -i x-node; done
+  for i in 1 2 3; do curl -sI -b session=ada @SHOP@/cart | grep -i x-node; done
 
-A part of an image, 206 with content-range:
+A part of an image: 206 with content-range.
 
-  curl -si -r 0-99 -o /dev/null -D - @SHOP@/static/harbour.png
+  curl -s -r 0-99 -o /dev/null -D - @SHOP@/static/harbour.png
 
-A file that the client has already, first 200 and then 304 with no body:
+A file that the client has already: first 200, then 304 and no body.
 
-  for i in 1 2; do curl -s -o /dev/null -w '%{http_code} %{size_download} bytes\\n' \\
+  for i in 1 2; do curl -s -o /dev/null -w '%{http_code}, %{size_download} bytes\\n' \\
     --etag-save @FOLDER@/etag --etag-compare @FOLDER@/etag @SHOP@/static/shop.css; done
 
-Kill node 2, and see that no request fails; then bring it back:
+Kill a node: every request is answered (60 times 200), and its health is 0.
 
-  curl -X POST @SHOP@/demo/nodes/2/stop
+  curl -s -X POST @SHOP@/demo/nodes/2/stop
   for i in $(seq 60); do curl -s -o /dev/null -w '%{http_code}\\n' @SHOP@/api/time; done | sort | uniq -c
-  curl -s @ADMIN@/upstreams
-  curl -X POST @SHOP@/demo/nodes/2/start
+  curl -s @ADMIN@/metrics | grep 'endpoint_healthy{upstream=\"shop\"'
+  curl -s -X POST @SHOP@/demo/nodes/2/start
 
-The redirect from HTTP to HTTPS, and HTTP/2:
+From HTTP to HTTPS: 308 with location.
 
   curl -sI @PLAIN@/cart
-  curl -s -o /dev/null -w '%{http_version}\\n' @SHOP@/
 
-The metrics, and the last requests:
+Take the front page out of the cache, which wants the token:
 
-  curl -s @ADMIN@/metrics | grep tidegate_upstream_requests_total
+  curl -s -X POST -H \"Authorization: Bearer $(cat @FOLDER@/@TOKEN@)\" '@ADMIN@/cache/purge?url=@SHOP@/'
+
+What was counted, and what was logged:
+
+  curl -s @ADMIN@/metrics | grep tidegate_cache_requests_total
   tail -n 3 @FOLDER@/@LOG@
 
 Change @FILE@ and load it anew; a mistake in it leaves the running state:

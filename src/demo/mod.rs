@@ -66,8 +66,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
     drop(ports);
     let served = serve(config, file, Box::new(move || drop(term::say(&text))));
     backstage.end();
-    folder.remove()?;
-    served
+    let removed = folder.remove();
+    served?;
+    Ok(removed?)
 }
 
 #[expect(

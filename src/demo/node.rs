@@ -48,7 +48,12 @@ impl Node {
         let socket = bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let address = socket.local_addr()?;
         let state = Mutex::new(State::Stopped(Some(socket)));
-        Ok(Arc::new(Self { number, address, clock, state }))
+        Ok(Arc::new(Self {
+            number,
+            address,
+            clock,
+            state,
+        }))
     }
 
     /// 1 for the first.
@@ -72,7 +77,9 @@ impl Node {
     /// When its port cannot be had any more.
     pub(crate) async fn start(self: &Arc<Self>) -> io::Result<()> {
         let mut state = self.state.lock().await;
-        let State::Stopped(held) = &mut *state else { return Ok(()) };
+        let State::Stopped(held) = &mut *state else {
+            return Ok(());
+        };
         let socket = match held.take() {
             Some(socket) => socket,
             None => bind(self.address)?,
@@ -85,7 +92,9 @@ impl Node {
     /// Kills it: requests in flight are cut. A stopped one stays so.
     pub(crate) async fn stop(&self) {
         let mut state = self.state.lock().await;
-        let State::Running(serving) = &mut *state else { return };
+        let State::Running(serving) = &mut *state else {
+            return;
+        };
         serving.abort();
         // An aborted task gives an error by its nature.
         let _ = serving.await;
@@ -163,7 +172,11 @@ mod tests {
             node.stop().await;
             assert!(!node.is_running().await);
             let refused = ask(node.address()).await.expect_err("nobody listens");
-            assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused, "round {round}");
+            assert_eq!(
+                refused.kind(),
+                io::ErrorKind::ConnectionRefused,
+                "round {round}"
+            );
         }
     }
 
@@ -171,9 +184,13 @@ mod tests {
     async fn stopping_cuts_open_connections() {
         let node = Node::new(1, epoch).expect("a free port");
         node.start().await.expect("it starts");
-        let mut idle = TcpStream::connect(node.address()).await.expect("it listens");
+        let mut idle = TcpStream::connect(node.address())
+            .await
+            .expect("it listens");
         // The first reply proves that the connection was accepted.
-        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("written");
+        idle.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            .await
+            .expect("written");
         let mut buffer = [0; 1024];
         assert!(idle.read(&mut buffer).await.expect("a reply") > 0);
         node.stop().await;

@@ -23,7 +23,10 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// A stamp of node `node` at the time `now`.
     pub(crate) fn new(node: u8, now: SystemTime) -> Self {
-        Self { node, date: httpdate::fmt_http_date(now) }
+        Self {
+            node,
+            date: httpdate::fmt_http_date(now),
+        }
     }
 
     /// `08:49:37`, in UTC.
@@ -36,7 +39,14 @@ impl Stamp {
 pub(crate) fn home(stamp: &Stamp) -> String {
     let mut grid = String::new();
     for product in PRODUCTS {
-        let Product { number, name, line, picture, tint, .. } = product;
+        let Product {
+            number,
+            name,
+            line,
+            picture,
+            tint,
+            ..
+        } = product;
         // Writing to a String cannot fail, here and below.
         let _ = write!(
             grid,
@@ -68,7 +78,15 @@ pub(crate) fn home(stamp: &Stamp) -> String {
 
 /// One product.
 pub(crate) fn product(stamp: &Stamp, product: &Product) -> String {
-    let Product { number, name, line, about, picture, tint, .. } = product;
+    let Product {
+        number,
+        name,
+        line,
+        about,
+        picture,
+        tint,
+        ..
+    } = product;
     let main = format!(
         r#"<p class="back"><a href="/">All products</a></p>
 <article class="product">
@@ -97,7 +115,13 @@ pub(crate) fn cart(stamp: &Stamp, cart: &Cart) -> String {
     let mut rows = String::new();
     let mut sum = 0;
     for (product, count) in lines {
-        let Product { number, name, picture, tint, .. } = product;
+        let Product {
+            number,
+            name,
+            picture,
+            tint,
+            ..
+        } = product;
         let total = product.price * u32::try_from(count).unwrap_or(u32::MAX);
         sum += total;
         let _ = write!(
@@ -143,7 +167,13 @@ enum Place {
 }
 
 fn layout(stamp: &Stamp, title: &str, place: Place, main: &str) -> String {
-    let current = |own| if place == own { r#" aria-current="page""# } else { "" };
+    let current = |own| {
+        if place == own {
+            r#" aria-current="page""#
+        } else {
+            ""
+        }
+    };
     format!(
         r#"<!doctype html>
 <html lang="en">
@@ -212,8 +242,16 @@ mod tests {
     fn every_product_is_on_the_front_page_and_has_its_picture() {
         let html = home(&Stamp::new(1, UNIX_EPOCH));
         for each in PRODUCTS {
-            assert!(html.contains(&format!("href=\"/product/{}\"", each.number)), "{}", each.name);
-            assert!(html.contains(&format!("/static/{}", each.picture)), "{}", each.name);
+            assert!(
+                html.contains(&format!("href=\"/product/{}\"", each.number)),
+                "{}",
+                each.name
+            );
+            assert!(
+                html.contains(&format!("/static/{}", each.picture)),
+                "{}",
+                each.name
+            );
         }
     }
 }

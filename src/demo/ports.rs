@@ -58,8 +58,13 @@ fn hold(port: u16, flag: &str) -> Result<Held, anyhow::Error> {
     let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let listener =
         TcpListener::bind(wanted).map_err(|error| bind::refused(wanted, flag, &error))?;
-    let address = listener.local_addr().context("a bound port has no number")?;
-    Ok(Held { address, _listener: listener })
+    let address = listener
+        .local_addr()
+        .context("a bound port has no number")?;
+    Ok(Held {
+        address,
+        _listener: listener,
+    })
 }
 
 #[cfg(test)]
@@ -67,13 +72,22 @@ mod tests {
     use super::*;
 
     fn args(https_port: u16) -> DemoArgs {
-        DemoArgs { https_port, http_port: 0, admin_port: 0, print_config: false }
+        DemoArgs {
+            https_port,
+            http_port: 0,
+            admin_port: 0,
+            print_config: false,
+        }
     }
 
     #[test]
     fn free_ports_are_found_and_differ() {
         let ports = Ports::reserve(&args(0)).expect("three free ports");
-        let found = [ports.https().port(), ports.http().port(), ports.admin().port()];
+        let found = [
+            ports.https().port(),
+            ports.http().port(),
+            ports.admin().port(),
+        ];
         assert!(found.iter().all(|port| *port != 0), "{found:?}");
         assert!(found[0] != found[1] && found[1] != found[2] && found[0] != found[2]);
     }

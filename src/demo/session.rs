@@ -38,13 +38,20 @@ pub(crate) struct Cart(Vec<u8>);
 impl Cart {
     /// The visitor's cart; an empty one if there is none.
     pub(crate) fn of(fields: &HeaderMap) -> Self {
-        cookie(fields, CART).and_then(Self::parse).unwrap_or_default()
+        cookie(fields, CART)
+            .and_then(Self::parse)
+            .unwrap_or_default()
     }
 
     fn parse(text: &str) -> Option<Self> {
         let numbers: Option<Vec<u8>> = text
             .split('.')
-            .map(|number| number.parse().ok().filter(|number| catalogue::find(*number).is_some()))
+            .map(|number| {
+                number
+                    .parse()
+                    .ok()
+                    .filter(|number| catalogue::find(*number).is_some())
+            })
             .collect();
         numbers.filter(|numbers| numbers.len() <= MOST).map(Self)
     }
@@ -110,8 +117,11 @@ mod tests {
         }
         let again = Cart::of(&fields(&format!("a=b; {CART}={}", cart.to_value())));
         assert_eq!(again, cart);
-        let lines: Vec<(u8, usize)> =
-            again.lines().iter().map(|(product, count)| (product.number, *count)).collect();
+        let lines: Vec<(u8, usize)> = again
+            .lines()
+            .iter()
+            .map(|(product, count)| (product.number, *count))
+            .collect();
         assert_eq!(lines, [(1, 1), (3, 2)]);
     }
 
@@ -139,7 +149,11 @@ mod tests {
         let good = "0123456789abcdef0123456789abcdef";
         assert_eq!(session(&fields(&format!("{SESSION}={good}"))), Some(good));
         for value in ["", "x", "0123456789abcdef0123456789abcdeg"] {
-            assert_eq!(session(&fields(&format!("{SESSION}={value}"))), None, "{value}");
+            assert_eq!(
+                session(&fields(&format!("{SESSION}={value}"))),
+                None,
+                "{value}"
+            );
         }
     }
 }

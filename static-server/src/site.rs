@@ -141,7 +141,12 @@ impl Site {
             Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource),
             Err(trouble) => self.without(request, &target, trouble, at),
         }
-        .unwrap_or_else(|trouble| plain(Outcome::from(&trouble), head))
+        .unwrap_or_else(|trouble| {
+            if let Trouble::Io(error) = &trouble {
+                tracing::warn!(path = target.as_str(), %error, "a file cannot be read");
+            }
+            plain(Outcome::from(&trouble), head)
+        })
     }
 
     /// What is in memory at present.
@@ -317,9 +322,6 @@ impl Site {
         trouble: Trouble,
         at: u64,
     ) -> Result<Answer, Trouble> {
-        if let Trouble::Io(error) = &trouble {
-            tracing::warn!(path = target.as_str(), %error, "a file cannot be read");
-        }
         // A page of an application has no ending, or none that is a file type: a script or
         // picture that is missing must not arrive as a page.
         let is_page = matches!(trouble, Trouble::Missing) && mime::known(target.name()).is_none();

@@ -178,6 +178,7 @@ fn a_leader_that_goes_away_does_not_take_the_page_from_the_others() {
     let active = r#"tidegate_requests_active{listener="plain"}"#;
     wait::eventually("both to wait", wait::SOON, || edge.metric(active) >= 2.0);
     leader.reset();
+    wait::always("no second fetch", wait::millis(300), || origin.count() == 1);
     gate.open();
     assert_eq!(follower.reply().expect(200).text(), "/a #0");
 }

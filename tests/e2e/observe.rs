@@ -1,5 +1,6 @@
 //! What monitoring and operators see.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -163,24 +164,31 @@ fn every_family_that_is_shown_stands_in_the_manual() {
 fn nothing_from_a_client_becomes_a_label() {
     let origin = Origin::start(|_| Answer::new(404, "x"));
     let edge = edge(&origin, "");
-    let count = |edge: &Edge| edge.admin("/metrics").text().lines().count();
+    let series = |edge: &Edge| {
+        let text = edge.admin("/metrics").text();
+        let names = text.lines().filter_map(|line| line.rsplit_once(' '));
+        let names: BTreeSet<String> = names.map(|(name, _)| name.to_owned()).collect();
+        names
+    };
     edge.get("/warm");
     H2::tls(edge.https(), HOST).ask(&Ask::get("/"));
     edge.ask(&Ask::new("BREW", "/")).expect(404);
     wait::eventually("the first", wait::SOON, || {
         edge.metric("tidegate_requests_total") >= 3.0
     });
-    let before = count(&edge);
+    let before = series(&edge);
     for n in 0..50 {
         let ask = Ask::new(&format!("M{n}"), &format!("/path-{n}?q={n}"))
             .host(&format!("h{n}.test"))
             .field("User-Agent", &format!("agent-{n}"));
-        edge.ask(&ask);
+        edge.ask(&ask).expect(404);
     }
     wait::eventually("all counted", wait::SOON, || {
         edge.metric("tidegate_requests_total") >= 53.0
     });
-    assert_eq!(count(&edge), before);
+    let after = series(&edge);
+    let new: Vec<_> = after.difference(&before).collect();
+    assert_eq!(new, Vec::<&String>::new());
 }
 
 #[test]
@@ -214,7 +222,10 @@ fn the_admin_server_listens_on_a_unix_socket_too() {
     let setup = Setup::new();
     let socket = setup.folder().join("admin.sock");
     let address = ports::free();
-    let file = setup.with("SOCKET", socket.display()).with("PLAIN", address).write(
+    let setup = setup
+        .with("SOCKET", socket.display())
+        .with("PLAIN", address);
+    let file = setup.write(
         "[admin]\naddress = \"unix:@SOCKET@\"\n[[listener]]\naddress = \"@PLAIN@\"\n[[route]]\nrespond = { body = \"ok\" }\n",
     );
     let ask = || {
@@ -310,18 +321,19 @@ fn hits_retries_and_errors_say_so_in_the_log() {
         );
     edge.get("/a").expect(200);
     edge.get("/a").expect(200);
-    let status = edge.get("/gone").status;
-    assert!(matches!(status, 502 | 503), "{status}");
+    edge.get("/gone").expect(502);
+    // Workers write side by side: within half a second, lines stand in any order.
     let lines = lines(&edge, "access.log", 3);
-    assert!(lines[0].contains("\"cache\":\"miss\""), "{}", lines[0]);
-    assert!(lines[1].contains("\"cache\":\"hit\""), "{}", lines[1]);
-    let gone: Value = serde_json::from_str(&lines[2]).unwrap();
-    assert!(
-        gone["why"].as_str().is_some_and(|why| !why.is_empty()),
-        "{}",
-        lines[2]
-    );
-    assert!(lines[2].contains(&down.address.to_string()), "{}", lines[2]);
+    let line_of = |part: &str| {
+        let found = lines.iter().find(|line| line.contains(part));
+        found.unwrap_or_else(|| panic!("no line with {part}: {lines:#?}"))
+    };
+    line_of("\"cache\":\"miss\"");
+    line_of("\"cache\":\"hit\"");
+    let gone = line_of("\"target\":\"/gone\"");
+    assert!(gone.contains(&down.address.to_string()), "{gone}");
+    let gone: Value = serde_json::from_str(gone).unwrap();
+    assert_eq!(gone["why"], "connect_failure");
 }
 
 #[test]
@@ -343,7 +355,9 @@ fn a_log_line_cannot_be_forged() {
                 serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}"));
             }
         } else {
-            assert_eq!(lines[0].matches('"').count(), 6, "{}", lines[0]);
+            for line in &lines {
+                assert_eq!(line.matches('"').count(), 6, "{line}");
+            }
         }
     }
 }

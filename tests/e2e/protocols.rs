@@ -535,6 +535,9 @@ fn connections_above_the_limits_are_refused_and_counted() {
     let edge = Setup::new()
         .with("APP", origin.address)
         .start(&format!("[limits]\nmax_connections_per_ip = 4\n{APP}"));
+    let open = r#"tidegate_connections_active{listener="plain"}"#;
+    // Asked whether it is ready, it connects to itself, from this very address.
+    wait::eventually("no connection", wait::SOON, || edge.metric(open) == 0.0);
     let mut held: Vec<Conn> = (0..4).map(|_| edge.plain()).collect();
     for conn in &mut held {
         conn.ask(&Ask::get("/")).expect(200);

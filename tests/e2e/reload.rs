@@ -1,15 +1,17 @@
 //! SIGHUP and SIGTERM: all or nothing, and nobody notices.
 
 use std::net::TcpStream;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use crate::support::client::HOST;
+use crate::support::edge::binary;
 use crate::support::h2::H2;
 use crate::support::load::{Load, Talk};
 use crate::support::nginx::Nginx;
-use crate::support::tools::tool;
-use crate::support::{Answer, Ask, Conn, Edge, Gate, Origin, Setup, certs, wait};
+use crate::support::tools::{Running, tool};
+use crate::support::{Answer, Ask, Conn, Edge, Gate, Origin, Setup, certs, ports, wait};
 
 const APP: &str = "[upstream.app]\nendpoints = [\"@APP@\"]\n";
 const ALL: &str = "[[route]]\nname = \"all\"\nupstream = \"app\"\ncache = {}\n";
@@ -378,6 +380,27 @@ fn a_drain_waits_no_longer_than_the_file_says() {
         (wait::millis(800)..wait::secs(4)).contains(&took),
         "{took:?}"
     );
+}
+
+#[test]
+fn whoever_is_answered_is_answered_by_a_process_that_ends_in_order() {
+    for _ in 0..10 {
+        let setup = Setup::new();
+        let address = ports::free();
+        let file = setup.folder().join("edge.toml");
+        let text = format!(
+            "[[listener]]\naddress = \"{address}\"\n[[route]]\nrespond = {{ body = \"ok\" }}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(binary());
+        let mut edge = Running::start(command.arg("run").arg("--config").arg(&file));
+        let socket = wait::until("the listener", wait::SOON, || {
+            TcpStream::connect(address).ok()
+        });
+        Conn::from(socket).ask(&Ask::get("/")).expect(200);
+        edge.signal(Signal::SIGTERM);
+        assert_eq!(edge.wait(wait::SOON), Some(0), "{}", edge.stderr());
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn the_shop_example_runs_as_it_is() {
     assert_eq!(hit.field("server"), None);
 
     // The other host serves files.
-    let css = Ask::get("/shop.css").host("static.shop.example");
+    let css = Ask::get("/site.css").host("static.shop.example");
     let file = visit(&css).expect(200);
     assert_eq!(file.field("content-type"), Some("text/css; charset=utf-8"));
     let etag = file.field("etag").expect("an ETag").to_owned();

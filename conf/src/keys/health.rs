@@ -1,6 +1,13 @@
 //! Keys of what takes an endpoint out of its pool.
 
-use super::{COUNT, HOST_NAME, Kind, STATUS, Shape, TIME, URL_PATH, default, optional, required};
+use super::{COUNT, Form, Kind, STATUS, Shape, TIME, URL_PATH, default, optional, required};
+
+/// A Host field, which unlike other hosts may carry a port.
+const CHECK_HOST: Form = Form {
+    noun: "a host",
+    example: "shop.example",
+    pattern: "^[^/]+$",
+};
 
 pub(crate) static HEALTH_CHECK: Shape = Shape {
     title: "health_check",
@@ -23,7 +30,7 @@ pub(crate) static HEALTH_CHECK: Shape = Shape {
         ),
         optional(
             "host",
-            Kind::Text(&HOST_NAME),
+            Kind::Text(&CHECK_HOST),
             "tls.server_name, or the endpoint's address",
             "Host field of an HTTP check.",
         ),

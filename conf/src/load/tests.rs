@@ -112,6 +112,77 @@ fn into(node: &Node, kind: &'static Kind, seen: &mut BTreeSet<String>) {
     }
 }
 
+/// The text without one entry and the comma that goes with it.
+fn without(text: &str, entry: &raw::Entry) -> String {
+    let (before, rest) = text.split_at(entry.place.start);
+    let after = &rest[entry.node.place.end - entry.place.start..];
+    match after.trim_start().strip_prefix(',') {
+        Some(after) => format!("{before}{after}"),
+        None => format!("{}{after}", before.trim_end_matches([',', ' '])),
+    }
+}
+
+/// Every entry written as `key = value`, those inside tables and lists too.
+fn entries(node: &Node) -> Vec<&raw::Entry> {
+    match &node.value {
+        Value::Table(inner) => inner
+            .iter()
+            .flat_map(|entry| {
+                let plain = entry.node.place.start > entry.place.end;
+                let own = plain.then_some(entry);
+                own.into_iter().chain(entries(&entry.node))
+            })
+            .collect(),
+        Value::List(items) => items.iter().flat_map(entries).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn every_key_changes_the_configuration_or_is_missed() {
+    let mut sources = Sources::default();
+    let file = sources.add("edge.toml".into(), WHOLE.into());
+    let parsed = raw::parse(&mut sources, file);
+    let whole = format!(
+        "{:?}",
+        Config {
+            hash: 0,
+            warnings: Vec::new(),
+            ..loaded(WHOLE)
+        }
+    );
+    let entries = entries(&parsed.root);
+    assert!(entries.len() > 100, "only {} entries", entries.len());
+    for entry in entries {
+        let value = &WHOLE[entry.node.place.start..entry.node.place.end];
+        if is_default(&entry.key, value) {
+            continue;
+        }
+        if let Ok(config) = try_load(&without(WHOLE, entry)) {
+            let fewer = format!(
+                "{:?}",
+                Config {
+                    hash: 0,
+                    warnings: Vec::new(),
+                    ..config
+                }
+            );
+            let (line, _) = sources.position(entry.place);
+            assert!(
+                whole != fewer,
+                "`{}` in line {line} changes nothing",
+                entry.key
+            );
+        }
+    }
+}
+
+fn is_default(name: &str, value: &str) -> bool {
+    let family = ROOT.family();
+    let mut keys = family.iter().filter_map(|shape| shape.key(name));
+    keys.any(|key| matches!(key.need, Need::Default(default) if default == value))
+}
+
 /// Every default of a shape spelled out, each in a line.
 fn spelled(shape: &Shape, between: &str) -> String {
     let each: Vec<String> = shape

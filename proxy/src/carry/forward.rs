@@ -34,11 +34,10 @@ pub(super) async fn relay(
     turn: &mut Turn,
     session: &mut ServerSession,
     route: &Route,
-    mut incoming: Incoming,
+    (mut incoming, mut head): (Incoming, Box<ResponseHeader>),
     outgoing: &mut Outgoing,
     mark: impl FnOnce(&mut ResponseHeader),
 ) -> Result<(), Broken> {
-    let mut head = incoming.head.clone();
     respond::adapt(&mut head, session)?;
     mark(&mut head);
     route.chain.response(&mut *head);
@@ -60,7 +59,7 @@ pub(super) async fn relay(
         incoming.abandon().await;
         return Ok(respond::finish(session).await?);
     }
-    match copy(session, &mut incoming, outgoing).await {
+    match copy(session, status, &mut incoming, outgoing).await {
         Ok(()) => {
             incoming.finish().await;
             Ok(())
@@ -74,16 +73,14 @@ pub(super) async fn relay(
 
 async fn copy(
     session: &mut ServerSession,
+    status: StatusCode,
     incoming: &mut Incoming,
     outgoing: &mut Outgoing,
 ) -> Result<(), Failure> {
     let gone = |_| Failure::Client(ClientFault::Gone);
-    let wanted = respond::may_have_body(session, incoming.head.status)
-        || incoming.head.status == StatusCode::SWITCHING_PROTOCOLS;
-    while let Some(piece) = incoming
-        .next(&mut outgoing.upload, Some(session))
-        .await?
-    {
+    let wanted =
+        respond::may_have_body(session, status) || status == StatusCode::SWITCHING_PROTOCOLS;
+    while let Some(piece) = incoming.next(&mut outgoing.upload, Some(session)).await? {
         if wanted && !piece.is_empty() {
             session
                 .write_response_body(piece, false)

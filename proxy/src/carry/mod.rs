@@ -39,9 +39,17 @@ impl Carrier {
     }
 
     /// One request and its reply; gives an HTTP/1 connection back when it can go on.
-    pub(crate) async fn serve(self: &Arc<Self>, mut session: ServerSession) -> Option<Stream> {
+    /// `last`: it is the connection's last one.
+    pub(crate) async fn serve(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        last: bool,
+    ) -> Option<Stream> {
         if !matches!(session.read_request().await, Ok(true)) {
             return None;
+        }
+        if last {
+            session.set_keepalive(None);
         }
         let info = session
             .digest()

@@ -36,26 +36,64 @@ pub(super) struct Origin<'a> {
     pub(super) upgrade: Upgrade,
 }
 
-/// Makes `head`, a copy of the client's, the one that is sent up.
+/// The head that goes up for the client's `head`.
 ///
-/// Content-Length is left; the carrier sets the framing that it uses.
-pub(super) fn prepare(head: &mut RequestHeader, origin: &Origin<'_>) -> pingora::Result<()> {
-    let upgrading = origin.upgrade == Upgrade::WebSocket;
-    remove_connection_fields(head, upgrading);
-    // The edge answers the expectation itself when it begins to read the body.
-    head.remove_header(&header::EXPECT);
+/// Built anew instead of changed in place: most fields are taken over as they
+/// are, and a fresh map spares looking for those that are not. Content-Length is
+/// left; the carrier sets the framing that it uses.
+pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Result<RequestHeader> {
+    let nominated = nominated(&head.headers);
+    let mut fields = HeaderMap::with_capacity(head.headers.len() + 8);
+    for (name, value) in &head.headers {
+        if is_forwarded(name) && !nominated.contains(name) {
+            fields.append(name, value.clone());
+        }
+    }
     let host = match head.headers.get(header::HOST) {
         Some(host) => host.clone(),
         None => authority(&head.uri)?,
     };
-    forward(head, origin, &host)?;
-    head.insert_header(header::HOST, host)?;
-    head.insert_header(&X_REQUEST_ID, origin.id.clone())?;
-    join_cookies(head)?;
-    head.set_version(Version::HTTP_11);
+    if origin.upgrade == Upgrade::WebSocket
+        && let Some(upgrade) = head.headers.get(header::UPGRADE)
+    {
+        fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.insert(header::UPGRADE, upgrade.clone());
+    }
+    forward(&mut fields, &head.headers, origin, &host);
+    fields.insert(header::HOST, host);
+    fields.insert(&X_REQUEST_ID, origin.id.clone());
+    join_cookies(&mut fields);
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = head.method.clone();
+    parts.version = Version::HTTP_11;
+    parts.headers = fields;
+    let mut prepared = RequestHeader::from(parts);
     // Set as text: what the router matched goes up byte for byte.
-    head.set_raw_path(origin.target.as_bytes())?;
-    Ok(())
+    prepared.set_raw_path(origin.target.as_bytes())?;
+    Ok(prepared)
+}
+
+/// Fields that stay with the client's connection (RFC 9110 section 7.6.1) or that the edge writes
+/// itself are not taken over. Expect is answered here, when the body is read.
+fn is_forwarded(name: &HeaderName) -> bool {
+    ![
+        &header::HOST,
+        &header::CONNECTION,
+        &header::UPGRADE,
+        &header::EXPECT,
+        &header::TE,
+        &header::TRAILER,
+        &header::TRANSFER_ENCODING,
+        &header::PROXY_AUTHORIZATION,
+        &KEEP_ALIVE,
+        &PROXY_CONNECTION,
+        &X_REQUEST_ID,
+        &X_FORWARDED_FOR,
+        &X_FORWARDED_PROTO,
+        &X_FORWARDED_HOST,
+        &FORWARDED,
+    ]
+    .contains(&name)
 }
 
 fn authority(uri: &Uri) -> pingora::Result<HeaderValue> {
@@ -64,81 +102,60 @@ fn authority(uri: &Uri) -> pingora::Result<HeaderValue> {
         .ok_or_else(|| pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader))
 }
 
-/// RFC 9110 section 7.6.1, with what Connection names.
-fn remove_connection_fields(head: &mut RequestHeader, upgrading: bool) {
-    if head.headers.contains_key(header::CONNECTION) {
-        for name in nominated(&head.headers) {
-            // Neither may be taken away by a client: they decide who gets what.
-            if name != header::HOST && name != header::AUTHORIZATION && name != header::COOKIE {
-                head.remove_header(&name);
-            }
-        }
-    }
-    for name in [
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &header::PROXY_AUTHORIZATION,
-        &header::TE,
-        &header::TRAILER,
-        &header::TRANSFER_ENCODING,
-    ] {
-        head.remove_header(name);
-    }
-    head.remove_header(&header::CONNECTION);
-    let upgrade = head.remove_header(&header::UPGRADE);
-    if let (true, Some(upgrade)) = (upgrading, upgrade) {
-        // Static values: they cannot be refused.
-        let _ = head.insert_header(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        let _ = head.insert_header(header::UPGRADE, upgrade);
-    }
-}
-
-/// The fields that Connection names, but for those that stay for its own sake.
+/// The fields that Connection names, but for those that stay for its own sake, and those that a
+/// client may not take away because they decide who gets what.
 pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
-        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
-        .filter(|name| name != header::CONNECTION && name != header::UPGRADE)
+        .map(<[u8]>::trim_ascii)
+        // What stands there nearly always, and names no field.
+        .filter(|option| {
+            !option.eq_ignore_ascii_case(b"keep-alive") && !option.eq_ignore_ascii_case(b"close")
+        })
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .filter(|name| {
+            ![
+                header::CONNECTION,
+                header::UPGRADE,
+                header::AUTHORIZATION,
+                header::COOKIE,
+            ]
+            .contains(name)
+        })
         .collect()
 }
 
-fn forward(
-    head: &mut RequestHeader,
-    origin: &Origin<'_>,
-    host: &HeaderValue,
-) -> pingora::Result<()> {
+fn forward(fields: &mut HeaderMap, asked: &HeaderMap, origin: &Origin<'_>, host: &HeaderValue) {
+    let theirs = |name: &HeaderName| asked.get(name).filter(|_| origin.trusted).cloned();
     let peer = origin.peer.to_canonical();
-    let chain = match head.headers.get(&X_FORWARDED_FOR) {
-        Some(_) if origin.trusted => {
-            let mut chain = joined(&head.headers, &X_FORWARDED_FOR);
+    let chain = match theirs(&X_FORWARDED_FOR) {
+        Some(_) => {
+            let mut chain = joined(asked, &X_FORWARDED_FOR, b", ");
             chain.extend_from_slice(format!(", {peer}").as_bytes());
             HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).ok()
         }
-        _ => HeaderValue::from_str(&peer.to_string()).ok(),
+        None => HeaderValue::from_str(&peer.to_string()).ok(),
     };
     if let Some(chain) = chain {
-        head.insert_header(&X_FORWARDED_FOR, chain)?;
+        fields.insert(&X_FORWARDED_FOR, chain);
     }
-    if !origin.trusted {
-        head.remove_header(&FORWARDED);
+    if let Some(forwarded) = theirs(&FORWARDED) {
+        fields.insert(&FORWARDED, forwarded);
     }
-    if !origin.trusted || !head.headers.contains_key(&X_FORWARDED_PROTO) {
-        let scheme = if origin.tls { "https" } else { "http" };
-        head.insert_header(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
-    }
-    if !origin.trusted || !head.headers.contains_key(&X_FORWARDED_HOST) {
-        head.insert_header(&X_FORWARDED_HOST, host.clone())?;
-    }
-    Ok(())
+    let scheme = if origin.tls { "https" } else { "http" };
+    let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(HeaderValue::from_static(scheme));
+    fields.insert(&X_FORWARDED_PROTO, scheme);
+    let host = theirs(&X_FORWARDED_HOST).unwrap_or_else(|| host.clone());
+    fields.insert(&X_FORWARDED_HOST, host);
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
     let mut all = Vec::new();
     for value in headers.get_all(name) {
         if !all.is_empty() {
-            all.extend_from_slice(b", ");
+            all.extend_from_slice(separator);
         }
         all.extend_from_slice(value.as_bytes());
     }
@@ -146,21 +163,14 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Vec<u8> {
 }
 
 /// HTTP/2 may spread cookies over lines; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> pingora::Result<()> {
-    if head.headers.get_all(header::COOKIE).iter().nth(1).is_none() {
-        return Ok(());
+fn join_cookies(fields: &mut HeaderMap) {
+    if fields.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
     }
-    let mut all = Vec::new();
-    for value in head.headers.get_all(header::COOKIE) {
-        if !all.is_empty() {
-            all.extend_from_slice(b"; ");
-        }
-        all.extend_from_slice(value.as_bytes());
-    }
+    let all = joined(fields, &header::COOKIE, b"; ");
     if let Ok(all) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
-        head.insert_header(header::COOKIE, all)?;
+        fields.insert(header::COOKIE, all);
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -180,8 +190,7 @@ mod tests {
             target: "/matched?q=1",
             upgrade: Upgrade::None,
         };
-        prepare(&mut head, &origin).unwrap();
-        head
+        prepare(&head, &origin).unwrap()
     }
 
     fn value<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {
@@ -203,7 +212,11 @@ mod tests {
             false,
         );
         for gone in ["connection", "x-secret", "keep-alive", "upgrade", "te"] {
-            assert_eq!(value(&head, gone), None, "{gone} must not reach an upstream");
+            assert_eq!(
+                value(&head, gone),
+                None,
+                "{gone} must not reach an upstream"
+            );
         }
         assert_eq!(value(&head, "accept"), Some("*/*"));
     }

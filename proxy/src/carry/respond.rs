@@ -182,10 +182,7 @@ pub(super) fn may_have_body(session: &ServerSession, status: StatusCode) -> bool
 
 /// Makes an upstream's head fit for this client: fields of the upstream's connection go,
 /// framing becomes this connection's.
-pub(super) fn adapt(
-    head: &mut ResponseHeader,
-    session: &ServerSession,
-) -> pingora::Result<()> {
+pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingora::Result<()> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(());
     }
@@ -227,10 +224,10 @@ pub(super) fn strip_connection_fields(head: &mut ResponseHeader) {
     }
 }
 
-/// Copies end-to-end fields into `head`.
-pub(super) fn extend(head: &mut ResponseHeader, fields: &HeaderMap) -> pingora::Result<()> {
-    for (name, value) in fields {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    Ok(())
+/// A head with these fields. Names are sent as they stand in the map, in lower case.
+pub(super) fn from_fields(status: StatusCode, fields: HeaderMap) -> Box<ResponseHeader> {
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = status;
+    parts.headers = fields;
+    Box::new(ResponseHeader::from(parts))
 }

@@ -11,7 +11,6 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
-use super::cached::slice;
 use super::respond;
 use super::turn::{Broken, Turn};
 use super::upstream::{ClientFault, Failure};
@@ -146,9 +145,7 @@ fn base(
     status: StatusCode,
     mark_with: &CacheStatus<'_>,
 ) -> pingora::Result<Box<ResponseHeader>> {
-    let fields = head.to_header_map();
-    let mut reply = respond::head(status, fields.len())?;
-    respond::extend(&mut reply, &fields)?;
+    let mut reply = respond::from_fields(status, head.to_header_map());
     finish_head(&mut reply, head, mark_with)?;
     Ok(reply)
 }
@@ -165,10 +162,7 @@ fn finish_head(
 }
 
 /// RFC 9110 section 15.4.5.
-fn not_modified(
-    head: &Head,
-    mark_with: &CacheStatus<'_>,
-) -> pingora::Result<Box<ResponseHeader>> {
+fn not_modified(head: &Head, mark_with: &CacheStatus<'_>) -> pingora::Result<Box<ResponseHeader>> {
     let mut reply = respond::head(StatusCode::NOT_MODIFIED, 8)?;
     for (name, value) in &head.to_header_map() {
         if Head::belongs_in_not_modified(name.as_str().as_bytes()) {
@@ -246,4 +240,43 @@ async fn write(
         }
     }
     Ok(respond::finish(session).await?)
+}
+
+/// Segments of a body between two offsets.
+fn slice(segments: &[Bytes], mut start: u64, end: u64) -> Vec<Bytes> {
+    let mut left = end.saturating_sub(start);
+    let mut parts = Vec::new();
+    for segment in segments {
+        let length = segment.len() as u64;
+        if left == 0 {
+            break;
+        }
+        if start >= length {
+            start -= length;
+            continue;
+        }
+        let taken = (length - start).min(left);
+        let from = usize::try_from(start).unwrap_or(0);
+        let to = from + usize::try_from(taken).unwrap_or(0);
+        parts.push(segment.slice(from..to));
+        left -= taken;
+        start = 0;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_goes_over_segment_borders() {
+        let segments = [Bytes::from("abc"), Bytes::from("def"), Bytes::from("ghi")];
+        let text = |start, end| slice(&segments, start, end).concat();
+        assert_eq!(text(0, 9), b"abcdefghi");
+        assert_eq!(text(2, 4), b"cd");
+        assert_eq!(text(3, 6), b"def");
+        assert_eq!(text(8, 9), b"i");
+        assert_eq!(text(4, 4), b"");
+    }
 }

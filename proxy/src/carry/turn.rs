@@ -10,8 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use static_server::{Answer, Request as FileRequest, Site};
 
-use super::upstream::{ClientFault, Failure, Outgoing, Upload};
 use super::cached::{self, Cached};
+use super::upstream::{ClientFault, Failure, Outgoing, Upload};
 use super::{Carrier, files, forward, request, respond};
 use crate::clock;
 use crate::exchange::guard::{Reject, Upgrade};
@@ -167,11 +167,15 @@ impl Turn {
                 self.reply(session, Some(route), &reply).await
             }
             Action::Static { site, strip_prefix } => {
+                if let Some(folder) = exchange::folder_of(&way, strip_prefix.as_deref()) {
+                    return self.moved(session, route, &folder).await;
+                }
                 let answer = look_up(site, session, &way, strip_prefix.as_deref());
-                self.record.why = (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
+                self.record.why =
+                    (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
                 let mut head = files::head(&answer)?;
                 route.chain.response(&mut *head);
-                match files::write(session, head, answer.body, &self.id).await {
+                match Box::pin(files::write(session, head, answer.body, &self.id)).await {
                     Ok(()) => Ok(()),
                     Err(files::Cut::Client) => {
                         self.record.why = Some("client_gone");
@@ -203,7 +207,9 @@ impl Turn {
                         policy,
                         way: &way,
                     };
-                    return cached::serve(self, session, &cached).await;
+                    // Boxed, as are the other ways that a request seldom takes: a future is as
+                    // large as its largest way, and it is moved.
+                    return Box::pin(cached::serve(self, session, &cached)).await;
                 }
                 if cache.is_some() {
                     self.record.cache = CacheResult::Bypass;
@@ -251,7 +257,6 @@ impl Turn {
         let asked = session.req_header();
         let upgrade = wanted_upgrade(session);
         let hash = exchange::hash::key(&upstream.settings.balance, &**asked, self.record.client);
-        let mut head = asked.clone();
         let target = way.target();
         let origin = request::Origin {
             peer: self.info.peer.ip(),
@@ -264,7 +269,8 @@ impl Turn {
             target: &target,
             upgrade,
         };
-        request::prepare(&mut head, &origin).map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        let mut head =
+            request::prepare(asked, &origin).map_err(|_| Failure::Client(ClientFault::BadBody))?;
         let upload = self.upload(session, route).await?;
         frame(&mut head, &upload, upstream.settings.protocol)
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
@@ -298,7 +304,10 @@ impl Turn {
         let most = self.most_body(route);
         match content_length(session) {
             Some(length) if length <= BUFFERED_BODY => self.read_body(session, length).await,
-            _ => Ok(Upload::Streamed { left: most }),
+            _ => Ok(Upload::Streamed {
+                left: most,
+                patience: self.settings.limits.body_timeout,
+            }),
         }
     }
 
@@ -315,11 +324,7 @@ impl Turn {
             .map_err(|_| Failure::Client(ClientFault::Gone))
     }
 
-    async fn read_body(
-        &self,
-        session: &mut ServerSession,
-        length: u64,
-    ) -> Result<Upload, Failure> {
+    async fn read_body(&self, session: &mut ServerSession, length: u64) -> Result<Upload, Failure> {
         let mut body = bytes::BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
         let timeout = self.settings.limits.body_timeout;
         loop {
@@ -370,8 +375,14 @@ impl Turn {
             session.set_keepalive(None);
         }
         let status = failure.status();
-        self.error(session, route, status, respond::explanation(failure), |_| {})
-            .await
+        self.error(
+            session,
+            route,
+            status,
+            respond::explanation(failure),
+            |_| {},
+        )
+        .await
     }
 
     async fn reply(
@@ -391,6 +402,19 @@ impl Turn {
             route.chain.response(&mut *head);
         }
         self.write(session, head, reply.body.clone()).await
+    }
+
+    async fn moved(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        location: &str,
+    ) -> Result<(), Broken> {
+        let mut head = respond::head(StatusCode::MOVED_PERMANENTLY, 2)?;
+        head.insert_header(header::LOCATION, location)?;
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+        route.chain.response(&mut *head);
+        self.write(session, head, Bytes::new()).await
     }
 
     pub(super) async fn write(
@@ -447,7 +471,12 @@ impl Turn {
         self.record.end(clock::now());
         self.settings.metrics.request_ends();
         self.snapshot.table.finish(&self.record);
-        if let Some(log) = self.snapshot.access.as_ref().filter(|_| self.settings.access_log) {
+        if let Some(log) = self
+            .snapshot
+            .access
+            .as_ref()
+            .filter(|_| self.settings.access_log)
+        {
             log.write(&self.record, self.snapshot.table.names());
         }
     }
@@ -503,7 +532,11 @@ fn frame(
 
 fn capture(session: &ServerSession) -> Captured {
     let head = session.req_header();
-    let field = |name| head.headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    let field = |name| {
+        head.headers
+            .get(name)
+            .map_or(&b""[..], HeaderValue::as_bytes)
+    };
     let authority = head.uri.authority().map(|authority| authority.as_str());
     let host = match authority {
         Some(authority) if session.is_http2() => authority.as_bytes(),

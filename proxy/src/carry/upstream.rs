@@ -8,6 +8,7 @@
 //! the endpoint, and others are never sent on a kept connection at all.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use balancer::{Active, EndpointIndex, Outcome, PickContext, PickError};
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorSource, ErrorType};
+use tokio::time::timeout;
 
 use crate::clock;
 use crate::observe::{Record, UpstreamFailure};
@@ -115,8 +117,13 @@ pub(crate) enum Upload {
     Done,
     /// In memory, so that it can be sent again.
     Buffered(Bytes),
-    /// Read from the client as it arrives; `left` bytes are still allowed.
-    Streamed { left: u64 },
+    /// Read from the client as it arrives.
+    Streamed {
+        /// Bytes that are still allowed.
+        left: u64,
+        /// Longest wait between two pieces.
+        patience: Duration,
+    },
     /// After a 101: whatever comes, for as long as it comes.
     Raw,
 }
@@ -144,14 +151,12 @@ impl Outgoing {
     }
 }
 
-/// A reply whose head has been read.
+/// A reply whose head has been read: its body, and the connection that it comes on.
 pub(crate) struct Incoming {
     upstream: Arc<Upstream>,
     worker: usize,
     endpoint: EndpointIndex,
     session: HttpSession<()>,
-    /// The head as the endpoint sent it.
-    pub(crate) head: Box<ResponseHeader>,
     /// The request body was cut short: the connection cannot be used again.
     tainted: bool,
     _active: Active,
@@ -170,7 +175,7 @@ pub(crate) async fn open(
     outgoing: &mut Outgoing,
     mut client: Client<'_>,
     record: &mut Record,
-) -> Result<Incoming, Failure> {
+) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
     let most = upstream.settings.retry_attempts.get() as usize;
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = Failure::NoEndpoint;
@@ -184,7 +189,11 @@ pub(crate) async fn open(
             Ok(endpoint) => endpoint,
             Err(PickError::Exhausted) => break,
             Err(PickError::NoneAvailable) => {
-                last = if tried.is_empty() { Failure::NoEndpoint } else { last };
+                last = if tried.is_empty() {
+                    Failure::NoEndpoint
+                } else {
+                    last
+                };
                 break;
             }
         };
@@ -197,19 +206,17 @@ pub(crate) async fn open(
             worker,
             endpoint,
         };
-        let result = attempt
-            .make(outgoing, client.as_deref_mut(), record)
-            .await;
+        let result = attempt.make(outgoing, client.as_deref_mut(), record).await;
         match result {
-            Ok(incoming) => {
-                record.attempts.answered(incoming.head.status.as_u16());
-                let outcome = if incoming.head.status.is_server_error() {
+            Ok((incoming, head)) => {
+                record.attempts.answered(head.status.as_u16());
+                let outcome = if head.status.is_server_error() {
                     Outcome::Status5xx
                 } else {
                     Outcome::Success
                 };
                 upstream.record(endpoint, outcome, clock::now());
-                return Ok(incoming);
+                return Ok((incoming, head));
             }
             Err(failure) => {
                 last = failure;
@@ -249,7 +256,7 @@ impl Attempt<'_> {
         outgoing: &mut Outgoing,
         mut client: Client<'_>,
         record: &mut Record,
-    ) -> Result<Incoming, Failure> {
+    ) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
         let active = self.upstream.pool.start(self.endpoint);
         let mut fresh = !(outgoing.is_idempotent() && outgoing.can_repeat());
         loop {
@@ -264,15 +271,15 @@ impl Attempt<'_> {
             match exchange.run(outgoing, client.as_deref_mut()).await {
                 Ok(head) => {
                     record.first_byte = Some(clock::now().saturating_duration_since(sent));
-                    return Ok(Incoming {
+                    let incoming = Incoming {
                         upstream: self.upstream.clone(),
                         worker: self.worker,
                         endpoint: self.endpoint,
-                        head,
                         tainted: exchange.tainted,
                         session: exchange.session,
                         _active: active,
-                    });
+                    };
+                    return Ok((incoming, head));
                 }
                 Err(Failure::Reset) if reused && !exchange.seen => fresh = true,
                 Err(failure) => return Err(failure),
@@ -296,8 +303,7 @@ impl Attempt<'_> {
             .connect(self.endpoint, peer, fresh, began)
             .await
             .map_err(|error| connect_failure(&error))?;
-        record.connect = (!connected.reused)
-            .then(|| clock::now().saturating_duration_since(began));
+        record.connect = (!connected.reused).then(|| clock::now().saturating_duration_since(began));
         Ok((connected.session, connected.reused))
     }
 }
@@ -317,8 +323,10 @@ impl Exchange<'_> {
         outgoing: &mut Outgoing,
         client: Client<'_>,
     ) -> Result<Box<ResponseHeader>, Failure> {
-        self.session
-            .set_write_timeout(Some(self.upstream.settings.read_timeout));
+        if !matches!(outgoing.upload, Upload::Done) {
+            let patience = self.upstream.settings.read_timeout;
+            self.session.set_write_timeout(Some(patience));
+        }
         let head = Box::new(outgoing.head.clone());
         match &mut self.session {
             // Without a body the stream is ended with its head: no empty frame behind it.
@@ -357,7 +365,7 @@ impl Exchange<'_> {
                     Some(client) => tokio::select! {
                         biased;
                         head = head => Step::Head(head),
-                        body = client.read_body_or_idle(!uploading) => Step::Body(body),
+                        body = read_client(client, &outgoing.upload) => Step::Body(body),
                     },
                 }
             };
@@ -400,7 +408,8 @@ impl Exchange<'_> {
             status if status.is_informational() => return Ok(None),
             _ => {}
         }
-        Ok(Some(Box::new(head.clone())))
+        // Without the case of the names: nobody may depend on it, and each change would keep two maps.
+        Ok(Some(Box::new(ResponseHeader::from(head.as_owned_parts()))))
     }
 
     async fn take_body(
@@ -428,6 +437,27 @@ enum Step {
     Body(pingora::Result<Option<Bytes>>),
 }
 
+/// The next piece of what the client sends up. Without anything left to send this never ends
+/// but by the client going away.
+async fn read_client(
+    client: &mut ServerSession,
+    upload: &Upload,
+) -> pingora::Result<Option<Bytes>> {
+    match upload {
+        Upload::Done | Upload::Buffered(_) => client.read_body_or_idle(true).await,
+        Upload::Raw => client.read_body_or_idle(false).await,
+        // Asked for more, Pingora would wait for the client to go away.
+        Upload::Streamed { .. } if client.is_body_done() => Ok(None),
+        // Pingora knows no read timeout for HTTP/2 bodies.
+        Upload::Streamed { patience, .. } => {
+            match timeout(*patience, client.read_body_or_idle(false)).await {
+                Ok(body) => body,
+                Err(_) => Err(Error::new_down(ErrorType::ReadTimedout)),
+            }
+        }
+    }
+}
+
 enum Sent {
     Yes,
     Refused,
@@ -449,7 +479,7 @@ async fn send_body(
         // at the end of its stream arrives as one.
         Some(bytes) if bytes.is_empty() => return Ok(Sent::Yes),
         Some(bytes) => {
-            if let Upload::Streamed { left } = upload {
+            if let Upload::Streamed { left, .. } = upload {
                 *left = left
                     .checked_sub(bytes.len() as u64)
                     .ok_or(Failure::Client(ClientFault::BodyTooLarge))?;
@@ -457,7 +487,11 @@ async fn send_body(
             session.write_request_body(bytes, false).await
         }
     };
-    Ok(if sent.is_ok() { Sent::Yes } else { Sent::Refused })
+    Ok(if sent.is_ok() {
+        Sent::Yes
+    } else {
+        Sent::Refused
+    })
 }
 
 /// HTTP/1.0 has no interim responses; in HTTP/2 Pingora cannot send them.
@@ -477,7 +511,6 @@ impl Incoming {
             let raw = matches!(upload, Upload::Raw);
             self.session
                 .set_read_timeout((!raw).then_some(self.upstream.settings.read_timeout));
-            let uploading = raw || matches!(upload, Upload::Streamed { .. });
             let step = {
                 let piece = self.session.read_response_body();
                 match client.as_deref_mut() {
@@ -485,7 +518,7 @@ impl Incoming {
                     Some(client) => tokio::select! {
                         biased;
                         piece = piece => Piece::Reply(piece),
-                        body = client.read_body_or_idle(!uploading) => Piece::Body(body),
+                        body = read_client(client, upload) => Piece::Body(body),
                     },
                 }
             };

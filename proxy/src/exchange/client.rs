@@ -48,12 +48,7 @@ fn parse(hop: &[u8]) -> Option<IpAddr> {
     hop.parse()
         .ok()
         .or_else(|| hop.parse().ok().map(|address: SocketAddr| address.ip()))
-        .or_else(|| {
-            hop.strip_prefix('[')?
-                .strip_suffix(']')?
-                .parse()
-                .ok()
-        })
+        .or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
         .map(|address: IpAddr| address.to_canonical())
 }
 
@@ -79,7 +74,10 @@ mod tests {
 
     #[test]
     fn a_stranger_is_not_believed() {
-        assert_eq!(client("192.0.2.1", &["198.51.100.9"], &["10.0.0.0/8"]), "192.0.2.1");
+        assert_eq!(
+            client("192.0.2.1", &["198.51.100.9"], &["10.0.0.0/8"]),
+            "192.0.2.1"
+        );
         assert_eq!(client("192.0.2.1", &["198.51.100.9"], &[]), "192.0.2.1");
     }
 
@@ -91,12 +89,21 @@ mod tests {
 
     #[test]
     fn what_is_no_address_ends_the_walk() {
-        assert_eq!(client("10.0.0.2", &["6.6.6.6, unknown, 10.0.0.7"], &["10.0.0.0/8"]), "10.0.0.7");
+        assert_eq!(
+            client("10.0.0.2", &["6.6.6.6, unknown, 10.0.0.7"], &["10.0.0.0/8"]),
+            "10.0.0.7"
+        );
     }
 
     #[test]
     fn mapped_addresses_and_ports_are_understood() {
-        assert_eq!(client("::ffff:10.0.0.2", &["198.51.100.9:4711"], &["10.0.0.0/8"]), "198.51.100.9");
-        assert_eq!(client("10.0.0.2", &["[2001:db8::1]:80"], &["10.0.0.0/8"]), "2001:db8::1");
+        assert_eq!(
+            client("::ffff:10.0.0.2", &["198.51.100.9:4711"], &["10.0.0.0/8"]),
+            "198.51.100.9"
+        );
+        assert_eq!(
+            client("10.0.0.2", &["[2001:db8::1]:80"], &["10.0.0.0/8"]),
+            "2001:db8::1"
+        );
     }
 }

@@ -192,6 +192,19 @@ pub(crate) fn stripped<'a>(path: &'a str, prefix: Option<&str>) -> &'a str {
     }
 }
 
+/// Where a request for exactly the stripped prefix goes: to the folder that it names, relative
+/// to itself, so that the links of the page there are right.
+pub(crate) fn folder_of(way: &Way, prefix: Option<&str>) -> Option<String> {
+    let (path, query) = way.as_asked();
+    let prefix = prefix?.trim_end_matches('/');
+    if way.path != prefix || way.path != path {
+        return None;
+    }
+    let last = path.rsplit('/').next().filter(|last| !last.is_empty())?;
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("{last}/{query}"))
+}
+
 /// What a checked HTTP/1.1 head asks to change to (RFC 9110 section 7.8).
 pub(crate) fn wanted_upgrade(head: &Parts) -> Upgrade {
     let asks = head.headers.get_all(header::CONNECTION).iter().any(|line| {
@@ -199,7 +212,10 @@ pub(crate) fn wanted_upgrade(head: &Parts) -> Upgrade {
             .split(|&byte| byte == b',')
             .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
     });
-    match head.headers.get(header::UPGRADE) {
+    let mut protocols = head.headers.get_all(header::UPGRADE).iter();
+    let first = protocols.next();
+    match first {
+        Some(_) if asks && protocols.next().is_some() => Upgrade::Other,
         Some(protocol) if asks && protocol.as_bytes().eq_ignore_ascii_case(b"websocket") => {
             Upgrade::WebSocket
         }

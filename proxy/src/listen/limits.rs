@@ -92,7 +92,10 @@ impl ListenerState {
             return Err(Refusal::Listener);
         }
         let client = client_key(peer.ip());
-        let mut by_client = self.by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_client = self
+            .by_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let of_client = by_client.entry(client).or_insert(0);
         if *of_client >= settings.limits.max_connections_per_ip {
             drop(by_client);
@@ -117,9 +120,7 @@ impl ListenerState {
 /// An IPv6 host commands a /64, so that is what counts as one client.
 fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
-        IpAddr::V6(address) => {
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0_u128 << 64)))
-        }
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0_u128 << 64))),
         v4 @ IpAddr::V4(_) => v4,
     }
 }

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::server::Connection as H2Connection;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession as H2Session, handshake};
+use pingora::protocols::http::v2::server::{
+    H2Accept, H2Options, HttpSession as H2Session, handshake,
+};
 use pingora::protocols::{Digest, Stream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -200,8 +202,8 @@ async fn lend(
     conn.lend(facts);
     let mut session = ServerSession::new_http1(conn as Stream);
     // The seconds only matter to Pingora's own wait between requests, which never happens.
-    session.set_keepalive((!last && facts.keep_alive).then_some(60));
-    let stream = carrier.serve(session).await?;
+    session.set_keepalive(Some(60));
+    let stream = carrier.serve(session, last || !facts.keep_alive).await?;
     let conn = stream.into_any().downcast::<Conn>().ok()?;
     conn.request_is_read().then_some(conn)
 }
@@ -311,6 +313,8 @@ fn spawn(session: Box<H2Session>, carrier: &Arc<Carrier>, active: Arc<()>) {
     let carrier = carrier.clone();
     tokio::spawn(async move {
         let _active = active;
-        carrier.serve(ServerSession::new_http2(*session)).await;
+        carrier
+            .serve(ServerSession::new_http2(*session), false)
+            .await;
     });
 }

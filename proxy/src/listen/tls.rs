@@ -15,7 +15,9 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, UnbufferedServerConnection};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, UnbufferedServerConnection,
+};
 use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ProtocolVersion, ServerConfig};
@@ -160,7 +162,10 @@ fn names_of(path: &Path, key: &CertifiedKey) -> Result<Vec<String>, TlsError> {
         path: path.to_owned(),
         reason,
     };
-    let leaf = key.cert.first().ok_or_else(|| broken("empty chain".into()))?;
+    let leaf = key
+        .cert
+        .first()
+        .ok_or_else(|| broken("empty chain".into()))?;
     let (_, leaf) =
         x509_parser::parse_x509_certificate(leaf).map_err(|error| broken(error.to_string()))?;
     let names = leaf

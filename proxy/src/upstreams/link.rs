@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,10 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as H1Session;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 /// See the module's text.
 pub(crate) enum Link {
@@ -29,7 +32,12 @@ pub(crate) enum Link {
         idle: Idle,
     },
     /// HTTP/2.
-    H2(Box<HttpConnector<()>>),
+    H2 {
+        connector: Box<HttpConnector<()>>,
+        /// Held by who connects, by endpoint: the others wait for that connection and share
+        /// it, instead of making one each.
+        connecting: Vec<Mutex<()>>,
+    },
 }
 
 /// A session on a connection, and whether that had served before.
@@ -57,7 +65,10 @@ impl Link {
                     settings.keepalive.idle_timeout,
                 ),
             },
-            conf::UpstreamProtocol::H2 => Self::H2(Box::new(HttpConnector::new(Some(options)))),
+            conf::UpstreamProtocol::H2 => Self::H2 {
+                connector: Box::new(HttpConnector::new(Some(options))),
+                connecting: (0..endpoints).map(|_| Mutex::new(())).collect(),
+            },
         }
     }
 
@@ -80,7 +91,17 @@ impl Link {
                 reused: true,
             });
         }
-        self.open(peer).await
+        if let Self::H2 { connecting, .. } = self
+            && let Some(connecting) = connecting.get(endpoint.as_usize())
+        {
+            let patience = peer.options.connection_timeout.unwrap_or(Duration::MAX);
+            let Ok(_turn) = timeout(patience, connecting.lock()).await else {
+                return Err(Error::new_up(ErrorType::ConnectTimedout));
+            };
+            return Box::pin(self.open(peer)).await;
+        }
+        // Boxed: seldom taken, and a future is as large as its largest branch.
+        Box::pin(self.open(peer)).await
     }
 
     /// A new connection for HTTP/1.1; for HTTP/2 a stream, on a connection that may serve others.
@@ -96,7 +117,7 @@ impl Link {
                     reused: false,
                 })
             }
-            Self::H2(connector) => {
+            Self::H2 { connector, .. } => {
                 let (session, reused) = connector.get_http_session(peer).await?;
                 Ok(Connected { session, reused })
             }
@@ -120,7 +141,7 @@ impl Link {
                     idle.put(endpoint, stream, now);
                 }
             }
-            (Self::H2(connector), session) => {
+            (Self::H2 { connector, .. }, session) => {
                 connector
                     .release_http_session(session, peer, peer.options.idle_timeout)
                     .await;
@@ -139,7 +160,7 @@ impl Link {
 
 /// Idle HTTP/1.1 connections by endpoint, the one used last on top.
 pub(crate) struct Idle {
-    by_endpoint: Mutex<Kept>,
+    by_endpoint: std::sync::Mutex<Kept>,
     most: usize,
     timeout: Duration,
 }
@@ -152,7 +173,7 @@ struct Kept {
 impl Idle {
     fn new(endpoints: usize, most: usize, timeout: Duration) -> Self {
         Self {
-            by_endpoint: Mutex::new(Kept {
+            by_endpoint: std::sync::Mutex::new(Kept {
                 count: 0,
                 stacks: (0..endpoints).map(|_| VecDeque::new()).collect(),
             }),

@@ -145,7 +145,13 @@ impl Upstream {
                 failed_checks,
                 evidence,
             } => {
-                tracing::warn!(upstream, endpoint = name(*endpoint), failed_checks, last = evidence.as_str(), "endpoint is out of service");
+                tracing::warn!(
+                    upstream,
+                    endpoint = name(*endpoint),
+                    failed_checks,
+                    last = evidence.as_str(),
+                    "endpoint is out of service"
+                );
             }
             Transition::Healthy {
                 endpoint,
@@ -170,14 +176,30 @@ impl Upstream {
                 if let Some(metrics) = self.metrics.get(endpoint.as_usize()) {
                     metrics.ejected();
                 }
-                tracing::warn!(upstream, endpoint = name(*endpoint), errors, last = last.as_str(), times, ?ejected_for, ejected, endpoints, "endpoint is ejected after errors in a row");
+                tracing::warn!(
+                    upstream,
+                    endpoint = name(*endpoint),
+                    errors,
+                    last = last.as_str(),
+                    times,
+                    ?ejected_for,
+                    ejected,
+                    endpoints,
+                    "endpoint is ejected after errors in a row"
+                );
             }
             Transition::Returned {
                 endpoint,
                 times,
                 early,
             } => {
-                tracing::info!(upstream, endpoint = name(*endpoint), times, early, "endpoint returns from ejection");
+                tracing::info!(
+                    upstream,
+                    endpoint = name(*endpoint),
+                    times,
+                    early,
+                    "endpoint returns from ejection"
+                );
             }
         }
     }

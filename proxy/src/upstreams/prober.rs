@@ -109,8 +109,8 @@ async fn http(
     expected: Option<http::StatusCode>,
 ) -> Result<(), &'static str> {
     let mut session = link.open(peer).await.map_err(|_| "connect")?.session;
-    let mut head = RequestHeader::build_no_case(Method::GET, path.as_bytes(), Some(3))
-        .map_err(|_| "path")?;
+    let mut head =
+        RequestHeader::build_no_case(Method::GET, path.as_bytes(), Some(3)).map_err(|_| "path")?;
     head.insert_header(header::HOST, host).map_err(|_| "host")?;
     head.insert_header(header::USER_AGENT, "tidegate-health-check")
         .map_err(|_| "user agent")?;

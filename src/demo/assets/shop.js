@@ -21,11 +21,13 @@
     if (status === null) {
       say("", "not cached: made for you alone");
     } else if (/;\s*hit\b/.test(status)) {
+      const stale = /;\s*ttl=-/.test(status);
       const age = reply.headers.get("age") || "0";
-      say("hit", `HIT, age ${age} s`, ` (the edge holds node ${node}'s page)`);
+      say(stale ? "miss" : "hit", `${stale ? "STALE" : "HIT"}, age ${age} s`, `, copy of node ${node}`);
     } else {
-      const why = /fwd=([a-z-]+)/.exec(status);
-      say("miss", why ? why[1].toUpperCase() : "MISS", ` (node ${node} was asked)`);
+      const why = /;\s*fwd=([a-z-]+)/.exec(status);
+      const word = why && !why[1].endsWith("miss") ? why[1].toUpperCase() : "MISS";
+      say("miss", word, `, node ${node} was asked`);
     }
   }
 
@@ -104,6 +106,7 @@
     }
   }
 
+  bar.addEventListener("toggle", () => bar.open && states().catch(() => {}));
   repeat(look, LOOK, () => !document.hidden);
   repeat(round, ROUND, () => !document.hidden && bar.open);
 })();

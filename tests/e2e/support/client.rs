@@ -161,14 +161,20 @@ pub(crate) struct Conn {
     limit: Duration,
 }
 
+impl From<TcpStream> for Conn {
+    fn from(socket: TcpStream) -> Self {
+        socket.set_nodelay(true).expect("set TCP_NODELAY");
+        let twin = socket.try_clone().expect("a second handle");
+        Self::over(Box::new(twin), socket)
+    }
+}
+
 impl Conn {
     #[track_caller]
     pub(crate) fn open(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address)
             .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
-        socket.set_nodelay(true).expect("set TCP_NODELAY");
-        let twin = socket.try_clone().expect("a second handle");
-        Self::over(Box::new(twin), socket)
+        Self::from(socket)
     }
 
     /// TLS with `http/1.1` by ALPN, any version, the test authority trusted.

@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -151,9 +151,10 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// A client error, a stream error or the end of the connection: all are refusals.
+    /// A client error, 501 (a method that is not served, as CONNECT), a stream error or the end
+    /// of the connection: all are refusals.
     pub(crate) fn is_refusal(self) -> bool {
-        !matches!(self, Self::Status(status) if !(400..=499).contains(&status))
+        !matches!(self, Self::Status(status) if !matches!(status, 400..=499 | 501))
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response, Version, body::Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};

@@ -512,13 +512,13 @@ fn parse(raw: &str, connection: usize) -> Result<Seen, String> {
     let [method, target, "HTTP/1.1"] = first.as_slice() else {
         return Err(odd());
     };
-    if !method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+    if method.is_empty() || !method.bytes().all(is_token) {
         return Err(odd());
     }
     let mut fields = Vec::new();
     for line in lines {
         let (name, value) = line.split_once(':').ok_or_else(odd)?;
-        if name.is_empty() || name.contains([' ', '\t']) {
+        if name.is_empty() || !name.bytes().all(is_token) {
             return Err(odd());
         }
         fields.push((name.to_owned(), value.trim().to_owned()));
@@ -536,4 +536,9 @@ fn parse(raw: &str, connection: usize) -> Result<Seen, String> {
         1 => Ok(seen),
         _ => Err(odd()),
     }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

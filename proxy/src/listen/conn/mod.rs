@@ -9,35 +9,32 @@
 //! Replies are collected until a flush or a full record, so that head and body
 //! of a small reply leave in one write (and one TLS record).
 
+mod gate;
+mod stream;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType,
-};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use gate::Gate;
 
 use super::buffers::{self, CHUNK};
 use super::limits::Slot;
 use super::tls::Records;
 use crate::clock;
-use crate::exchange::chunked::ChunkScanner;
-use crate::exchange::guard::{Framing, HeadFacts, Upgrade};
+use crate::exchange::guard::HeadFacts;
 
 /// Most plaintext taken from the borrower in one write over TLS.
 const TLS_WRITE: usize = 4 * CHUNK;
@@ -57,19 +54,6 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<&'static str>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.
     pub(crate) bad_chunk: AtomicBool,
-}
-
-/// How far the borrower may read.
-#[derive(Debug)]
-enum Gate {
-    /// Without bound: HTTP/2, upgraded connections.
-    Open,
-    /// This many bytes: head and body of known length.
-    Length(u64),
-    /// This many bytes of head, then a chunked body to its end.
-    Chunked { head: usize, scanner: ChunkScanner },
-    /// The request was read to its end.
-    Done,
 }
 
 /// See the module's text.
@@ -173,7 +157,9 @@ impl Conn {
     }
 
     fn established(&self) -> bool {
-        self.tls.as_ref().is_none_or(|tls| tls.records.established())
+        self.tls
+            .as_ref()
+            .is_none_or(|tls| tls.records.established())
     }
 
     /// HTTP/2 is spoken: by ALPN, or because [`Self::set_h2`] said so.
@@ -322,22 +308,12 @@ impl Conn {
 
     /// Opens the gate for the request whose head waits, and no further.
     pub(crate) fn lend(&mut self, facts: &HeadFacts) {
-        self.gate = match facts.body {
-            _ if facts.upgrade == Upgrade::WebSocket => Gate::Open,
-            Framing::None => Gate::Length(facts.head_len as u64),
-            Framing::Length(length) => {
-                Gate::Length((facts.head_len as u64).saturating_add(length))
-            }
-            Framing::Chunked => Gate::Chunked {
-                head: facts.head_len,
-                scanner: ChunkScanner::default(),
-            },
-        };
+        self.gate = Gate::for_request(facts);
     }
 
     /// Whether the borrower read its request to the end, so that the next one can begin.
     pub(crate) fn request_is_read(&self) -> bool {
-        matches!(self.gate, Gate::Done | Gate::Length(0))
+        self.gate.is_closed()
     }
 
     /// What a request of this connection can know of it; made once.
@@ -489,38 +465,12 @@ impl Conn {
     /// How many of the bytes that wait the borrower may have now.
     fn admit(&mut self, room: usize) -> io::Result<usize> {
         let available = self.pre.len().min(room);
-        let admitted = match &mut self.gate {
-            Gate::Open => available,
-            Gate::Done => 0,
-            Gate::Length(left) => {
-                let admitted = usize::try_from(*left).unwrap_or(usize::MAX).min(available);
-                *left -= admitted as u64;
-                admitted
+        self.gate.admit(&self.pre[..available]).map_err(|_| {
+            if let Some(info) = self.conn_info() {
+                info.bad_chunk.store(true, Ordering::Relaxed);
             }
-            Gate::Chunked { head, .. } if *head > 0 => {
-                let admitted = (*head).min(available);
-                *head -= admitted;
-                admitted
-            }
-            Gate::Chunked { scanner, .. } => match scanner.feed(&self.pre[..available]) {
-                Ok(progress) => {
-                    if progress.done {
-                        self.gate = Gate::Done;
-                    }
-                    progress.consumed
-                }
-                Err(_) => {
-                    if let Some(info) = self.conn_info() {
-                        info.bad_chunk.store(true, Ordering::Relaxed);
-                    }
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        "malformed chunked body",
-                    ));
-                }
-            },
-        };
-        Ok(admitted)
+            io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")
+        })
     }
 }
 
@@ -538,120 +488,3 @@ fn ready_or_deadline(
 pub(crate) fn conn_info(digest: &ProxyDigest) -> Option<&Arc<ConnInfo>> {
     digest.user_data.as_ref()?.downcast_ref()
 }
-
-impl AsyncRead for Conn {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let me = &mut *self;
-        loop {
-            if me.request_is_read() {
-                // The borrower watches for the client going away; what else comes is the next request.
-                if me.pre.len() >= CHUNK {
-                    return Poll::Pending;
-                }
-                if ready!(me.poll_more(cx))? == 0 && me.eof {
-                    return Poll::Ready(Ok(()));
-                }
-                continue;
-            }
-            if !me.pre.is_empty() {
-                let admitted = me.admit(buf.remaining())?;
-                buf.put_slice(&me.pre[..admitted]);
-                me.consume(admitted);
-                return Poll::Ready(Ok(()));
-            }
-            if ready!(me.poll_more(cx))? == 0 && me.eof {
-                return Poll::Ready(Ok(()));
-            }
-        }
-    }
-}
-
-impl AsyncWrite for Conn {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let me = &mut *self;
-        if me.staged.len() + bytes.len() > CHUNK {
-            if me.tls.is_none() {
-                return me.poll_write_plain(cx, bytes);
-            }
-            ready!(me.poll_out(cx))?;
-        }
-        if me.staged.capacity() == 0 {
-            me.staged = buffers::take();
-        }
-        let taken = bytes.len().min(TLS_WRITE);
-        me.staged.extend_from_slice(&bytes[..taken]);
-        if me.staged.len() > CHUNK {
-            me.seal()?;
-            if let Poll::Ready(Err(error)) = me.poll_out(cx) {
-                return Poll::Ready(Err(error));
-            }
-        }
-        Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_staged(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_staged(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Conn {
-    async fn shutdown(&mut self) {
-        self.close().await;
-    }
-}
-
-impl UniqueID for Conn {
-    fn id(&self) -> UniqueIDType {
-        self.socket.as_raw_fd()
-    }
-}
-
-impl Ssl for Conn {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        None
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        // What a request needs of TLS is in `ConnInfo`.
-        None
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        Some(if self.speaks_h2 { ALPN::H2 } else { ALPN::H1 })
-    }
-}
-
-impl GetTimingDigest for Conn {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Conn {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.info.clone()
-    }
-}
-
-impl GetSocketDigest for Conn {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-#[async_trait]
-impl Peek for Conn {}

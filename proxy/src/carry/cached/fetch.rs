@@ -1,0 +1,366 @@
+//! The fetch of a page that is not stored or must be validated: by this request
+//! for all who wait, along with another's, or alone.
+
+use std::sync::Arc;
+
+use cache::flight::NoHead;
+use cache::reuse::{self, OnError};
+use cache::status::{CacheStatus, Forward};
+use cache::storable::NotStored;
+use cache::store::Lookup;
+use cache::{Join, KeyBuf, Reader, RequestControl, Stored, Times, Writer};
+use http::StatusCode;
+use pingora::protocols::http::ServerSession;
+
+use super::background::pump;
+use super::judge::{Judged, judge, make_question};
+use super::{Cached, NOT_SHARED_FOR};
+use crate::carry::forward;
+use crate::carry::stored::{self, Arriving};
+use crate::carry::turn::{Broken, Turn};
+use crate::carry::upstream::{self, ClientFault, Failure, Outgoing};
+use crate::clock;
+use crate::observe::CacheResult;
+use crate::snapshot::Cache;
+
+/// Fetches that fail before one gives up waiting for others and asks for itself.
+const MOST_JOINS: u32 = 3;
+
+/// A fetch, or the wait for somebody else's.
+pub(super) struct Fetch<'a> {
+    pub(super) cached: &'a Cached<'a>,
+    pub(super) cache: &'a Arc<Cache>,
+    pub(super) key: &'a KeyBuf,
+    pub(super) why: Forward,
+    pub(super) control: RequestControl,
+    /// The request must not be answered with what others asked for.
+    pub(super) alone: bool,
+}
+
+/// What a turn of the loop came to.
+enum Step {
+    Done(Result<(), Broken>),
+    /// Join again.
+    Again,
+    /// Ask for this client alone.
+    Alone,
+}
+
+impl Fetch<'_> {
+    pub(super) async fn run(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        base: Option<Arc<Stored>>,
+    ) -> Result<(), Broken> {
+        for _ in 0..MOST_JOINS {
+            let writer = match self.join(session) {
+                Join::Found(found) => {
+                    turn.record.cache = CacheResult::Hit;
+                    let status = CacheStatus {
+                        hit: true,
+                        ..CacheStatus::default()
+                    };
+                    return stored::answer(turn, session, self.cached.route, &found, status).await;
+                }
+                Join::Follow(reader) => match self.follow(turn, session, reader).await {
+                    Step::Done(done) => return done,
+                    Step::Again => continue,
+                    Step::Alone => self.writer(session),
+                },
+                Join::Lead(writer) | Join::Alone(writer) => writer,
+            };
+            return self.lead(turn, session, base, writer).await;
+        }
+        let writer = self.writer(session);
+        self.lead(turn, session, base, writer).await
+    }
+
+    /// A fetch that nobody joins.
+    fn writer(&self, session: &ServerSession) -> Writer {
+        let policy = self.cached.policy;
+        let key = self.key.as_key();
+        let fields = &session.req_header().headers;
+        let hint = self.cache.store.hint(key, fields, &policy.vary);
+        self.cache.flights.alone(key, &hint, policy.max_object_size)
+    }
+
+    fn join(&self, session: &ServerSession) -> Join {
+        if self.alone {
+            return Join::Alone(self.writer(session));
+        }
+        let fields = &session.req_header().headers;
+        let policy = self.cached.policy;
+        let now = clock::wall();
+        let hint = self
+            .cache
+            .store
+            .hint(self.key.as_key(), fields, &policy.vary);
+        self.cache.flights.join(
+            self.key.as_key(),
+            &hint,
+            policy.max_object_size,
+            now,
+            || {
+                let Lookup::Found(found) =
+                    self.cache
+                        .store
+                        .lookup(self.key.as_key(), fields, &policy.vary)
+                else {
+                    return None;
+                };
+                reuse::usable(found.head().freshness(), &self.control, now)
+                    .is_hit()
+                    .then_some(found)
+            },
+        )
+    }
+
+    /// Reads along with somebody else's fetch.
+    async fn follow(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        mut reader: Reader,
+    ) -> Step {
+        let head = tokio::select! {
+            biased;
+            head = reader.head() => head,
+            _ = session.read_body_or_idle(true) => {
+                let gone = Failure::Client(ClientFault::Gone);
+                return Step::Done(turn.fail(session, Some(self.cached.route), gone).await);
+            }
+        };
+        match head {
+            Err(NoHead::Released) => Step::Alone,
+            Err(NoHead::Failed) => Step::Again,
+            Ok(head) if !head.variant().matches(&session.req_header().headers) => Step::Again,
+            Ok(head) if !reuse::usable(head.freshness(), &self.control, clock::wall()).is_hit() => {
+                Step::Alone
+            }
+            Ok(head) => {
+                turn.record.cache = CacheResult::Collapsed;
+                let status = CacheStatus {
+                    fwd: Some(self.why),
+                    collapsed: true,
+                    ..CacheStatus::default()
+                };
+                let route = self.cached.route;
+                let object = Arriving {
+                    head: &head,
+                    own: None,
+                    reader,
+                };
+                Step::Done(stored::stream(turn, session, route, object, status).await)
+            }
+        }
+    }
+
+    /// Asks the upstream, for all who wait.
+    async fn lead(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        mut base: Option<Arc<Stored>>,
+        mut writer: Writer,
+    ) -> Result<(), Broken> {
+        turn.record.cache = CacheResult::Miss;
+        turn.record.upstream = Some(self.cached.place);
+        loop {
+            let mut outgoing = match self.outgoing(turn, session, base.as_deref()).await {
+                Ok(outgoing) => outgoing,
+                Err(failure) => {
+                    return turn.fail(session, Some(self.cached.route), failure).await;
+                }
+            };
+            let sent = clock::wall();
+            let worker = turn.carrier.worker();
+            let upstream = self.cached.upstream;
+            let opened = upstream::open(
+                upstream,
+                worker,
+                &mut outgoing,
+                Some(session),
+                &mut turn.record,
+            )
+            .await;
+            let (incoming, reply) = match opened {
+                Ok(opened) => opened,
+                Err(failure @ Failure::Client(_)) => {
+                    return turn.fail(session, Some(self.cached.route), failure).await;
+                }
+                Err(failure) => {
+                    return self.failed(turn, session, base, writer, failure).await;
+                }
+            };
+            let asked = &session.req_header().headers;
+            let judged = judge(
+                asked,
+                &reply,
+                base.as_deref(),
+                self.cached.policy,
+                &self.control,
+                Times {
+                    sent,
+                    received: clock::wall(),
+                },
+            );
+            match judged {
+                Judged::Store(head) => {
+                    let status = CacheStatus {
+                        fwd: Some(self.why),
+                        stored: true,
+                        ..CacheStatus::default()
+                    };
+                    let now = clock::wall();
+                    if !reuse::is_shareable(head.freshness(), now) {
+                        writer.release(now, NOT_SHARED_FOR);
+                    }
+                    writer.head(head.clone());
+                    let reader = writer.reader();
+                    // Fields that are for this client alone are in the upstream's head only.
+                    let key = self.key.as_key().to_key();
+                    tokio::spawn(pump(self.cache.clone(), key, writer, incoming));
+                    let route = self.cached.route;
+                    let object = Arriving {
+                        head: &head,
+                        own: Some(reply),
+                        reader,
+                    };
+                    return stored::stream(turn, session, route, object, status).await;
+                }
+                Judged::Renewed(head, kept) => {
+                    let Some(old) = base else {
+                        return Err(Broken);
+                    };
+                    incoming.finish().await;
+                    let renewed = Arc::new(old.with_head(head));
+                    self.renew(&old, &renewed, kept, writer);
+                    turn.record.cache = CacheResult::Revalidated;
+                    let status = CacheStatus {
+                        fwd: Some(self.why),
+                        fwd_status: Some(304),
+                        stored: kept.is_none(),
+                        ..CacheStatus::default()
+                    };
+                    return stored::answer(turn, session, self.cached.route, &renewed, status)
+                        .await;
+                }
+                Judged::AskAgain => {
+                    incoming.abandon().await;
+                    base = None;
+                }
+                Judged::ServeStored => {
+                    incoming.abandon().await;
+                    return self.stale(turn, session, base, writer).await;
+                }
+                Judged::Pass(reason) => {
+                    if let Some(old) = &base
+                        && reason != NotStored::RequestNoStore
+                    {
+                        self.cache.store.remove(self.key.as_key(), old);
+                    }
+                    writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                    let status = CacheStatus {
+                        fwd: Some(self.why),
+                        detail: Some(reason.as_str()),
+                        ..CacheStatus::default()
+                    };
+                    let route = self.cached.route;
+                    let opened = (incoming, reply);
+                    return forward::relay(turn, session, route, opened, &mut outgoing, |head| {
+                        stored::mark(head, &status);
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+
+    /// The cache's own question: for the whole, by GET, with the stored validators.
+    async fn outgoing(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        base: Option<&Stored>,
+    ) -> Result<Outgoing, Failure> {
+        let cached = self.cached;
+        let mut outgoing = turn
+            .outgoing(session, cached.route, cached.upstream, cached.way)
+            .await?;
+        make_question(&mut outgoing, base)?;
+        Ok(outgoing)
+    }
+
+    fn renew(
+        &self,
+        old: &Arc<Stored>,
+        renewed: &Arc<Stored>,
+        not_kept: Option<NotStored>,
+        writer: Writer,
+    ) {
+        if not_kept.is_some_and(|reason| reason != NotStored::RequestNoStore) {
+            self.cache.store.remove(self.key.as_key(), old);
+        }
+        writer.complete(&self.cache.store, renewed.clone(), not_kept.is_none());
+    }
+
+    /// No reply: what is stored may stand in for it (RFC 5861 section 4).
+    async fn failed(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        base: Option<Arc<Stored>>,
+        writer: Writer,
+        failure: Failure,
+    ) -> Result<(), Broken> {
+        let now = clock::wall();
+        let verdict = base
+            .as_ref()
+            .map(|stored| reuse::on_error(stored.head().freshness(), &self.control, now));
+        match verdict {
+            Some(OnError::ServeStored) => {
+                turn.record.why = Some(failure.as_str());
+                self.stale(turn, session, base, writer).await
+            }
+            Some(OnError::GatewayTimeout) => {
+                drop(writer);
+                turn.record.why = Some(failure.as_str());
+                let explanation = "What is stored must not be used without the app server.";
+                let status = StatusCode::GATEWAY_TIMEOUT;
+                turn.error(
+                    session,
+                    Some(self.cached.route),
+                    status,
+                    explanation,
+                    |_| {},
+                )
+                .await
+            }
+            Some(OnError::PassOn) | None => {
+                drop(writer);
+                turn.fail(session, Some(self.cached.route), failure).await
+            }
+        }
+    }
+
+    async fn stale(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        base: Option<Arc<Stored>>,
+        writer: Writer,
+    ) -> Result<(), Broken> {
+        let Some(stored) = base else {
+            return Err(Broken);
+        };
+        writer.complete(&self.cache.store, stored.clone(), false);
+        turn.record.cache = CacheResult::Stale;
+        let status = CacheStatus {
+            hit: true,
+            detail: Some("stale-if-error"),
+            ..CacheStatus::default()
+        };
+        stored::answer(turn, session, self.cached.route, &stored, status).await
+    }
+}

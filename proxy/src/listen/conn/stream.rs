@@ -1,0 +1,136 @@
+//! The connection as Pingora sees it: a stream.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::{SslDigest, TlsRef};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{Conn, TLS_WRITE};
+use crate::listen::buffers::{self, CHUNK};
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        loop {
+            if me.request_is_read() {
+                // The borrower watches for the client going away; what else comes is the next request.
+                if me.pre.len() >= CHUNK {
+                    return Poll::Pending;
+                }
+                if ready!(me.poll_more(cx))? == 0 && me.eof {
+                    return Poll::Ready(Ok(()));
+                }
+                continue;
+            }
+            if !me.pre.is_empty() {
+                let admitted = me.admit(buf.remaining())?;
+                buf.put_slice(&me.pre[..admitted]);
+                me.consume(admitted);
+                return Poll::Ready(Ok(()));
+            }
+            if ready!(me.poll_more(cx))? == 0 && me.eof {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let me = &mut *self;
+        if me.staged.len() + bytes.len() > CHUNK {
+            if me.tls.is_none() {
+                return me.poll_write_plain(cx, bytes);
+            }
+            ready!(me.poll_out(cx))?;
+        }
+        if me.staged.capacity() == 0 {
+            me.staged = buffers::take();
+        }
+        let taken = bytes.len().min(TLS_WRITE);
+        me.staged.extend_from_slice(&bytes[..taken]);
+        if me.staged.len() > CHUNK {
+            me.seal()?;
+            if let Poll::Ready(Err(error)) = me.poll_out(cx) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_staged(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_staged(cx))?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        self.close().await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Ssl for Conn {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        None
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        // What a request needs of TLS is in `ConnInfo`.
+        None
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.speaks_h2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.info.clone()
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Peek for Conn {}
