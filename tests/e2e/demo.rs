@@ -289,6 +289,8 @@ fn a_browser_shows_the_shop_and_where_the_page_came_from() {
             "--virtual-time-budget=8000",
         ]);
         command.arg(format!("--user-data-dir={}", profile.display()));
+        // Its crash reporter writes beside the profile, into the home folder.
+        command.env("HOME", demo.folder.path());
         command.args(extra).arg(format!("https://{}/", demo.https));
         run(&mut command, wait::secs(90))
     };

@@ -108,7 +108,7 @@ fn a_listener_that_cannot_be_bound_fails_the_reload_as_a_whole() {
 #[test]
 fn listeners_come_and_go() {
     let origin = Origin::named("app");
-    let more = crate::support::ports::free();
+    let more = ports::free();
     let edge = Setup::new()
         .with("APP", origin.address)
         .with("MORE", more)

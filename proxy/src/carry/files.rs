@@ -5,7 +5,7 @@
 //! a cold disk never holds the event loop.
 
 use bytes::Bytes;
-use http::header::HeaderValue;
+use http::header::{HeaderMap, HeaderValue};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use static_server::{Answer, Body, FilePart, Part};
@@ -31,13 +31,13 @@ impl From<Box<pingora::Error>> for Cut {
 }
 
 /// The head of `answer`.
-pub(super) fn head(answer: &Answer) -> pingora::Result<Box<ResponseHeader>> {
+pub(super) fn head(answer: &Answer) -> Box<ResponseHeader> {
     let count = answer.headers.shared.len() + answer.headers.own.len();
-    let mut head = respond::head(answer.status, count)?;
+    let mut fields = HeaderMap::with_capacity(count + respond::ADDED);
     for (name, value) in answer.headers.iter() {
-        head.append_header(name, value.clone())?;
+        fields.append(name, value.clone());
     }
-    Ok(head)
+    respond::from_fields(answer.status, fields)
 }
 
 /// Writes `head` and the body of `answer`.

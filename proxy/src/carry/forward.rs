@@ -91,13 +91,13 @@ async fn copy(
             break;
         }
     }
-    if let Some(trailers) = incoming.trailers().await {
-        if session.is_http2() {
-            return session
-                .write_response_trailers(trailers)
-                .await
-                .map_err(gone);
-        }
+    if let Some(trailers) = incoming.trailers().await
+        && session.is_http2()
+    {
+        return session
+            .write_response_trailers(trailers)
+            .await
+            .map_err(gone);
     }
     respond::finish(session).await.map_err(gone)
 }

@@ -224,6 +224,9 @@ pub(super) fn strip_connection_fields(head: &mut ResponseHeader) {
     }
 }
 
+/// Fields that are added to nearly every reply: x-request-id, Date, Connection, Age.
+pub(super) const ADDED: usize = 4;
+
 /// A head with these fields. Names are sent as they stand in the map, in lower case.
 pub(super) fn from_fields(status: StatusCode, fields: HeaderMap) -> Box<ResponseHeader> {
     let (mut parts, ()) = http::Response::new(()).into_parts();

@@ -173,7 +173,7 @@ impl Turn {
                 let answer = look_up(site, session, &way, strip_prefix.as_deref());
                 self.record.why =
                     (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
-                let mut head = files::head(&answer)?;
+                let mut head = files::head(&answer);
                 route.chain.response(&mut *head);
                 match Box::pin(files::write(session, head, answer.body, &self.id)).await {
                     Ok(()) => Ok(()),
@@ -215,8 +215,7 @@ impl Turn {
                     self.record.cache = CacheResult::Bypass;
                 }
                 self.record.upstream = Some(*place);
-                self.forward(session, route, upstream, cache.is_some(), &way)
-                    .await
+                Box::pin(self.forward(session, route, upstream, cache.is_some(), &way)).await
             }
         }
     }
@@ -498,7 +497,7 @@ fn wanted_upgrade(session: &ServerSession) -> Upgrade {
     if session.is_http2() || head.version != Version::HTTP_11 {
         return Upgrade::None;
     }
-    exchange::wanted_upgrade(&**head)
+    exchange::wanted_upgrade(head)
 }
 
 fn content_length(session: &ServerSession) -> Option<u64> {

@@ -28,7 +28,7 @@ use tokio::time::timeout;
 pub(crate) enum Link {
     /// HTTP/1.1.
     H1 {
-        transport: TransportConnector,
+        transport: Box<TransportConnector>,
         idle: Idle,
     },
     /// HTTP/2.
@@ -58,7 +58,7 @@ impl Link {
         options.ca_file = ca;
         match settings.protocol {
             conf::UpstreamProtocol::H1 => Self::H1 {
-                transport: TransportConnector::new(Some(options)),
+                transport: Box::new(TransportConnector::new(Some(options))),
                 idle: Idle::new(
                     endpoints,
                     settings.keepalive.max_idle,

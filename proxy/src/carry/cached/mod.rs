@@ -102,7 +102,7 @@ pub(super) async fn serve(
     let fields = &session.req_header().headers;
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return pass(turn, session, cached, "precondition").await;
+        return Box::pin(pass(turn, session, cached, "precondition")).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
@@ -123,7 +123,7 @@ pub(super) async fn serve(
     };
     if base.is_none() && fields.has(&header::RANGE) {
         // The part alone cannot be stored, and the whole may be large: it passes.
-        return pass(turn, session, cached, "range").await;
+        return Box::pin(pass(turn, session, cached, "range")).await;
     }
     let fetch = Fetch {
         cached,
@@ -133,7 +133,8 @@ pub(super) async fn serve(
         alone: control.no_cache || control.no_store,
         control,
     };
-    fetch.run(turn, session, base).await
+    // Boxed: a hit does not pay for the room that a fetch takes.
+    Box::pin(fetch.run(turn, session, base)).await
 }
 
 fn forward_for(why: Why) -> Forward {
@@ -211,7 +212,10 @@ async fn hit(
         _ => CacheResult::Stale,
     };
     if usable == Use::StaleWhileRevalidate {
-        background::refresh(turn, session, cached, cache, key, found).await;
+        Box::pin(background::refresh(
+            turn, session, cached, cache, key, found,
+        ))
+        .await;
     }
     let status = CacheStatus {
         hit: true,
