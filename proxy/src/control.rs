@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -71,6 +71,9 @@ pub enum RunError {
     /// The TLS library.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// Signals cannot be listened for.
+    #[error("signals cannot be listened for: {0}")]
+    Signals(String),
     /// The event log could not be set up.
     #[error("event log: {0}")]
     Logging(String),
@@ -83,7 +86,11 @@ impl RunError {
         match self {
             Self::Assemble(AssembleError::AccessLog { .. }) => false,
             Self::Assemble(_) | Self::Privileges(_) => true,
-            Self::Bind(_) | Self::BindAdmin { .. } | Self::Tls(_) | Self::Logging(_) => false,
+            Self::Bind(_)
+            | Self::BindAdmin { .. }
+            | Self::Tls(_)
+            | Self::Signals(_)
+            | Self::Logging(_) => false,
         }
     }
 }
@@ -118,15 +125,15 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         server.add_service(Worker::new(index, carrier, receiver, draining.clone()));
         commands.push(sender);
     }
-    for (listener, sockets) in sockets {
-        hand_out(&commands, &listener, sockets);
-    }
     let (ended, end) = watch::channel(false);
+    let failure = Arc::new(OnceLock::new());
     server.add_service(Control {
+        failure: failure.clone(),
         snapshot: snapshot.clone(),
         last_reload: Arc::default(),
         surroundings,
         commands,
+        sockets: Mutex::new(sockets),
         drain,
         draining,
         ended,
@@ -139,7 +146,10 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     if let Some(log) = &snapshot.load().access {
         log.close(LOG_CLOSE);
     }
-    Ok(())
+    match failure.get() {
+        Some(reason) => Err(RunError::Signals(reason.clone())),
+        None => Ok(()),
+    }
 }
 
 fn server_conf() -> ServerConf {
@@ -205,10 +215,15 @@ impl ShutdownSignalWatch for End {
 }
 
 struct Control {
+    /// Why nothing is served, if so.
+    failure: Arc<OnceLock<String>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     last_reload: Arc<LastReload>,
     surroundings: Surroundings,
     commands: Vec<mpsc::UnboundedSender<Command>>,
+    /// Handed to the workers once signals are listened for: nobody is served by a process that a
+    /// signal would kill.
+    sockets: Mutex<Bound>,
     drain: watch::Sender<bool>,
     draining: watch::Receiver<bool>,
     ended: watch::Sender<bool>,
@@ -246,10 +261,14 @@ impl Control {
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
-                tracing::error!(%error, "signals cannot be listened for");
+                // The first and only time that it is set.
+                let _ = self.failure.set(error.to_string());
                 return;
             }
         };
+        for (listener, sockets) in std::mem::take(&mut *self.sockets.lock().await) {
+            hand_out(&self.commands, &listener, sockets);
+        }
         let mut probers = Probers::start(&self.snapshot.load().upstreams);
         self.serve_admin().await;
         tokio::spawn(tick(self.snapshot.clone(), self.surroundings.workers));

@@ -6,9 +6,10 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::failure::{ClientFault, Failure};
 use super::respond;
 use super::turn::{Broken, Turn};
-use super::upstream::{self, ClientFault, Failure, Incoming, Outgoing, Upload};
+use super::upstream::{self, Incoming, Outgoing, Upload};
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -22,7 +23,15 @@ pub(super) async fn proxy(
     mark: impl FnOnce(&mut ResponseHeader),
 ) -> Result<(), Broken> {
     let worker = turn.carrier.worker();
-    let opened = upstream::open(upstream, worker, outgoing, Some(session), &mut turn.record).await;
+    let opened = upstream::open(
+        upstream,
+        worker,
+        outgoing,
+        Some(session),
+        &|| false,
+        &mut turn.record,
+    )
+    .await;
     match opened {
         Ok(incoming) => relay(turn, session, route, incoming, outgoing, mark).await,
         Err(failure) => turn.fail(session, Some(route), failure).await,

@@ -4,6 +4,7 @@
 //! clients and upstreams, joined by loops of our own ([`turn`]).
 
 mod cached;
+mod failure;
 mod fields;
 mod files;
 mod forward;

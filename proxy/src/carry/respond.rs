@@ -7,8 +7,8 @@ use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::failure::{ClientFault, Failure};
 use super::request::{X_REQUEST_ID, nominated};
-use super::upstream::{ClientFault, Failure};
 use crate::exchange::guard::Reject;
 
 /// Bytes handed to Pingora in one write, so that the write timeout is one of

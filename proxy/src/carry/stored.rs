@@ -11,9 +11,9 @@ use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::failure::{ClientFault, Failure};
 use super::respond;
 use super::turn::{Broken, Turn};
-use super::upstream::{ClientFault, Failure};
 use crate::clock;
 use crate::snapshot::Route;
 

@@ -11,7 +11,8 @@ use pingora::protocols::http::ServerSession;
 use static_server::{Answer, Request as FileRequest, Site};
 
 use super::cached::{self, Cached};
-use super::upstream::{ClientFault, Failure, Outgoing, Upload};
+use super::failure::{ClientFault, Failure};
+use super::upstream::{Outgoing, Upload};
 use super::{Carrier, files, forward, request, respond};
 use crate::clock;
 use crate::exchange::guard::{Reject, Upgrade};
@@ -330,7 +331,7 @@ impl Turn {
             let piece = tokio::time::timeout(timeout, session.read_request_body())
                 .await
                 .map_err(|_| Failure::Client(ClientFault::BodyTimeout))?
-                .map_err(|error| Failure::Client(super::upstream::client_fault(&error)))?;
+                .map_err(|error| Failure::Client(super::failure::client_fault(&error)))?;
             match piece {
                 Some(piece) => body.extend_from_slice(&piece),
                 None if body.len() as u64 == length => return Ok(Upload::Buffered(body.freeze())),

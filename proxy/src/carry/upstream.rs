@@ -16,100 +16,13 @@ use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
+use super::failure::{ClientFault, Failure, client_fault, connect_failure, read_failure};
 use crate::clock;
-use crate::observe::{Record, UpstreamFailure};
+use crate::observe::Record;
 use crate::upstreams::Upstream;
-
-/// Why there is no (whole) reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// No endpoint is in service.
-    NoEndpoint,
-    /// The endpoint refused or did not exist.
-    Connect,
-    /// It did not answer the connect in time.
-    ConnectTimeout,
-    /// TLS to it failed: certificate, name, protocol.
-    Tls,
-    /// The connection broke before the reply was whole.
-    Reset,
-    /// The reply did not begin in time.
-    FirstByteTimeout,
-    /// The reply stopped in the middle for too long.
-    ReadTimeout,
-    /// What came is no HTTP.
-    BadReply,
-    /// The client went away or broke its request's body off.
-    Client(ClientFault),
-}
-
-/// What a client did wrong while its request was carried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ClientFault {
-    /// It closed the connection or reset the stream.
-    Gone,
-    /// Its body did not go on in time.
-    BodyTimeout,
-    /// Its body is larger than allowed.
-    BodyTooLarge,
-    /// Its body's framing is broken.
-    BadBody,
-}
-
-impl Failure {
-    /// What the client is told, if it can still be told.
-    pub(crate) fn status(self) -> StatusCode {
-        match self {
-            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
-            Self::Connect | Self::Tls | Self::Reset | Self::BadReply => StatusCode::BAD_GATEWAY,
-            Self::Client(ClientFault::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
-            Self::Client(ClientFault::BodyTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Client(ClientFault::BadBody | ClientFault::Gone) => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// For the log.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NoEndpoint => "no_endpoint",
-            Self::Connect => "connect_failure",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "upstream_tls",
-            Self::Reset => "upstream_reset",
-            Self::FirstByteTimeout => "first_byte_timeout",
-            Self::ReadTimeout => "read_timeout",
-            Self::BadReply => "bad_reply",
-            Self::Client(ClientFault::Gone) => "client_gone",
-            Self::Client(ClientFault::BodyTimeout) => "body_timeout",
-            Self::Client(ClientFault::BodyTooLarge) => "body_too_large",
-            Self::Client(ClientFault::BadBody) => "bad_body",
-        }
-    }
-
-    fn outcome(self) -> Option<(Outcome, UpstreamFailure)> {
-        Some(match self {
-            Self::NoEndpoint | Self::Client(_) => return None,
-            Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
-            Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),
-            Self::Tls => (Outcome::ConnectFailed, UpstreamFailure::Tls),
-            Self::Reset => (Outcome::Reset, UpstreamFailure::Reset),
-            Self::FirstByteTimeout => (Outcome::Timeout, UpstreamFailure::FirstByteTimeout),
-            Self::ReadTimeout => (Outcome::Timeout, UpstreamFailure::ReadTimeout),
-            Self::BadReply => (Outcome::Reset, UpstreamFailure::Malformed),
-        })
-    }
-
-    /// Nothing of the request can have reached the endpoint.
-    fn is_unsent(self) -> bool {
-        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Tls)
-    }
-}
 
 /// The body of a request on its way up.
 pub(crate) enum Upload {
@@ -165,6 +78,9 @@ pub(crate) struct Incoming {
 /// The client's side while a request is carried; `None` for work in the background.
 pub(crate) type Client<'c> = Option<&'c mut ServerSession>;
 
+/// Whether a request goes on when its client leaves before the reply: others may wait for it.
+pub(crate) type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// Sends `outgoing` to an endpoint of `upstream` and reads the head of the reply.
 ///
 /// # Errors
@@ -174,6 +90,7 @@ pub(crate) async fn open(
     worker: usize,
     outgoing: &mut Outgoing,
     mut client: Client<'_>,
+    goes_on: GoesOn<'_>,
     record: &mut Record,
 ) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
     let most = upstream.settings.retry_attempts.get() as usize;
@@ -205,6 +122,7 @@ pub(crate) async fn open(
             upstream,
             worker,
             endpoint,
+            goes_on,
         };
         let result = attempt.make(outgoing, client.as_deref_mut(), record).await;
         match result {
@@ -248,6 +166,7 @@ struct Attempt<'a> {
     upstream: &'a Arc<Upstream>,
     worker: usize,
     endpoint: EndpointIndex,
+    goes_on: GoesOn<'a>,
 }
 
 impl Attempt<'_> {
@@ -264,6 +183,7 @@ impl Attempt<'_> {
             let mut exchange = Exchange {
                 session,
                 upstream: self.upstream,
+                goes_on: self.goes_on,
                 tainted: false,
                 seen: false,
             };
@@ -312,6 +232,7 @@ impl Attempt<'_> {
 struct Exchange<'a> {
     session: HttpSession<()>,
     upstream: &'a Upstream,
+    goes_on: GoesOn<'a>,
     tainted: bool,
     /// Something of the reply arrived.
     seen: bool,
@@ -377,6 +298,8 @@ impl Exchange<'_> {
                     }
                 }
                 Step::Head(Err(error)) => return Err(read_failure(&error)),
+                // The client left, and others wait for the same reply.
+                Step::Body(Err(_)) if !uploading && (self.goes_on)() => client = None,
                 Step::Body(body) => self.take_body(&mut outgoing.upload, body).await?,
             }
         }
@@ -594,34 +517,4 @@ impl Incoming {
 enum Piece {
     Reply(pingora::Result<Option<Bytes>>),
     Body(pingora::Result<Option<Bytes>>),
-}
-
-fn connect_failure(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        ErrorType::TLSHandshakeFailure
-        | ErrorType::InvalidCert
-        | ErrorType::HandshakeError
-        | ErrorType::TLSWantX509Lookup => Failure::Tls,
-        _ => Failure::Connect,
-    }
-}
-
-fn read_failure(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
-        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadReply,
-        _ => Failure::Reset,
-    }
-}
-
-pub(super) fn client_fault(error: &Error) -> ClientFault {
-    match error.etype() {
-        ErrorType::ReadTimedout => ClientFault::BodyTimeout,
-        ErrorType::ConnectionClosed | ErrorType::H2Error | ErrorType::WriteError => {
-            ClientFault::Gone
-        }
-        _ if *error.esource() == ErrorSource::Downstream => ClientFault::Gone,
-        _ => ClientFault::BadBody,
-    }
 }

@@ -14,15 +14,14 @@ const BACKLOG: i32 = 4096;
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {name:?}: cannot listen on {address}: {}", reason(.source))]
+#[error("listener {name:?}: cannot listen on {address}: {}", reason(.cause))]
 pub struct BindError {
     /// The listener's name.
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
     /// The system's answer.
-    #[source]
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 fn reason(error: &io::Error) -> String {
@@ -59,10 +58,10 @@ pub(crate) fn bind(
             })
             .collect()
     };
-    bind_all().map_err(|source| BindError {
+    bind_all().map_err(|cause| BindError {
         name: name.to_owned(),
         address,
-        source,
+        cause,
     })
 }
 

@@ -108,6 +108,7 @@ impl Background {
             self.worker,
             &mut outgoing,
             None,
+            &|| true,
             &mut self.record,
         )
         .await;

@@ -15,10 +15,11 @@ use pingora::protocols::http::ServerSession;
 use super::background::pump;
 use super::judge::{Judged, judge, make_question};
 use super::{Cached, NOT_SHARED_FOR};
+use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
 use crate::carry::turn::{Broken, Turn};
-use crate::carry::upstream::{self, ClientFault, Failure, Outgoing};
+use crate::carry::upstream::{self, Outgoing};
 use crate::clock;
 use crate::observe::CacheResult;
 use crate::snapshot::Cache;
@@ -181,6 +182,7 @@ impl Fetch<'_> {
                 worker,
                 &mut outgoing,
                 Some(session),
+                &|| writer.has_readers(),
                 &mut turn.record,
             )
             .await;

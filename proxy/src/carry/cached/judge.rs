@@ -9,7 +9,8 @@ use http::{Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
-use crate::carry::upstream::{Failure, Outgoing};
+use crate::carry::failure::Failure;
+use crate::carry::upstream::Outgoing;
 
 /// Makes a client's request the cache's own.
 pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> Result<(), Failure> {

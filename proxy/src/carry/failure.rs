@@ -1,0 +1,126 @@
+//! What can go wrong between a request and its reply, and what each is called:
+//! towards the client, in the log, and for the endpoint that was asked.
+
+use balancer::Outcome;
+use http::StatusCode;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::observe::UpstreamFailure;
+
+/// Why there is no (whole) reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// No endpoint is in service.
+    NoEndpoint,
+    /// The endpoint refused or did not exist.
+    Connect,
+    /// It did not answer the connect in time.
+    ConnectTimeout,
+    /// TLS to it failed: certificate, name, protocol.
+    Tls,
+    /// The connection broke before the reply was whole.
+    Reset,
+    /// The reply did not begin in time.
+    FirstByteTimeout,
+    /// The reply stopped in the middle for too long.
+    ReadTimeout,
+    /// What came is no HTTP.
+    BadReply,
+    /// The client went away or broke its request's body off.
+    Client(ClientFault),
+}
+
+/// What a client did wrong while its request was carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClientFault {
+    /// It closed the connection or reset the stream.
+    Gone,
+    /// Its body did not go on in time.
+    BodyTimeout,
+    /// Its body is larger than allowed.
+    BodyTooLarge,
+    /// Its body's framing is broken.
+    BadBody,
+}
+
+impl Failure {
+    /// What the client is told, if it can still be told.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Connect | Self::Tls | Self::Reset | Self::BadReply => StatusCode::BAD_GATEWAY,
+            Self::Client(ClientFault::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Client(ClientFault::BodyTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Client(ClientFault::BadBody | ClientFault::Gone) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// For the log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Connect => "connect_failure",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "upstream_tls",
+            Self::Reset => "upstream_reset",
+            Self::FirstByteTimeout => "first_byte_timeout",
+            Self::ReadTimeout => "read_timeout",
+            Self::BadReply => "bad_reply",
+            Self::Client(ClientFault::Gone) => "client_gone",
+            Self::Client(ClientFault::BodyTimeout) => "body_timeout",
+            Self::Client(ClientFault::BodyTooLarge) => "body_too_large",
+            Self::Client(ClientFault::BadBody) => "bad_body",
+        }
+    }
+
+    pub(super) fn outcome(self) -> Option<(Outcome, UpstreamFailure)> {
+        Some(match self {
+            Self::NoEndpoint | Self::Client(_) => return None,
+            Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
+            Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),
+            Self::Tls => (Outcome::ConnectFailed, UpstreamFailure::Tls),
+            Self::Reset => (Outcome::Reset, UpstreamFailure::Reset),
+            Self::FirstByteTimeout => (Outcome::Timeout, UpstreamFailure::FirstByteTimeout),
+            Self::ReadTimeout => (Outcome::Timeout, UpstreamFailure::ReadTimeout),
+            Self::BadReply => (Outcome::Reset, UpstreamFailure::Malformed),
+        })
+    }
+
+    /// Nothing of the request can have reached the endpoint.
+    pub(super) fn is_unsent(self) -> bool {
+        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Tls)
+    }
+}
+
+pub(super) fn connect_failure(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError
+        | ErrorType::TLSWantX509Lookup => Failure::Tls,
+        _ => Failure::Connect,
+    }
+}
+
+pub(super) fn read_failure(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
+        ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadReply,
+        _ => Failure::Reset,
+    }
+}
+
+pub(super) fn client_fault(error: &Error) -> ClientFault {
+    match error.etype() {
+        ErrorType::ReadTimedout => ClientFault::BodyTimeout,
+        ErrorType::ConnectionClosed | ErrorType::H2Error | ErrorType::WriteError => {
+            ClientFault::Gone
+        }
+        _ if *error.esource() == ErrorSource::Downstream => ClientFault::Gone,
+        _ => ClientFault::BadBody,
+    }
+}
