@@ -131,7 +131,11 @@ fn crates_depend_one_way_only() {
     assert_eq!(there, ours, "a new crate wants its row in EDGES");
     let mut wrong = Vec::new();
     for (crate_name, allowed) in EDGES {
-        for (used, _) in &found[*crate_name] {
+        for (used, dev) in &found[*crate_name] {
+            // The benchmarks of the root package measure the leaves.
+            if *dev && *crate_name == "tidegate" {
+                continue;
+            }
             if ours.contains(used.as_str()) && !allowed.contains(&used.as_str()) {
                 wrong.push(format!("{crate_name} -> {used}"));
             }

@@ -176,7 +176,7 @@ pub enum AccessFormat {
 pub struct Limits {
     /// The whole request head, from its first byte; else 408.
     pub header_timeout: Duration,
-    /// Between two reads of a request body.
+    /// Between two reads of a request body, and between two writes of a reply.
     pub body_timeout: Duration,
     /// A keep-alive connection without a request.
     pub idle_timeout: Duration,

@@ -2,7 +2,7 @@
 
 use crate::support::client::HOST;
 use crate::support::h2::H2;
-use crate::support::{Answer, Ask, Broken, Conn, Origin, Setup, in_front_of, wait};
+use crate::support::{Answer, Ask, Broken, Conn, Edge, Origin, Setup, in_front_of, wait};
 
 /// Says what it got.
 fn mirror() -> Origin {
@@ -559,4 +559,23 @@ fn connections_above_the_limits_are_refused_and_counted() {
             .read(false)
             .is_ok_and(|r| r.status == 200)
     });
+}
+
+#[test]
+fn a_client_that_takes_no_byte_of_its_reply_is_let_go() {
+    let origin = Origin::start(|_| Answer::ok(vec![b'x'; 64 << 20]));
+    let edge = Setup::new().with("APP", origin.address).start(
+        "[limits]\nbody_timeout = \"1s\"\n[upstream.app]\nendpoints = [\"@APP@\"]\n[[route]]\nupstream = \"app\"\n",
+    );
+    for connect in [Edge::plain, Edge::tls] {
+        let mut client = connect(&edge);
+        client.send(Ask::get("/").bytes());
+        let name = "a connection given up";
+        wait::eventually(name, wait::SOON, || origin.count() > 0);
+        wait::eventually(name, wait::SOON, || {
+            edge.metric("tidegate_requests_active") == 0.0
+                && edge.metric("tidegate_connections_active") == 0.0
+        });
+        drop(client);
+    }
 }

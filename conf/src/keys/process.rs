@@ -243,7 +243,7 @@ pub(crate) static LIMITS: Shape = Shape {
             "body_timeout",
             TIME,
             "\"30s\"",
-            "Between two reads of a request body. Then 408.",
+            "Between two reads of a request body, then 408; and the longest time that a client takes no byte of its reply, then the connection is closed.",
         ),
         default(
             "idle_timeout",

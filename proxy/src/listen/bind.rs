@@ -6,11 +6,16 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// Connections that the kernel completes before a worker takes them.
 const BACKLOG: i32 = 4096;
+
+/// Silence after which the kernel asks whether a client is still there: long-lived WebSockets
+/// have no other limit.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +84,13 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
         // `[::]` and `0.0.0.0` are two listeners, on every system alike.
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit both on Linux (tcp(7)), so that they cost no call each.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(
+        &TcpKeepalive::new()
+            .with_time(KEEPALIVE)
+            .with_interval(KEEPALIVE),
+    )?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

@@ -50,8 +50,6 @@ pub(crate) async fn serve(
 ) {
     let listener = slot.listener().clone();
     let settings = listener.settings.load_full();
-    // A socket that refuses the option works without it.
-    let _ = socket.set_nodelay(true);
     let records = match &settings.tls {
         None => None,
         Some(config) => match Records::new(config.clone()) {
@@ -62,7 +60,12 @@ pub(crate) async fn serve(
             }
         },
     };
-    let mut conn = Box::new(Conn::new(socket, records, slot));
+    let mut conn = Box::new(Conn::new(
+        socket,
+        records,
+        slot,
+        settings.limits.body_timeout,
+    ));
     if settings.tls.is_some() && !handshake_done(&mut conn, &settings).await {
         return;
     }

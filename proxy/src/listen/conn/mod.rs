@@ -72,6 +72,9 @@ pub(crate) struct Conn {
     speaks_h2: bool,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+    /// Runs while the socket takes nothing.
+    stall: Option<Pin<Box<Sleep>>>,
     info: Option<Arc<ProxyDigest>>,
     /// Counted against the listener's limits while it lives.
     slot: Slot,
@@ -93,7 +96,13 @@ impl fmt::Debug for Conn {
 }
 
 impl Conn {
-    pub(crate) fn new(socket: TcpStream, records: Option<Records>, slot: Slot) -> Self {
+    /// `patience`: longest time that the client may take no byte of what is written to it.
+    pub(crate) fn new(
+        socket: TcpStream,
+        records: Option<Records>,
+        slot: Slot,
+        patience: Duration,
+    ) -> Self {
         let tls = records.map(|records| {
             Box::new(Tls {
                 records,
@@ -112,6 +121,8 @@ impl Conn {
             speaks_h2: false,
             deadline: None,
             timer: None,
+            patience,
+            stall: None,
             info: None,
             slot,
         }
@@ -438,7 +449,25 @@ impl Conn {
         } else {
             self.out.drain(..done);
         }
+        if result.is_pending() {
+            return self.poll_stall(cx, done > 0);
+        }
+        self.stall = None;
         result
+    }
+
+    /// Fails once the client has taken nothing for too long: who reads slowly may, who does not
+    /// read at all holds a connection and what waits in it.
+    fn poll_stall(&mut self, cx: &mut Context<'_>, progress: bool) -> Poll<io::Result<()>> {
+        if progress {
+            self.stall = None;
+        }
+        let patience = self.patience;
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// A write past a chunk on a plain connection: straight from the caller's bytes.
@@ -446,7 +475,13 @@ impl Conn {
         loop {
             ready!(self.poll_out(cx))?;
             let parts = [IoSlice::new(&self.staged), IoSlice::new(bytes)];
-            let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &parts))?;
+            let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write_vectored(cx, &parts)
+            else {
+                ready!(self.poll_stall(cx, false))?;
+                return Poll::Pending;
+            };
+            self.stall = None;
+            let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
