@@ -52,7 +52,7 @@ pub(crate) static FILTER: Shape = Shape {
             "response_headers",
             Kind::Table(&HEADER_OPS),
             "none are changed",
-            "Changes headers of the response on its way to the client.",
+            "Changes headers of the response on its way to the client, behind the cache: what is stored stays as the origin sent it, and a Cache-Control set here is for browsers alone.",
         ),
     ],
     foreign: &[

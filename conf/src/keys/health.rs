@@ -93,7 +93,7 @@ pub(crate) static OUTLIER_DETECTION: Shape = Shape {
             "ejection_time",
             TIME,
             "\"10s\"",
-            "How long it stays out. Then it gets requests again, and one success clears its count.",
+            "How long it stays out the first time; one that is soon ejected again stays out twice, three times, at most ten times as long. Then it gets requests again, and one success clears its count.",
         ),
         default(
             "max_ejected",

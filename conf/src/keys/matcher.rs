@@ -46,7 +46,7 @@ pub(crate) static MATCH: Shape = Shape {
             "path",
             Kind::Text(&URL_PATH),
             "every path",
-            "Exactly this path.",
+            "Exactly this path, and nothing below it; for that there is `path_prefix`.",
         ),
         optional(
             "path_prefix",

@@ -187,7 +187,7 @@ pub(crate) static REDIRECT: Shape = Shape {
         required(
             "to",
             Kind::Text(&LOCATION),
-            "The location. `{scheme}`, `{host}` (without port), `{path}` and `{query}` (with its `?`) are those of the request.",
+            "The location. `{scheme}`, `{host}` (without port), `{path}` and `{query}` (with its `?`) are those of the request; what is not named is lost, the query too.",
         ),
         default(
             "status",
@@ -249,7 +249,7 @@ pub(crate) static ROUTE_CACHE: Shape = Shape {
             "ttl",
             TIME_OR_ZERO,
             "such responses are not stored",
-            "Lifetime of responses that state none themselves.",
+            "Lifetime of responses that state none themselves. It never overrides one that is stated.",
         ),
         default(
             "stale_while_revalidate",
