@@ -20,7 +20,7 @@ use crate::filter::{Chain, FixedReply, Redirection};
 use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsError};
 use crate::observe::{AccessLog, Metrics, Names, Table, UpstreamNames};
 use crate::snapshot::{Action, Cache, Route, Snapshot};
-use crate::upstreams::{ResolveError, Upstream};
+use crate::upstreams::{self, Upstream, UpstreamError};
 
 /// Why a configuration that is right in itself cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +28,9 @@ pub enum AssembleError {
     /// A certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// An endpoint's name.
+    /// An upstream.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
+    Upstream(#[from] UpstreamError),
     /// A static site's directory.
     #[error("static {name:?}: {source}")]
     Site {
@@ -64,6 +64,23 @@ pub(crate) struct Assembled {
     pub(crate) snapshot: Snapshot,
     /// New settings, by place; they are put in force together with the snapshot.
     pub(crate) listeners: Vec<ListenerSettings>,
+}
+
+/// Whether what `config` names is there and usable, without building anything.
+///
+/// # Errors
+/// The first thing that is missing or broken.
+pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
+    if let Some(tls) = &config.tls {
+        Certificates::load(&tls.certificates)?;
+    }
+    for upstream in &config.upstreams {
+        upstreams::verify(upstream)?;
+    }
+    for settings in &config.statics {
+        site(settings)?;
+    }
+    Ok(())
 }
 
 /// Builds what `config` describes. `previous` is what is running.
@@ -158,7 +175,7 @@ fn upstreams(
     surroundings: &Surroundings,
     previous: Option<&Snapshot>,
     table: &Table,
-) -> Result<Vec<Arc<Upstream>>, ResolveError> {
+) -> Result<Vec<Arc<Upstream>>, UpstreamError> {
     config
         .upstreams
         .iter()

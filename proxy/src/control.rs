@@ -7,6 +7,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -95,6 +96,19 @@ impl RunError {
     }
 }
 
+/// Looks at all that `config` names, as a start would, and serves nothing: certificates and
+/// keys, trust anchors, names of endpoints, roots, the account.
+///
+/// # Errors
+/// What would keep [`run`] from starting, but for ports.
+pub fn check(config: &conf::Config) -> Result<(), RunError> {
+    assemble::verify(config)?;
+    if let Some(user) = &config.server.user {
+        privileges::exists(user)?;
+    }
+    Ok(())
+}
+
 /// Serves by `config` until SIGTERM or SIGINT; returns once the requests under
 /// way are done or `shutdown_timeout` is over.
 ///
@@ -112,7 +126,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     let (snapshot, sockets) = bind_first(assembled, workers)?;
     let admin = bind_admin(&snapshot.config)?;
     if let Some(user) = &snapshot.config.server.user {
-        privileges::drop_to(user)?;
+        privileges::drop_to(user, &owned(&snapshot.config))?;
     }
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let (drain, draining) = watch::channel(false);
@@ -121,7 +135,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     let mut commands = Vec::with_capacity(workers);
     for index in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let carrier = Arc::new(Carrier::new(index, snapshot.clone()));
+        let carrier = Arc::new(Carrier::new(index, snapshot.clone(), draining.clone()));
         server.add_service(Worker::new(index, carrier, receiver, draining.clone()));
         commands.push(sender);
     }
@@ -150,6 +164,20 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         Some(reason) => Err(RunError::Signals(reason.clone())),
         None => Ok(()),
     }
+}
+
+/// Files made as root that the account to change to must be able to write: the access log, which
+/// is opened anew after a rotation, and the admin socket, which is removed at the end.
+fn owned(config: &conf::Config) -> Vec<PathBuf> {
+    let log = config.log.access.iter().map(|log| log.path.clone());
+    let socket = config
+        .admin
+        .iter()
+        .filter_map(|admin| match &admin.address {
+            conf::AdminAddress::Unix(path) => Some(path.clone()),
+            conf::AdminAddress::Tcp(_) => None,
+        });
+    log.chain(socket).collect()
 }
 
 fn server_conf() -> ServerConf {
@@ -325,7 +353,6 @@ impl Control {
     fn reopen_log(&self) {
         if let Some(log) = &self.snapshot.load().access {
             log.reopen();
-            tracing::info!("access log opened anew");
         }
     }
 
@@ -522,7 +549,7 @@ async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
                 }
             }
             for transition in upstream.pool.sweep(now) {
-                upstream.log(&transition);
+                upstream.log(&transition, "time");
             }
         }
     }

@@ -23,6 +23,6 @@ mod state;
 mod upstreams;
 
 pub use assemble::AssembleError;
-pub use control::{Options, RunError, run};
+pub use control::{Options, RunError, check, run};
 pub use listen::{BindError, TlsError};
-pub use upstreams::ResolveError;
+pub use upstreams::UpstreamError;

@@ -1,5 +1,9 @@
 //! Giving up root once every socket is bound.
 
+use std::io;
+use std::os::unix::fs::{FileTypeExt, chown};
+use std::path::{Path, PathBuf};
+
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 
 /// Why the account could not be changed.
@@ -18,19 +22,34 @@ pub enum PrivilegeError {
     },
 }
 
-/// Changes to `name` for the rest of the process's life. Without root this is
-/// an error unless the process runs as that account already.
+/// Whether there is such an account.
 ///
 /// # Errors
 /// See [`PrivilegeError`].
-pub(crate) fn drop_to(name: &str) -> Result<(), PrivilegeError> {
+pub(crate) fn exists(name: &str) -> Result<(), PrivilegeError> {
+    account(name).map(drop)
+}
+
+fn account(name: &str) -> Result<User, PrivilegeError> {
+    User::from_name(name)
+        .map_err(|error| PrivilegeError::Refused {
+            user: name.to_owned(),
+            reason: error.to_string(),
+        })?
+        .ok_or_else(|| PrivilegeError::Unknown(name.to_owned()))
+}
+
+/// Changes to `name` for the rest of the process's life, and gives it the files in `owned`.
+/// Without root this is an error unless the process runs as that account already.
+///
+/// # Errors
+/// See [`PrivilegeError`].
+pub(crate) fn drop_to(name: &str, owned: &[PathBuf]) -> Result<(), PrivilegeError> {
     let refused = |reason: String| PrivilegeError::Refused {
         user: name.to_owned(),
         reason,
     };
-    let user = User::from_name(name)
-        .map_err(|error| refused(error.to_string()))?
-        .ok_or_else(|| PrivilegeError::Unknown(name.to_owned()))?;
+    let user = account(name)?;
     if Uid::effective() == user.uid {
         return Ok(());
     }
@@ -39,7 +58,23 @@ pub(crate) fn drop_to(name: &str) -> Result<(), PrivilegeError> {
             "only root can change the user; start as root, or remove the key".into(),
         ));
     }
+    for path in owned {
+        give(path, &user).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    }
     change(user.uid, user.gid).map_err(|error| refused(error.to_string()))
+}
+
+/// Devices and pipes stay whose they are, as does what is no file at all (`-`).
+fn give(path: &Path, user: &User) -> io::Result<()> {
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(facts) => facts.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if kind.is_file() || kind.is_socket() {
+        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    }
+    Ok(())
 }
 
 /// Groups first: without root they cannot be changed any more.
@@ -55,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_unknown_account_is_named() {
-        let error = drop_to("no-such-user-here").unwrap_err().to_string();
+        let error = drop_to("no-such-user-here", &[]).unwrap_err().to_string();
         assert!(error.contains("no-such-user-here"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! `tidegate check`: is this file right?
 //!
-//! It uses the very loader that `run` and a reload use.
+//! It uses the very code that `run` and a reload use: the loader, and what looks
+//! at certificates, names and folders before anything is served.
 
 use anyhow::Context;
 
@@ -14,6 +15,7 @@ use crate::term;
 /// All the mistakes in the file at once.
 pub(crate) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let config = super::load(&args.file)?;
+    proxy::check(&config).map_err(Failure::wrong)?;
     let summary = format!(
         "{}: ok ({}, {}, {})",
         args.file.display(),

@@ -165,6 +165,36 @@ fn a_key_that_does_not_belong_to_its_certificate_is_refused() {
 }
 
 #[test]
+fn the_check_looks_at_what_the_file_names_as_a_start_would() {
+    const APP: &str = "[[listener]]\naddress = \"127.0.0.1:1\"\n[[route]]\nupstream = \"app\"\n";
+    for (toml, word) in [
+        (
+            format!(
+                "[server]\nuser = \"no-such-user-here\"\n{APP}[upstream.app]\nendpoints = [\"127.0.0.1:2\"]\n"
+            ),
+            "no-such-user-here",
+        ),
+        (
+            format!("{APP}[upstream.app]\nendpoints = [\"no-such-host.invalid:80\"]\n"),
+            "no-such-host.invalid",
+        ),
+        (
+            format!(
+                "{APP}[upstream.app]\nendpoints = [\"127.0.0.1:2\"]\ntls = {{ ca = \"ca.pem\", server_name = \"app.test\" }}\n"
+            ),
+            "ca.pem",
+        ),
+    ] {
+        let setup = Setup::new().file("ca.pem", "no certificate");
+        let said = check(&setup.write(&toml));
+        assert_eq!(said.code, Some(2), "{toml}\n{said:?}");
+        assert!(said.stderr.contains(word), "{toml}\n{said:?}");
+        assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+        assert!(!said.stderr.contains("panicked"), "{said:?}");
+    }
+}
+
+#[test]
 fn a_missing_root_directory_is_a_configuration_error() {
     let setup = Setup::new();
     let file =

@@ -105,6 +105,15 @@ pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Wrong> {
     match port.parse::<u16>() {
         Ok(0) => Err(port_zero(text)),
         Ok(port) => Ok(EndpointAddress::Name { host, port }),
+        Err(_) if port.contains(char::is_whitespace) => {
+            let number = port.split_whitespace().next().unwrap_or_default();
+            Err(Wrong::new(
+                format!("{} is not a port", quoted(port)),
+                format!(
+                    "weight and backup stand in a table: {{ address = \"{host}:{number}\", weight = 2 }}"
+                ),
+            ))
+        }
         Err(_) => Err(Wrong::new(
             format!("{} is not a port", quoted(port)),
             "a port is a number from 1 to 65535",

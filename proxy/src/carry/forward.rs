@@ -51,6 +51,7 @@ pub(super) async fn relay(
     mark(&mut head);
     route.chain.response(&mut *head);
     let status = head.status;
+    turn.carrier.close_if_draining(session);
     if respond::begin(session, head, &turn.id).await.is_err() {
         incoming.abandon().await;
         return turn

@@ -15,10 +15,13 @@ mod turn;
 mod upstream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 pub(crate) use cached::key_of;
 pub(crate) use respond::Refused;
@@ -28,15 +31,27 @@ use crate::listen::{NO_PLACE, Slot, conn_info};
 use crate::observe::Record;
 use crate::snapshot::Snapshot;
 
+/// How long the rest of an HTTP/2 request body is read after its answer.
+const LINGER: Duration = Duration::from_secs(1);
+
 /// One worker's carrier.
 pub(crate) struct Carrier {
     worker: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    draining: watch::Receiver<bool>,
 }
 
 impl Carrier {
-    pub(crate) fn new(worker: usize, snapshot: Arc<ArcSwap<Snapshot>>) -> Self {
-        Self { worker, snapshot }
+    pub(crate) fn new(
+        worker: usize,
+        snapshot: Arc<ArcSwap<Snapshot>>,
+        draining: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            worker,
+            snapshot,
+            draining,
+        }
     }
 
     /// One request and its reply; gives an HTTP/1 connection back when it can go on.
@@ -59,6 +74,11 @@ impl Carrier {
             .cloned()?;
         let turn = turn::Turn::new(self.clone(), info, &session);
         if turn.run(&mut session).await {
+            if session.is_http2() && !session.is_body_done() {
+                // Answered before the body was whole. Resetting the stream at once makes some
+                // clients throw the answer away; so the rest is taken for a moment.
+                let _ = timeout(LINGER, session.drain_request_body()).await;
+            }
             let (stream, _) = session.finish().await.ok()??.into_parts();
             return Some(stream);
         }
@@ -89,6 +109,13 @@ impl Carrier {
             }
         }
         reply
+    }
+
+    /// Tells the client that the connection ends with this reply, if the process is ending.
+    fn close_if_draining(&self, session: &mut ServerSession) {
+        if *self.draining.borrow() && !session.is_http2() {
+            session.set_keepalive(None);
+        }
     }
 
     fn worker(&self) -> usize {

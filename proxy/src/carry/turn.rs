@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use cache::status::{CacheStatus, Forward};
 use http::header::{self, HeaderValue};
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use static_server::{Answer, Request as FileRequest, Site};
@@ -13,7 +14,7 @@ use static_server::{Answer, Request as FileRequest, Site};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Outgoing, Upload};
-use super::{Carrier, files, forward, request, respond};
+use super::{Carrier, files, forward, request, respond, stored};
 use crate::clock;
 use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::{self, Asked, Course, Way};
@@ -241,6 +242,15 @@ impl Turn {
         let untrue = |head: &mut ResponseHeader| {
             if invalidates {
                 cached::invalidate(&cache, scheme, way, upstream, &method, head);
+                let why = match method {
+                    Method::GET | Method::HEAD => Forward::Bypass,
+                    _ => Forward::Method,
+                };
+                let status = CacheStatus {
+                    fwd: Some(why),
+                    ..CacheStatus::default()
+                };
+                stored::mark(head, &status);
             }
         };
         forward::proxy(self, session, route, upstream, &mut outgoing, untrue).await
@@ -548,7 +558,6 @@ fn capture(session: &ServerSession) -> Captured {
         target: head.raw_path(),
         user_agent: field(header::USER_AGENT),
         referer: field(header::REFERER),
-        sni: b"",
     })
 }
 

@@ -13,8 +13,6 @@ pub(crate) struct Text<'a> {
     pub(crate) user_agent: &'a [u8],
     /// `Referer`; empty when absent.
     pub(crate) referer: &'a [u8],
-    /// Server name of the TLS handshake; empty when none was sent.
-    pub(crate) sni: &'a [u8],
 }
 
 impl<'a> Text<'a> {
@@ -31,12 +29,11 @@ impl<'a> Text<'a> {
             self.target,
             self.user_agent,
             self.referer,
-            self.sni,
         ]
     }
 }
 
-const FIELDS: usize = 6;
+const FIELDS: usize = 5;
 
 /// Bytes of one field that a log line shows; the rest is cut off.
 pub(crate) const MAX_FIELD: usize = 4096;
@@ -70,7 +67,7 @@ impl Captured {
     #[must_use]
     pub(crate) fn text(&self) -> Text<'_> {
         let mut from = 0;
-        let [method, host, target, user_agent, referer, sni] = self.ends.map(|end| {
+        let [method, host, target, user_agent, referer] = self.ends.map(|end| {
             let to = end as usize;
             let field = self.bytes.get(from..to).unwrap_or_default();
             from = to;
@@ -82,7 +79,6 @@ impl Captured {
             target,
             user_agent,
             referer,
-            sni,
         }
     }
 }
@@ -99,7 +95,6 @@ mod tests {
             target: b"/a?b=\xff",
             user_agent: b"",
             referer: b"https://x/",
-            sni: b"shop.example",
         };
         assert_eq!(Captured::new(text).text(), text);
         assert_eq!(Captured::default().text(), Text::default());

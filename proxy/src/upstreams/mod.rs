@@ -5,12 +5,16 @@ mod link;
 mod prober;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use balancer::{EndpointIndex, Outcome, Pool, PoolSettings, Transition};
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 pub(crate) use link::Link;
 pub(crate) use prober::Probers;
@@ -36,34 +40,78 @@ pub(crate) struct Upstream {
     metrics: Vec<Arc<EndpointMetrics>>,
 }
 
-/// An endpoint's name that has no address.
+/// Why an upstream cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("upstream {upstream:?}: endpoint {endpoint}: {reason}")]
-pub struct ResolveError {
-    /// The upstream.
-    pub upstream: String,
-    /// The endpoint as configured.
-    pub endpoint: String,
-    /// The resolver's answer.
-    pub reason: String,
+pub enum UpstreamError {
+    /// An endpoint's name has no address.
+    #[error("upstream {upstream:?}: endpoint {endpoint}: {reason}")]
+    Resolve {
+        /// The upstream.
+        upstream: String,
+        /// The endpoint as configured.
+        endpoint: String,
+        /// The resolver's answer.
+        reason: String,
+    },
+    /// Its file of trust anchors holds none, or something else.
+    #[error("upstream {upstream:?}: tls.ca {}: {reason}", path.display())]
+    Ca {
+        /// The upstream.
+        upstream: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Finds out whether the upstream's names and files can be used.
+///
+/// # Errors
+/// See [`UpstreamError`].
+pub(crate) fn verify(settings: &conf::Upstream) -> Result<Vec<SocketAddr>, UpstreamError> {
+    if let Some(path) = settings.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
+        verify_ca(path).map_err(|reason| UpstreamError::Ca {
+            upstream: settings.name.clone(),
+            path: path.clone(),
+            reason,
+        })?;
+    }
+    settings
+        .endpoints
+        .iter()
+        .map(|endpoint| resolve(&settings.name, &endpoint.address))
+        .collect()
+}
+
+/// Pingora gives up the whole process for a file that it cannot use, so it is read here first.
+fn verify_ca(path: &Path) -> Result<(), String> {
+    let mut anchors = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        anchors
+            .add(certificate)
+            .map_err(|error| error.to_string())?;
+    }
+    match anchors.is_empty() {
+        true => Err("the file has no CERTIFICATE section".into()),
+        false => Ok(()),
+    }
 }
 
 impl Upstream {
     /// Builds the upstream; `previous` is what had its name before a reload.
     ///
     /// # Errors
-    /// A host name among the endpoints has no address.
+    /// See [`UpstreamError`].
     pub(crate) fn new(
         settings: &conf::Upstream,
         previous: Option<&Self>,
         workers: usize,
         metrics: Vec<Arc<EndpointMetrics>>,
-    ) -> Result<Self, ResolveError> {
-        let addresses = settings
-            .endpoints
-            .iter()
-            .map(|endpoint| resolve(&settings.name, &endpoint.address))
-            .collect::<Result<Vec<_>, _>>()?;
+    ) -> Result<Self, UpstreamError> {
+        let addresses = verify(settings)?;
         let pool = Pool::new(
             pool_settings(settings, &addresses),
             previous.map(|previous| &previous.pool),
@@ -123,7 +171,7 @@ impl Upstream {
     /// Tells the pool how an attempt ended, and the log what came of it.
     pub(crate) fn record(&self, endpoint: EndpointIndex, outcome: Outcome, now: Instant) {
         if let Some(transition) = self.pool.record(endpoint, outcome, now) {
-            self.log(&transition);
+            self.log(&transition, outcome.as_str());
         }
     }
 
@@ -135,8 +183,8 @@ impl Upstream {
         }
     }
 
-    /// Writes a change of an endpoint's state with the numbers behind it.
-    pub(crate) fn log(&self, transition: &Transition) {
+    /// Writes a change of an endpoint's state with the numbers behind it, and what was seen last.
+    pub(crate) fn log(&self, transition: &Transition, reason: &str) {
         let upstream = self.name();
         let name = |index: EndpointIndex| self.pool.endpoint(index).name();
         match transition {
@@ -149,7 +197,8 @@ impl Upstream {
                     upstream,
                     endpoint = name(*endpoint),
                     failed_checks,
-                    last = evidence.as_str(),
+                    by = evidence.as_str(),
+                    reason,
                     "endpoint is out of service"
                 );
             }
@@ -244,12 +293,12 @@ fn pool_settings(settings: &conf::Upstream, addresses: &[SocketAddr]) -> PoolSet
 }
 
 /// A name is looked up when the file is loaded; of its addresses an IPv4 one is preferred.
-fn resolve(upstream: &str, address: &conf::EndpointAddress) -> Result<SocketAddr, ResolveError> {
+fn resolve(upstream: &str, address: &conf::EndpointAddress) -> Result<SocketAddr, UpstreamError> {
     let (host, port) = match address {
         conf::EndpointAddress::Ip(address) => return Ok(*address),
         conf::EndpointAddress::Name { host, port } => (host.as_str(), *port),
     };
-    let failed = |reason: String| ResolveError {
+    let failed = |reason: String| UpstreamError::Resolve {
         upstream: upstream.to_owned(),
         endpoint: address.to_string(),
         reason,

@@ -55,7 +55,7 @@ async fn watch(upstream: Arc<Upstream>, endpoint: EndpointIndex, check: conf::He
             tracing::debug!(upstream = upstream.name(), address = %peer._address, reason, "health check failed");
         }
         if let Some(transition) = upstream.pool.probed(endpoint, ok.is_ok(), clock::now()) {
-            upstream.log(&transition);
+            upstream.log(&transition, ok.err().unwrap_or("passed"));
         }
         sleep(jitter(check.interval, 90, 100)).await;
     }

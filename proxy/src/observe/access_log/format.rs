@@ -58,7 +58,6 @@ fn json_request(out: &mut Vec<u8>, record: &Record, text: Text<'_>) {
     );
     if let Some(version) = record.tls {
         json_field(out, b",\"tls\":\"", version.as_bytes());
-        json_field(out, b",\"sni\":\"", text.sni);
     }
 }
 
@@ -247,7 +246,6 @@ mod tests {
             target: b"/catalog?page=2",
             user_agent: b"curl/8.0",
             referer: b"https://shop.example/",
-            sni: b"shop.example",
         }
     }
 
@@ -292,7 +290,7 @@ mod tests {
                 "request_id": "00000000000000000000000000000007",
                 "listener": "https", "route": "catalog", "client": "192.0.2.1",
                 "method": "GET", "host": "shop.example", "target": "/catalog?page=2",
-                "protocol": "HTTP/2.0", "tls": "TLSv1.3", "sni": "shop.example",
+                "protocol": "HTTP/2.0", "tls": "TLSv1.3",
                 "status": 200, "bytes_in": 5, "bytes_out": 1024, "duration_ms": 1.25,
                 "upstream": "app", "endpoint": "10.0.0.12:8080",
                 "attempts": [
@@ -362,7 +360,6 @@ mod tests {
             host: b"a\",\"client\":\"192.0.2.9",
             user_agent: b"x\\\",\"status\":500}\n{\"ts\":\"",
             referer: b"\x1b]0;owned\x07\xff",
-            sni: b"",
         };
         let line = combined_line(&record(), forged);
         assert_eq!(

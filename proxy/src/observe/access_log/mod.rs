@@ -424,7 +424,6 @@ mod tests {
                 user_agent:
                     b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
                 referer: b"https://shop.example/catalog",
-                sni: b"shop.example",
             };
             let names = Names {
                 listeners: vec!["https".to_owned()],
