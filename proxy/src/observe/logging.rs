@@ -83,7 +83,12 @@ fn targets(level: LogLevel) -> Targets {
     let own = filter(level);
     let tame = own.min(LevelFilter::WARN);
     let libraries = if own >= LevelFilter::DEBUG { own } else { tame };
-    let chatty = if own >= LevelFilter::TRACE { own } else { tame };
+    // Their warnings are about what a client sent, one for each that sends it: a way to fill a disk.
+    let chatty = if own >= LevelFilter::TRACE {
+        own
+    } else {
+        own.min(LevelFilter::ERROR)
+    };
     Targets::new()
         .with_default(own)
         .with_targets(LIBRARIES.map(|target| (target, libraries)))
@@ -184,6 +189,10 @@ mod tests {
         assert!(!says(LogLevel::Error, "pingora_core::server", Level::WARN));
         assert!(says(LogLevel::Debug, "pingora_proxy", Level::DEBUG));
         assert!(!says(LogLevel::Debug, "h2::codec", Level::DEBUG));
+        assert!(
+            !says(LogLevel::Info, "rustls::msgs::handshake", Level::WARN),
+            "a client must not write a line for each handshake"
+        );
         assert!(says(LogLevel::Trace, "h2::codec", Level::TRACE));
     }
 
