@@ -143,6 +143,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     let failure = Arc::new(OnceLock::new());
     server.add_service(Control {
         failure: failure.clone(),
+        retired: std::sync::Mutex::default(),
         snapshot: snapshot.clone(),
         last_reload: Arc::default(),
         surroundings,
@@ -243,6 +244,8 @@ impl ShutdownSignalWatch for End {
 }
 
 struct Control {
+    /// Listeners that a reload took out and that had connections then: a drain waits for those too.
+    retired: std::sync::Mutex<Vec<Arc<ListenerState>>>,
     /// Why nothing is served, if so.
     failure: Arc<OnceLock<String>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
@@ -430,7 +433,12 @@ impl Control {
         // A log that was replaced is written out once the last request that knows it is done.
     }
 
-    fn forget(&self, listener: &ListenerState) {
+    fn forget(&self, listener: &Arc<ListenerState>) {
+        {
+            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+            retired.retain(|listener| listener.open() > 0);
+            retired.push(listener.clone());
+        }
         for worker in &self.commands {
             let _ = worker.send(Command::Forget(listener.address));
         }
@@ -471,9 +479,11 @@ impl Control {
 
     fn open(&self) -> usize {
         let snapshot = self.snapshot.load();
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
         snapshot
             .listeners
             .iter()
+            .chain(retired.iter())
             .map(|listener| listener.open())
             .sum()
     }
