@@ -107,6 +107,15 @@ pub enum NotStored {
 }
 
 impl NotStored {
+    /// Whether the response itself forbids it. The other reasons lie in one request, and say
+    /// nothing about what is stored or what others would get.
+    pub fn is_of_the_response(self) -> bool {
+        !matches!(
+            self,
+            Self::RequestNoStore | Self::Authorization | Self::Method
+        )
+    }
+
     /// The name for logs and for `detail` of Cache-Status.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -37,6 +37,9 @@ use crate::upstreams::Probers;
 /// How often idle upstream connections are looked through and ejections end.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Threads of each worker that read files.
+const BLOCKING_THREADS: usize = 4;
+
 /// How long the last lines of the access log may take to reach the disk.
 const LOG_CLOSE: Duration = Duration::from_secs(5);
 
@@ -185,6 +188,9 @@ fn server_conf() -> ServerConf {
     ServerConf {
         threads: 1,
         work_stealing: false,
+        // They read files, and a disk is not faster for many readers; tokio's default of 512
+        // would be 512 threads with a piece of a file each.
+        max_blocking_threads: Some(BLOCKING_THREADS),
         ..ServerConf::default()
     }
 }

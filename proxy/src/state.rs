@@ -11,6 +11,7 @@ use crate::carry;
 use crate::clock;
 use crate::control::LastReload;
 use crate::exchange::normalise::normalise_path;
+use crate::exchange::spelled;
 use crate::observe::Metrics;
 use crate::observe::metrics::CacheState;
 use crate::snapshot::{Action, Snapshot};
@@ -126,7 +127,9 @@ impl State for AdminState {
         for upstream in &snapshot.upstreams {
             let scheme = target.scheme.as_str();
             let query = target.query.as_deref();
-            let key = carry::key_of(scheme, &target.host, &path, query, upstream);
+            let tls = target.scheme == crate::admin::Scheme::Https;
+            let host = spelled(&target.host, target.port, tls);
+            let key = carry::key_of(scheme, &host, &path, query, upstream);
             purged |= snapshot
                 .cache
                 .flights

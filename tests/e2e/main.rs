@@ -33,3 +33,4 @@ mod shop;
 mod static_files;
 mod strictness;
 mod tls;
+mod trust;

@@ -321,7 +321,7 @@ fn hits_retries_and_errors_say_so_in_the_log() {
         );
     edge.get("/a").expect(200);
     edge.get("/a").expect(200);
-    edge.get("/gone").expect(502);
+    edge.get("/gone").expect(503);
     // Workers write side by side: within half a second, lines stand in any order.
     let lines = lines(&edge, "access.log", 3);
     let line_of = |part: &str| {

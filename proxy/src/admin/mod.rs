@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use self::listener::AdminListener;
 use self::listener::{Accepted, Acceptor};
-pub(crate) use self::purge::{PurgeOutcome, PurgeTarget};
+pub(crate) use self::purge::{PurgeOutcome, PurgeTarget, Scheme};
 
 /// The whole head of a request, and the wait for the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -11,9 +11,10 @@ use http::{HeaderMap, Uri};
 pub(crate) struct PurgeTarget {
     /// `http` or `https`.
     pub(crate) scheme: Scheme,
-    /// Lower-case host; an IPv6 address keeps its brackets. The URL may name a port,
-    /// which is no part of what is stored.
+    /// Lower-case host without port; an IPv6 address keeps its brackets.
     pub(crate) host: String,
+    /// The port that the URL names: part of what is stored, unless it is the scheme's own.
+    pub(crate) port: Option<u16>,
     /// Path as written, not normalised; at least `/`.
     pub(crate) path: String,
     /// Query as written, without the `?`.
@@ -94,6 +95,7 @@ impl PurgeTarget {
         Ok(Self {
             scheme,
             host: authority.host().to_ascii_lowercase(),
+            port: authority.port_u16(),
             path: path.to_owned(),
             query: url.query().map(str::to_owned),
         })
@@ -187,6 +189,7 @@ mod tests {
             PurgeTarget {
                 scheme: Scheme::Https,
                 host: "shop.example".to_owned(),
+                port: None,
                 path: "/a%2Fb".to_owned(),
                 query: Some("x=1&y=2".to_owned()),
             }
@@ -201,6 +204,7 @@ mod tests {
             (target.scheme, target.host.as_str()),
             (Scheme::Http, "[::1]")
         );
+        assert_eq!(target.port, Some(8080));
         assert_eq!(target.path, "/a%2Fb");
         assert_eq!(target.query.as_deref(), Some("x=1&y"));
     }

@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     NoEndpoint,
     /// The endpoint refused or did not exist.
     Connect,
+    /// So did every other endpoint of the upstream.
+    AllRefused,
     /// It did not answer the connect in time.
     ConnectTimeout,
     /// TLS to it failed: certificate, name, protocol.
@@ -47,7 +49,7 @@ impl Failure {
     /// What the client is told, if it can still be told.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::NoEndpoint => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint | Self::AllRefused => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -62,7 +64,7 @@ impl Failure {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
-            Self::Connect => "connect_failure",
+            Self::Connect | Self::AllRefused => "connect_failure",
             Self::ConnectTimeout => "connect_timeout",
             Self::Tls => "upstream_tls",
             Self::Reset => "upstream_reset",
@@ -78,7 +80,7 @@ impl Failure {
 
     pub(super) fn outcome(self) -> Option<(Outcome, UpstreamFailure)> {
         Some(match self {
-            Self::NoEndpoint | Self::Client(_) => return None,
+            Self::NoEndpoint | Self::AllRefused | Self::Client(_) => return None,
             Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
             Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),
             Self::Tls => (Outcome::ConnectFailed, UpstreamFailure::Tls),

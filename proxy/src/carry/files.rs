@@ -1,8 +1,8 @@
 //! A static answer on its way to the client.
 //!
 //! What is in memory is written as it is. A file is read in pieces on the
-//! blocking pool, the next piece while the last one is being written, so that
-//! a cold disk never holds the event loop.
+//! blocking pool, so that a cold disk never holds the event loop. The next piece
+//! is read once the client took the last one: who does not read costs one piece.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -63,10 +63,9 @@ pub(super) async fn write(
     Ok(respond::finish(session).await?)
 }
 
-async fn copy(session: &mut ServerSession, part: FilePart) -> Result<(), Cut> {
-    let mut ahead = read(part);
+async fn copy(session: &mut ServerSession, mut part: FilePart) -> Result<(), Cut> {
     loop {
-        let (part, bytes) = match ahead.await {
+        let (rest, bytes) = match read(part).await {
             Ok(Ok(read)) => read,
             Ok(Err(error)) => return Err(Cut::File(error)),
             Err(error) => return Err(Cut::File(std::io::Error::other(error))),
@@ -74,7 +73,7 @@ async fn copy(session: &mut ServerSession, part: FilePart) -> Result<(), Cut> {
         let Some(bytes) = bytes else {
             return Ok(());
         };
-        ahead = read(part);
+        part = rest;
         session.write_response_body(bytes, false).await?;
     }
 }

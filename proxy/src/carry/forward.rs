@@ -7,9 +7,9 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
-use super::respond;
 use super::turn::{Broken, Turn};
-use super::upstream::{self, Incoming, Outgoing, Upload};
+use super::upstream::{self, Incoming, Outgoing};
+use super::{respond, tunnel};
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -61,8 +61,13 @@ pub(super) async fn relay(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
-        incoming.become_raw();
-        outgoing.upload = Upload::Raw;
+        let Some((endpoint, first)) = incoming.into_stream() else {
+            return turn.fail(session, Some(route), Failure::BadReply).await;
+        };
+        return match tunnel::join(session, endpoint, first).await {
+            Ok(()) => Ok(respond::finish(session).await?),
+            Err(failure) => turn.fail(session, Some(route), failure).await,
+        };
     }
     if session.req_header().method == Method::HEAD && !incoming.is_done() {
         // Asked by GET on the cache's behalf, and of no use to it: the body is not fetched.

@@ -11,6 +11,7 @@ mod forward;
 mod request;
 mod respond;
 mod stored;
+mod tunnel;
 mod turn;
 mod upstream;
 

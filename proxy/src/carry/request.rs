@@ -6,8 +6,8 @@
 
 use std::net::IpAddr;
 
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Uri, Version};
 use pingora::http::RequestHeader;
 
 use crate::exchange::guard::Upgrade;
@@ -28,6 +28,8 @@ pub(super) struct Origin<'a> {
     pub(super) trusted: bool,
     /// The client's connection is encrypted.
     pub(super) tls: bool,
+    /// Host and port in one spelling.
+    pub(super) authority: &'a str,
     /// 32 hexadecimal digits.
     pub(super) id: &'a HeaderValue,
     /// Normalised (and rewritten) path and query.
@@ -42,16 +44,15 @@ pub(super) struct Origin<'a> {
 /// are, and a fresh map spares looking for those that are not. Content-Length is
 /// left; the carrier sets the framing that it uses.
 pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Result<RequestHeader> {
-    let nominated = nominated(&head.headers);
     let mut fields = HeaderMap::with_capacity(head.headers.len() + 8);
     for (name, value) in &head.headers {
-        if is_forwarded(name) && !nominated.contains(name) {
+        if is_forwarded(name) {
             fields.append(name, value.clone());
         }
     }
     let host = match head.headers.get(header::HOST) {
         Some(host) => host.clone(),
-        None => authority(&head.uri)?,
+        None => value(origin.authority)?,
     };
     if origin.upgrade == Upgrade::WebSocket
         && let Some(upgrade) = head.headers.get(header::UPGRADE)
@@ -59,7 +60,7 @@ pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Res
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, upgrade.clone());
     }
-    forward(&mut fields, &head.headers, origin, &host);
+    forward(&mut fields, &head.headers, origin)?;
     fields.insert(header::HOST, host);
     fields.insert(&X_REQUEST_ID, origin.id.clone());
     join_cookies(&mut fields);
@@ -74,32 +75,45 @@ pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Res
 }
 
 /// Fields that stay with the client's connection (RFC 9110 section 7.6.1) or that the edge writes
-/// itself are not taken over. Expect is answered here, when the body is read.
+/// itself are not taken over. Expect is answered here, when the body is read. A name with an
+/// underscore is the same as one with a dash to CGI, WSGI and their like: it could pass for a
+/// field that only the edge may write.
 fn is_forwarded(name: &HeaderName) -> bool {
-    ![
-        &header::HOST,
-        &header::CONNECTION,
-        &header::UPGRADE,
-        &header::EXPECT,
-        &header::TE,
-        &header::TRAILER,
-        &header::TRANSFER_ENCODING,
-        &header::PROXY_AUTHORIZATION,
-        &KEEP_ALIVE,
-        &PROXY_CONNECTION,
-        &X_REQUEST_ID,
-        &X_FORWARDED_FOR,
-        &X_FORWARDED_PROTO,
-        &X_FORWARDED_HOST,
-        &FORWARDED,
-    ]
-    .contains(&name)
+    !name.as_str().contains('_')
+        && ![
+            &header::HOST,
+            &header::CONNECTION,
+            &header::UPGRADE,
+            &header::EXPECT,
+            &header::TE,
+            &header::TRAILER,
+            &header::TRANSFER_ENCODING,
+            &header::PROXY_AUTHORIZATION,
+            &KEEP_ALIVE,
+            &PROXY_CONNECTION,
+            &X_REQUEST_ID,
+            &X_FORWARDED_FOR,
+            &X_FORWARDED_PROTO,
+            &X_FORWARDED_HOST,
+            &FORWARDED,
+        ]
+        .contains(&name)
 }
 
-fn authority(uri: &Uri) -> pingora::Result<HeaderValue> {
-    uri.authority()
-        .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok())
-        .ok_or_else(|| pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader))
+/// Makes a client's head the one that filters see: without the fields that Connection names
+/// (RFC 9110 section 7.6.1), and with the host in its one spelling.
+pub(super) fn enter(head: &mut RequestHeader, authority: &str) -> pingora::Result<()> {
+    if head.headers.contains_key(header::CONNECTION) {
+        for name in nominated(&head.headers) {
+            head.remove_header(&name);
+        }
+    }
+    head.insert_header(header::HOST, value(authority)?)
+}
+
+fn value(text: &str) -> pingora::Result<HeaderValue> {
+    HeaderValue::from_str(text)
+        .map_err(|_| pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader))
 }
 
 /// The fields that Connection names, but for those that stay for its own sake, and those that a
@@ -121,13 +135,17 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
                 header::UPGRADE,
                 header::AUTHORIZATION,
                 header::COOKIE,
+                header::HOST,
+                header::CONTENT_LENGTH,
+                header::TRANSFER_ENCODING,
+                header::EXPECT,
             ]
             .contains(name)
         })
         .collect()
 }
 
-fn forward(fields: &mut HeaderMap, asked: &HeaderMap, origin: &Origin<'_>, host: &HeaderValue) {
+fn forward(fields: &mut HeaderMap, asked: &HeaderMap, origin: &Origin<'_>) -> pingora::Result<()> {
     let theirs = |name: &HeaderName| asked.get(name).filter(|_| origin.trusted).cloned();
     let peer = origin.peer.to_canonical();
     let chain = match theirs(&X_FORWARDED_FOR) {
@@ -147,8 +165,12 @@ fn forward(fields: &mut HeaderMap, asked: &HeaderMap, origin: &Origin<'_>, host:
     let scheme = if origin.tls { "https" } else { "http" };
     let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(HeaderValue::from_static(scheme));
     fields.insert(&X_FORWARDED_PROTO, scheme);
-    let host = theirs(&X_FORWARDED_HOST).unwrap_or_else(|| host.clone());
+    let host = match theirs(&X_FORWARDED_HOST) {
+        Some(host) => host,
+        None => value(origin.authority)?,
+    };
     fields.insert(&X_FORWARDED_HOST, host);
+    Ok(())
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
@@ -186,10 +208,12 @@ mod tests {
             peer: "192.0.2.7".parse().unwrap(),
             trusted,
             tls: true,
+            authority: "shop.example",
             id: &HeaderValue::from_static("id"),
             target: "/matched?q=1",
             upgrade: Upgrade::None,
         };
+        enter(&mut head, origin.authority).unwrap();
         prepare(&head, &origin).unwrap()
     }
 
@@ -254,6 +278,15 @@ mod tests {
             Some("203.0.113.9, 192.0.2.7")
         );
         assert_eq!(value(&trusted, "x-forwarded-proto"), Some("http"));
+    }
+
+    #[test]
+    fn a_name_with_an_underscore_cannot_pass_for_one_with_a_dash() {
+        let head = prepared(
+            &[("x_forwarded_for", "6.6.6.6"), ("x_tenant", "other")],
+            false,
+        );
+        assert!(head.headers.keys().all(|name| !name.as_str().contains('_')));
     }
 
     #[test]

@@ -114,6 +114,7 @@ pub(super) fn explanation(failure: Failure) -> &'static str {
     match failure {
         Failure::NoEndpoint => "No app server is available right now.",
         Failure::Connect => "The app server cannot be reached.",
+        Failure::AllRefused => "No app server can be reached right now.",
         Failure::ConnectTimeout => "The app server did not accept the connection in time.",
         Failure::Tls => "The app server's TLS certificate or handshake is not acceptable.",
         Failure::Reset => "The app server closed the connection without a reply.",
@@ -187,6 +188,7 @@ pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingo
         return Ok(());
     }
     strip_connection_fields(head);
+    one_length(head)?;
     let length_known = head.headers.contains_key(header::CONTENT_LENGTH);
     let request = session.req_header();
     if !length_known
@@ -200,6 +202,29 @@ pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingo
         )?;
     }
     head.set_version(Version::HTTP_11);
+    Ok(())
+}
+
+/// A 204 has no Content-Length, any other reply at most one (RFC 9110 section 8.6). Pingora has
+/// refused values that differ; equal ones may still come as a list or as several lines.
+fn one_length(head: &mut ResponseHeader) -> pingora::Result<()> {
+    if head.status == StatusCode::NO_CONTENT {
+        head.remove_header(&header::CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lines = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(first) = lines.next() else {
+        return Ok(());
+    };
+    if lines.next().is_none() && first.as_bytes().iter().all(u8::is_ascii_digit) {
+        return Ok(());
+    }
+    let first = first.as_bytes().split(|&byte| byte == b',').next();
+    let length = HeaderValue::from_bytes(first.unwrap_or_default().trim_ascii());
+    head.remove_header(&header::CONTENT_LENGTH);
+    if let Ok(length) = length {
+        head.insert_header(header::CONTENT_LENGTH, length)?;
+    }
     Ok(())
 }
 

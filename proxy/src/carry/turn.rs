@@ -57,7 +57,7 @@ impl Turn {
             clock::now(),
             clock::wall(),
             id,
-            settings.place,
+            place(&snapshot, &info),
             exchange::client::address(
                 info.peer.ip(),
                 &**head,
@@ -104,7 +104,8 @@ impl Turn {
             &snapshot.router,
             &Asked {
                 head,
-                listener: usize::from(self.settings.place),
+                listener: usize::from(self.record.listener),
+                tls: self.info.tls.is_some(),
                 target,
                 h2: session.is_http2(),
                 merge_slashes: snapshot.config.server.merge_slashes,
@@ -146,6 +147,9 @@ impl Turn {
     ) -> Result<(), Broken> {
         let tls = self.info.tls.is_some();
         let head = session.req_header_mut();
+        // What the client says of its connection is done before the filters add what it must
+        // not take away.
+        request::enter(head, &way.authority)?;
         match exchange::filtered(&route.chain, &mut way, self.record.client, tls, head) {
             None => self.act(session, route, way).await,
             Some(reply) => {
@@ -237,7 +241,7 @@ impl Turn {
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
         let cache = self.snapshot.cache.clone();
-        let scheme = exchange::scheme(self.info.tls.is_some()).as_str();
+        let scheme = self.scheme(session);
         let method = session.req_header().method.clone();
         let untrue = |head: &mut ResponseHeader| {
             if invalidates {
@@ -275,6 +279,7 @@ impl Turn {
                 &self.snapshot.config.server.trusted_proxies,
             ),
             tls: self.info.tls.is_some(),
+            authority: &way.authority,
             id: &self.id,
             target: &target,
             upgrade,
@@ -290,6 +295,19 @@ impl Turn {
             hash,
             upgrade: upgrade == Upgrade::WebSocket,
         })
+    }
+
+    /// The scheme that the client used: a trusted proxy in front may have ended its TLS.
+    pub(super) fn scheme(&self, session: &ServerSession) -> &'static str {
+        let peer = self.info.peer.ip();
+        let trusted = &self.snapshot.config.server.trusted_proxies;
+        let said = session.req_header().headers.get("x-forwarded-proto");
+        match said.map(HeaderValue::as_bytes) {
+            Some(said) if exchange::client::is_trusted(peer, trusted) => {
+                exchange::scheme(said.eq_ignore_ascii_case(b"https")).as_str()
+            }
+            _ => exchange::scheme(self.info.tls.is_some()).as_str(),
+        }
     }
 
     fn most_body(&self, route: &Route) -> u64 {
@@ -492,6 +510,15 @@ impl Turn {
     }
 }
 
+/// The listener's place in this very snapshot: its own settings may be of another by now.
+fn place(snapshot: &Snapshot, info: &ConnInfo) -> u16 {
+    let place = snapshot
+        .listeners
+        .iter()
+        .position(|listener| Arc::ptr_eq(listener, &info.listener));
+    place.map_or(NO_PLACE, |place| u16::try_from(place).unwrap_or(NO_PLACE))
+}
+
 fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option<&str>) -> Answer {
     let head = session.req_header();
     let asked = FileRequest {
@@ -535,7 +562,7 @@ fn frame(
             }
         }
         // A POST without content says so (RFC 9110 section 8.6); Content-Length: 0 was kept.
-        Upload::Streamed { .. } | Upload::Done | Upload::Raw => {}
+        Upload::Streamed { .. } | Upload::Done => {}
     }
     Ok(())
 }

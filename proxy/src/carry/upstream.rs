@@ -7,22 +7,30 @@
 //! idempotent requests are then repeated on a new connection without blaming
 //! the endpoint, and others are never sent on a kept connection at all.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use balancer::{Active, EndpointIndex, Outcome, PickContext, PickError};
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
 use super::failure::{ClientFault, Failure, client_fault, connect_failure, read_failure};
+use super::respond;
 use crate::clock;
 use crate::observe::Record;
 use crate::upstreams::Upstream;
+
+/// Interim responses that one reply may have: each of them starts the wait anew.
+const MOST_INTERIM: u32 = 16;
 
 /// The body of a request on its way up.
 pub(crate) enum Upload {
@@ -37,8 +45,6 @@ pub(crate) enum Upload {
         /// Longest wait between two pieces.
         patience: Duration,
     },
-    /// After a 101: whatever comes, for as long as it comes.
-    Raw,
 }
 
 /// What is sent.
@@ -60,7 +66,7 @@ impl Outgoing {
 
     /// Whether the whole of it can be sent once more.
     fn can_repeat(&self) -> bool {
-        !matches!(self.upload, Upload::Streamed { .. } | Upload::Raw)
+        !matches!(self.upload, Upload::Streamed { .. })
     }
 }
 
@@ -158,6 +164,10 @@ pub(crate) async fn open(
                 );
             }
         }
+    }
+    if last == Failure::Connect && tried.len() == upstream.settings.endpoints.len() {
+        // Not one of them can be reached: that passes, and the client is told when to come again.
+        last = Failure::AllRefused;
     }
     Err(last)
 }
@@ -274,6 +284,7 @@ impl Exchange<'_> {
         outgoing: &mut Outgoing,
         mut client: Client<'_>,
     ) -> Result<Box<ResponseHeader>, Failure> {
+        let mut interim = 0;
         loop {
             let uploading = matches!(outgoing.upload, Upload::Streamed { .. });
             self.session.set_read_timeout(
@@ -295,6 +306,10 @@ impl Exchange<'_> {
                     self.seen = true;
                     if let Some(head) = self.head(outgoing, client.as_deref_mut()).await? {
                         return Ok(head);
+                    }
+                    interim += 1;
+                    if interim > MOST_INTERIM {
+                        return Err(Failure::BadReply);
                     }
                 }
                 Step::Head(Err(error)) => return Err(read_failure(&error)),
@@ -320,7 +335,8 @@ impl Exchange<'_> {
             StatusCode::SWITCHING_PROTOCOLS => return Err(Failure::BadReply),
             StatusCode::EARLY_HINTS => {
                 if let Some(client) = client.filter(|client| takes_interim(client)) {
-                    let hints = Box::new(head.clone());
+                    let mut hints = Box::new(ResponseHeader::from(head.as_owned_parts()));
+                    respond::strip_connection_fields(&mut hints);
                     client
                         .write_response_header(hints)
                         .await
@@ -329,6 +345,7 @@ impl Exchange<'_> {
                 return Ok(None);
             }
             status if status.is_informational() => return Ok(None),
+            _ if has_foreign_coding(head) => return Err(Failure::BadReply),
             _ => {}
         }
         // Without the case of the names: nobody may depend on it, and each change would keep two maps.
@@ -368,7 +385,6 @@ async fn read_client(
 ) -> pingora::Result<Option<Bytes>> {
     match upload {
         Upload::Done | Upload::Buffered(_) => client.read_body_or_idle(true).await,
-        Upload::Raw => client.read_body_or_idle(false).await,
         // Asked for more, Pingora would wait for the client to go away.
         Upload::Streamed { .. } if client.is_body_done() => Ok(None),
         // Pingora knows no read timeout for HTTP/2 bodies.
@@ -417,6 +433,17 @@ async fn send_body(
     })
 }
 
+/// A transfer coding other than `chunked`: what comes cannot be told apart from what it means
+/// (RFC 9112 section 6.1).
+fn has_foreign_coding(head: &ResponseHeader) -> bool {
+    let mut lines = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => false,
+        (Some(coding), None) => !coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => true,
+    }
+}
+
 /// HTTP/1.0 has no interim responses; in HTTP/2 Pingora cannot send them.
 fn takes_interim(client: &ServerSession) -> bool {
     !client.is_http2() && client.req_header().version == http::Version::HTTP_11
@@ -431,9 +458,8 @@ impl Incoming {
         mut client: Client<'_>,
     ) -> Result<Option<Bytes>, Failure> {
         loop {
-            let raw = matches!(upload, Upload::Raw);
             self.session
-                .set_read_timeout((!raw).then_some(self.upstream.settings.read_timeout));
+                .set_read_timeout(Some(self.upstream.settings.read_timeout));
             let step = {
                 let piece = self.session.read_response_body();
                 match client.as_deref_mut() {
@@ -459,13 +485,9 @@ impl Incoming {
                     return Err(failure);
                 }
                 Piece::Body(body) => {
-                    let ended = matches!(body, Ok(None));
                     if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
                         self.tainted = true;
                         *upload = Upload::Done;
-                    }
-                    if raw && ended {
-                        return Ok(None);
                     }
                 }
             }
@@ -485,12 +507,22 @@ impl Incoming {
         }
     }
 
-    /// After a 101: bytes pass both ways from now on.
-    pub(crate) fn become_raw(&mut self) {
-        self.session.set_write_timeout(None);
-        if let HttpSession::H1(h1) = &mut self.session {
-            h1.maybe_upgrade_body_writer();
-        }
+    /// After a 101: the bare connection, and what was read from it behind the head.
+    pub(crate) fn into_stream(self) -> Option<(Stream, Option<Bytes>)> {
+        let HttpSession::H1(mut h1) = self.session else {
+            return None;
+        };
+        h1.maybe_upgrade_body_writer();
+        let first = {
+            // What is buffered is there at the first poll; a read that would wait takes nothing.
+            let read = pin!(h1.read_body_bytes());
+            match read.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(first)) => first,
+                Poll::Ready(Err(_)) => return None,
+                Poll::Pending => None,
+            }
+        };
+        Some((h1.into_inner(), first))
     }
 
     /// Ends a whole exchange; the connection is kept where that is allowed.

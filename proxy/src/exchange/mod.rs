@@ -30,6 +30,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) listener: usize,
     /// As it came, `:path` in HTTP/2.
     pub(crate) target: &'a str,
+    /// It came over TLS.
+    pub(crate) tls: bool,
     /// It came as HTTP/2, whose framing left some things to check.
     pub(crate) h2: bool,
     /// See [`normalise::normalise`].
@@ -54,6 +56,9 @@ pub(crate) struct Way {
     pub(crate) route: usize,
     /// Lower-case, without port.
     pub(crate) host: String,
+    /// The host with its port, in one spelling: what upstreams see and what pages are known by, so
+    /// that no page is made for one spelling and served for another.
+    pub(crate) authority: String,
     /// Normalised, and rewritten where a filter says so.
     pub(crate) path: String,
     /// Without `?`.
@@ -93,7 +98,8 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     if asked.h2 {
         guard::inspect_parts(asked.head)?;
     }
-    let host = guard::lower(guard::host_of(host(asked)?)?);
+    let authority = guard::authority_of(host(asked)?)?;
+    let host = guard::lower(authority.host);
     let target = normalise::normalise(asked.target, asked.merge_slashes)?;
     let found = router.find(&Query {
         listener: asked.listener,
@@ -107,12 +113,22 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
         Outcome::MethodNotAllowed(methods) => Course::MethodNotAllowed(allow(&methods)),
         Outcome::Found(route) => Course::Route(Way {
             route,
+            authority: spelled(&host, authority.port, asked.tls),
             host: host.into_owned(),
             path: target.path.into_owned(),
             query: target.query.map(str::to_owned),
             before_rewrite: None,
         }),
     })
+}
+
+/// The port stands there only if it is not the scheme's own (RFC 9110 section 4.2.3).
+pub(crate) fn spelled(host: &str, port: Option<u16>, tls: bool) -> String {
+    let own = if tls { 443 } else { 80 };
+    match port {
+        Some(port) if port != own => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    }
 }
 
 /// `:authority` in HTTP/2, else Host, which the guard held against an absolute target.

@@ -13,6 +13,9 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 /// Connections that the kernel completes before a worker takes them.
 const BACKLOG: i32 = 4096;
 
+/// Bytes that wait in the kernel beyond what is on its way.
+const UNSENT: u32 = 128 * 1024;
+
 /// Silence after which the kernel asks whether a client is still there: long-lived WebSockets
 /// have no other limit.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -91,6 +94,9 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
             .with_time(KEEPALIVE)
             .with_interval(KEEPALIVE),
     )?;
+    // Without it a socket with megabytes to send counts as full until a third of them has left,
+    // and a client that reads slowly but steadily would look as if it did not read at all.
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)

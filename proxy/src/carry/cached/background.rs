@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use cache::flight::Growth;
+use cache::storable::NotStored;
 use cache::{Key, KeyBuf, Policy, RequestControl, Stored, Times, Writer};
 use pingora::protocols::http::ServerSession;
 
-use super::judge::{Judged, judge, make_question};
+use super::judge::{Judged, judge, make_question, replaces};
 use super::{Cached, NOT_SHARED_FOR};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
@@ -144,7 +145,7 @@ impl Background {
             }
             Judged::Renewed(head, not_kept) => {
                 incoming.finish().await;
-                if not_kept.is_some() {
+                if not_kept.is_some_and(NotStored::is_of_the_response) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
                 let renewed = Arc::new(base.with_head(head));
@@ -152,9 +153,13 @@ impl Background {
             }
             // The stale one stays for as long as it may; the next request tries again.
             Judged::ServeStored | Judged::AskAgain => incoming.abandon().await,
-            Judged::Pass(_) => {
-                self.cache.store.remove(self.key.as_key(), &base);
-                writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+            Judged::Pass(reason) => {
+                if replaces(reason, head.status) {
+                    self.cache.store.remove(self.key.as_key(), &base);
+                }
+                if reason.is_of_the_response() {
+                    writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                }
                 incoming.abandon().await;
             }
         }

@@ -13,7 +13,7 @@ use http::StatusCode;
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
-use super::judge::{Judged, judge, make_question};
+use super::judge::{Judged, judge, make_question, replaces};
 use super::{Cached, NOT_SHARED_FOR};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
@@ -54,6 +54,8 @@ impl Fetch<'_> {
         session: &mut ServerSession,
         base: Option<Arc<Stored>>,
     ) -> Result<(), Broken> {
+        let began = clock::now();
+        let patience = self.cached.upstream.settings.first_byte_timeout;
         for _ in 0..MOST_JOINS {
             let writer = match self.join(session) {
                 Join::Found(found) => {
@@ -66,6 +68,12 @@ impl Fetch<'_> {
                 }
                 Join::Follow(reader) => match self.follow(turn, session, reader).await {
                     Step::Done(done) => return done,
+                    // Others' fetches took as long as an upstream may: one more wait would not help.
+                    Step::Again if clock::now() - began >= patience => {
+                        let writer = self.writer(session);
+                        let failure = Failure::FirstByteTimeout;
+                        return self.failed(turn, session, base, writer, failure).await;
+                    }
                     Step::Again => continue,
                     Step::Alone => self.writer(session),
                 },
@@ -258,11 +266,16 @@ impl Fetch<'_> {
                 }
                 Judged::Pass(reason) => {
                     if let Some(old) = &base
-                        && reason != NotStored::RequestNoStore
+                        && replaces(reason, reply.status)
                     {
                         self.cache.store.remove(self.key.as_key(), old);
                     }
-                    writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                    if reason.is_of_the_response() {
+                        writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                    } else {
+                        // This request's own doing: those who wait fetch together without it.
+                        drop(writer);
+                    }
                     let status = CacheStatus {
                         fwd: Some(self.why),
                         detail: Some(reason.as_str()),
@@ -301,7 +314,7 @@ impl Fetch<'_> {
         not_kept: Option<NotStored>,
         writer: Writer,
     ) {
-        if not_kept.is_some_and(|reason| reason != NotStored::RequestNoStore) {
+        if not_kept.is_some_and(NotStored::is_of_the_response) {
             self.cache.store.remove(self.key.as_key(), old);
         }
         writer.complete(&self.cache.store, renewed.clone(), not_kept.is_none());

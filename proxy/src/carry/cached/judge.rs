@@ -78,3 +78,27 @@ pub(super) fn judge(
         Storable::No(reason) => Judged::Pass(reason),
     }
 }
+
+/// Whether a reply that is not stored means that what is stored is no longer true. One request
+/// must not be able to take a page away from all: neither by what it asks for itself, nor by
+/// making the upstream refuse it.
+pub(super) fn replaces(reason: NotStored, status: StatusCode) -> bool {
+    let gone = matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let refused = status.is_client_error() || status.is_server_error();
+    reason.is_of_the_response() && (gone || !refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_reply_that_speaks_for_all_replaces_what_is_stored() {
+        assert!(replaces(NotStored::NoStore, StatusCode::OK));
+        assert!(replaces(NotStored::NoStore, StatusCode::NOT_FOUND));
+        assert!(!replaces(NotStored::Authorization, StatusCode::OK));
+        assert!(!replaces(NotStored::RequestNoStore, StatusCode::OK));
+        assert!(!replaces(NotStored::NoLifetime, StatusCode::BAD_REQUEST));
+        assert!(!replaces(NotStored::NoStore, StatusCode::BAD_GATEWAY));
+    }
+}

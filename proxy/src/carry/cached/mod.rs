@@ -49,7 +49,7 @@ pub(super) fn concerns(session: &ServerSession) -> bool {
 /// The key of what `way` asks for.
 pub(crate) fn key(scheme: &str, way: &Way, upstream: &Upstream) -> KeyBuf {
     let (path, query) = way.as_asked();
-    key_of(scheme, &way.host, path, query, upstream)
+    key_of(scheme, &way.authority, path, query, upstream)
 }
 
 /// Two upstreams never share an entry, even where a host name leads to both (by listener, say).
@@ -79,13 +79,13 @@ pub(super) fn invalidate(
     let (path, query) = way.as_asked();
     let origin = cache::invalidate::Origin {
         scheme,
-        host: &way.host,
+        host: &way.authority,
         path,
         query,
     };
     for target in cache::invalidate::targets(method, origin, reply.status, &reply.headers) {
         let query = target.query.as_deref();
-        let key = key_of(scheme, &way.host, &target.path, query, upstream);
+        let key = key_of(scheme, &way.authority, &target.path, query, upstream);
         cache.flights.purge(&cache.store, key.as_key());
     }
 }
@@ -97,7 +97,7 @@ pub(super) async fn serve(
     cached: &Cached<'_>,
 ) -> Result<(), Broken> {
     let cache = turn.snapshot.cache.clone();
-    let scheme = crate::exchange::scheme(turn.info.tls.is_some()).as_str();
+    let scheme = turn.scheme(session);
     let key = key(scheme, cached.way, cached.upstream);
     let fields = &session.req_header().headers;
     let control = RequestControl::read(fields);

@@ -40,6 +40,7 @@ impl Authority<'_> {
 /// # Errors
 /// [`Reject::BadHost`] when it is empty, has userinfo, or is neither a name of
 /// letters, digits, `-`, `_` and single dots, nor an address.
+#[cfg(test)]
 pub(crate) fn host_of(value: &[u8]) -> Result<&str, Reject> {
     authority_of(value).map(|authority| authority.host)
 }

@@ -27,7 +27,7 @@ pub(crate) mod octets;
 use fields::Semantics;
 use octets::{TOKEN, is, next_control};
 
-pub(crate) use host::{host_of, lower};
+pub(crate) use host::{authority_of, lower};
 pub(crate) use parts::inspect_parts;
 pub(crate) use reject::Reject;
 
