@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
-use hyper::header::{ALLOW, CACHE_CONTROL, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, SET_COOKIE};
+use hyper::header::{CACHE_CONTROL, ETAG, HeaderName, IF_NONE_MATCH, LOCATION, SET_COOKIE};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 
 use super::catalogue::{self, Product};
@@ -54,7 +54,7 @@ where
         return change_cart(request).await;
     }
     if !reads {
-        return not_allowed(if path == "/cart" {
+        return reply::not_allowed(if path == "/cart" {
             "GET, HEAD, POST"
         } else {
             "GET, HEAD"
@@ -183,21 +183,11 @@ fn time(stamp: &Stamp) -> Reply {
     reply(StatusCode::OK, JSON, body)
 }
 
-fn not_allowed(methods: &str) -> Reply {
-    let mut reply = reply(
-        StatusCode::METHOD_NOT_ALLOWED,
-        TEXT,
-        "405 Method Not Allowed\n",
-    );
-    reply::set(&mut reply, ALLOW, methods);
-    reply
-}
-
 #[cfg(test)]
 mod tests {
     use http_body_util::Full;
     use hyper::body::Bytes;
-    use hyper::header::COOKIE;
+    use hyper::header::{ALLOW, COOKIE};
 
     use super::*;
 

@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::header::{ALLOW, HOST, ORIGIN};
+use hyper::header::{HOST, ORIGIN};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, StatusCode};
@@ -59,7 +59,7 @@ async fn answer<B>(nodes: &[Arc<Node>], request: &Request<B>) -> Reply {
     if path == "/demo/nodes" {
         return match *request.method() {
             Method::GET | Method::HEAD => list(nodes).await,
-            _ => not_allowed("GET, HEAD"),
+            _ => reply::not_allowed("GET, HEAD"),
         };
     }
     let Some((node, wish)) = parse(nodes, path) else {
@@ -70,7 +70,7 @@ async fn answer<B>(nodes: &[Arc<Node>], request: &Request<B>) -> Reply {
         );
     };
     if request.method() != Method::POST {
-        return not_allowed("POST");
+        return reply::not_allowed("POST");
     }
     if !is_own(request.headers()) {
         return reply(
@@ -142,16 +142,6 @@ async fn list(nodes: &[Arc<Node>]) -> Reply {
         JSON,
         format!("{{\"nodes\":[{}]}}\n", each.join(",")),
     )
-}
-
-fn not_allowed(methods: &str) -> Reply {
-    let mut reply = reply(
-        StatusCode::METHOD_NOT_ALLOWED,
-        TEXT,
-        "405 Method Not Allowed\n",
-    );
-    reply::set(&mut reply, ALLOW, methods);
-    reply
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 /// A whole reply.
@@ -30,4 +30,15 @@ pub(crate) fn set(reply: &mut Reply, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         reply.headers_mut().insert(name, value);
     }
+}
+
+/// 405, with the methods that are allowed: `GET, HEAD`.
+pub(crate) fn not_allowed(methods: &str) -> Reply {
+    let mut reply = reply(
+        StatusCode::METHOD_NOT_ALLOWED,
+        TEXT,
+        "405 Method Not Allowed\n",
+    );
+    set(&mut reply, ALLOW, methods);
+    reply
 }
