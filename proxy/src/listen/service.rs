@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
@@ -19,10 +19,13 @@ use tokio::task::JoinHandle;
 use super::limits::ListenerState;
 use super::serve::{begins, serve};
 use crate::carry::Carrier;
+use crate::clock;
 use crate::observe::shard::enter_worker;
 
 /// Pause after the system refused to accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A listener that cannot accept says so this often at most.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 /// What a reload asks of a worker.
 #[derive(Debug)]
@@ -122,6 +125,7 @@ async fn accept(
     carrier: Arc<Carrier>,
     mut draining: watch::Receiver<bool>,
 ) {
+    let mut warned: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -133,7 +137,12 @@ async fn accept(
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
                 listener.settings.load().metrics.refused("accept");
-                tracing::warn!(address = %listener.address, %error, "cannot accept connections; is the limit of open files (ulimit -n) high enough?");
+                // Each is counted; the log is for people, and its disk may be as full as the table.
+                let now = clock::now();
+                if warned.is_none_or(|at| now.duration_since(at) >= WARN_EVERY) {
+                    warned = Some(now);
+                    tracing::warn!(address = %listener.address, %error, "cannot accept connections; is the limit of open files (ulimit -n) high enough?");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
