@@ -109,6 +109,17 @@ impl<'a> KeyRef<'a> {
         self.0
     }
 
+    /// The bytes of the four parts that make the URL, without what a route adds.
+    pub fn url(self) -> &'a [u8] {
+        let mut rest = self.0;
+        for _ in 0..4 {
+            if take(&mut rest).is_none() {
+                return self.0;
+            }
+        }
+        &self.0[..self.0.len() - rest.len()]
+    }
+
     /// The parts, read back.
     pub fn parts(self) -> Option<Parts<'a>> {
         let mut rest = self.0;

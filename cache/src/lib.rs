@@ -16,7 +16,7 @@
 //! 4. If not, [`Flights::join`] makes the first client the leader, who fetches, and the rest its
 //!    followers. [`validate`] says what the leader asks, [`storable::storable`] whether the reply
 //!    may be kept, [`flight::Writer`] takes it in.
-//! 5. An unsafe request that went well ends in [`invalidate`].
+//! 5. An unsafe request that went well ends in [`invalidate`], a purge in [`tags`].
 
 pub mod condition;
 pub mod control;
@@ -32,6 +32,8 @@ pub mod reuse;
 pub mod status;
 pub mod storable;
 pub mod store;
+pub mod stored;
+pub mod tags;
 pub mod validate;
 pub mod vary;
 
@@ -39,10 +41,12 @@ pub use control::{RequestControl, ResponseControl};
 pub use fields::Fields;
 pub use flight::{Flights, Join, Reader, Writer};
 pub use freshness::{Freshness, Times};
-pub use head::{Head, Stored};
+pub use head::Head;
 pub use key::{Key, KeyBuf, KeyRef};
 pub use storable::{Policy, Request, Response, Storable};
 pub use store::Store;
+pub use stored::Stored;
+pub use tags::{Life, Tags};
 
 #[cfg(test)]
 mod testing;
