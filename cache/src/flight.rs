@@ -214,7 +214,12 @@ impl Flights {
         mode: Mode,
     ) -> u64 {
         self.each(&mut |flight| {
-            if flight.key.as_key().parts().is_some_and(|parts| wanted(&parts)) {
+            if flight
+                .key
+                .as_key()
+                .parts()
+                .is_some_and(|parts| wanted(&parts))
+            {
                 lock(&flight.state).purge(mode);
             }
         });

@@ -641,7 +641,11 @@ mod tests {
         assert!(stale.freshness().is_fresh(at(4)) && !stale.freshness().is_fresh(at(5)));
         store.sweep(store.tags().latest());
         assert_eq!(store.figures().entries, 1);
-        assert_eq!(store.tags().count(b"all-products"), 1, "exact after the sweep");
+        assert_eq!(
+            store.tags().count(b"all-products"),
+            1,
+            "exact after the sweep"
+        );
     }
 
     #[test]
@@ -652,13 +656,15 @@ mod tests {
             .map(|path| tagged(&store, "shop.example", path, &[]))
             .collect();
         let other = tagged(&store, "other.example", "/a/1", &[]);
-        let below = |parts: &Parts<'_>| {
-            parts.host == b"shop.example" && parts.path.starts_with(b"/a/")
-        };
+        let below =
+            |parts: &Parts<'_>| parts.host == b"shop.example" && parts.path.starts_with(b"/a/");
         assert_eq!(store.count_where(&below), 2);
         assert_eq!(store.purge_where(&below, Mode::Hard), 2);
         assert!(found(&store, &shop[0]).is_none() && found(&store, &shop[2]).is_some());
-        assert_eq!(store.purge_tag(&tags::of_host(b"shop.example"), Mode::Hard), 1);
+        assert_eq!(
+            store.purge_tag(&tags::of_host(b"shop.example"), Mode::Hard),
+            1
+        );
         assert!(found(&store, &shop[2]).is_none() && found(&store, &other).is_some());
         assert_eq!(store.purge_tag(tags::ALL, Mode::Hard), 1);
         assert!(found(&store, &other).is_none());
@@ -678,7 +684,10 @@ mod tests {
             keys.push(key);
         }
         let url = Key::new("https", "shop.example", "/p", Some("q"));
-        assert_eq!(store.purge_tag(&tags::of_url(url.as_key().as_bytes()), Mode::Hard), 2);
+        assert_eq!(
+            store.purge_tag(&tags::of_url(url.as_key().as_bytes()), Mode::Hard),
+            2
+        );
         assert!(keys.iter().all(|key| found(&store, key).is_none()));
     }
 

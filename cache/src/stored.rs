@@ -137,7 +137,11 @@ mod tests {
                 "strict-transport-security: max-age=31536000",
             ],
         );
-        let stored = Stored::new(Arc::new(head), vec![Bytes::from_static(b"x")], Arc::default());
+        let stored = Stored::new(
+            Arc::new(head),
+            vec![Bytes::from_static(b"x")],
+            Arc::default(),
+        );
         assert!(stored.weight() < 1200, "{} bytes", stored.weight());
     }
 
@@ -152,7 +156,11 @@ mod tests {
         stored.state(tags.latest());
         let freshness = stored.freshness();
         assert!(!freshness.is_fresh(at(20)));
-        assert_eq!(freshness.staleness(at(25)), secs(5), "counted from the purge");
+        assert_eq!(
+            freshness.staleness(at(25)),
+            secs(5),
+            "counted from the purge"
+        );
         assert_eq!(freshness.age(at(25)), secs(25), "its age is what it was");
     }
 }

@@ -416,12 +416,9 @@ impl Life {
 
     /// The first soft purge counts: it is stale since then.
     fn outdate(&self, millis: u64) {
-        let _ = self.soft_at.compare_exchange(
-            0,
-            millis.max(1),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        let _ =
+            self.soft_at
+                .compare_exchange(0, millis.max(1), Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

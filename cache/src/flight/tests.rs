@@ -134,7 +134,10 @@ async fn no_fetch_is_made_twice_while_one_ends() {
 
 #[tokio::test]
 async fn a_writer_that_goes_fails_its_readers_after_what_it_sent() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut reader = follow(&flights, "/");
     let mut waiting = follow(&flights, "/");
@@ -162,7 +165,10 @@ async fn a_failure_before_the_head_is_one_for_all() {
 
 #[tokio::test]
 async fn a_body_of_the_wrong_length_is_a_failure() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let reader = follow(&flights, "/");
     writer.head(head(&["content-length: 5"]), Arc::default());
@@ -178,14 +184,20 @@ async fn a_body_of_the_wrong_length_is_a_failure() {
 
 #[tokio::test]
 async fn released_followers_go_on_their_own_and_a_marker_keeps_others_from_waiting() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut own = writer.reader();
     let mut follower = follow(&flights, "/");
     writer.release(at(0), secs(10));
     assert_eq!(follower.head().await.unwrap_err(), NoHead::Released);
     assert!(matches!(join(&flights, "/", b""), Join::Alone(_)));
-    writer.head(head(&["cache-control: no-cache", "etag: \"a\""]), Arc::default());
+    writer.head(
+        head(&["cache-control: no-cache", "etag: \"a\""]),
+        Arc::default(),
+    );
     writer.push(Bytes::from("abc")).await.unwrap();
     assert!(own.head().await.is_ok(), "the leader's own client stays");
     assert!(
@@ -279,7 +291,10 @@ async fn when_nobody_reads_what_is_not_kept_the_writer_is_told() {
 
 #[tokio::test]
 async fn a_fetch_for_the_store_goes_on_without_readers() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     drop(follow(&flights, "/"));
     assert!(!writer.has_readers());
@@ -310,7 +325,10 @@ async fn all_flights_together_keep_to_the_budget() {
 
 #[tokio::test]
 async fn what_is_on_its_way_when_its_url_is_purged_is_not_stored() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let reader = follow(&flights, "/");
     writer.head(head(&[]), Arc::default());
@@ -366,7 +384,10 @@ async fn what_is_on_its_way_when_its_tag_is_purged_is_judged_by_its_tags() {
     flights.purge_tag(&store, b"t-/hard", Mode::Hard);
     flights.purge_tag(&store, b"t-/soft", Mode::Soft(at(5)));
     store.sweep(flights.oldest());
-    for (path, mut writer) in ["/hard", "/soft", "/none"].into_iter().zip(fetches.drain(..)) {
+    for (path, mut writer) in ["/hard", "/soft", "/none"]
+        .into_iter()
+        .zip(fetches.drain(..))
+    {
         let tag: Box<[u8]> = format!("t-{path}").into_bytes().into();
         let life = store.life(key(path).as_key(), &[tag], writer.since(), false);
         writer.head(head(&["cache-control: max-age=60"]), life);
@@ -397,7 +418,10 @@ async fn a_soft_purge_of_a_url_makes_what_is_on_its_way_stale() {
 
 #[tokio::test]
 async fn a_validated_object_is_there_at_once_for_all() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let writer = lead(&flights, "/");
     let mut reader = follow(&flights, "/");
     let stored = Arc::new(Stored::new(
@@ -423,11 +447,14 @@ async fn different_hints_are_different_flights_and_the_head_tells_a_stranger() {
     let Join::Follow(mut reader) = join(&flights, "/", b"de") else {
         panic!("same hint")
     };
-    german.head(Arc::new(head_for(
-        &["accept-language: de"],
-        200,
-        &["vary: accept-language"],
-    )), Arc::default());
+    german.head(
+        Arc::new(head_for(
+            &["accept-language: de"],
+            200,
+            &["vary: accept-language"],
+        )),
+        Arc::default(),
+    );
     let head = reader.head().await.unwrap();
     assert!(head.variant().matches(&fields(&["accept-language: de"])));
     assert!(!head.variant().matches(&fields(&["accept-language: fr"])));
@@ -435,7 +462,10 @@ async fn different_hints_are_different_flights_and_the_head_tells_a_stranger() {
 
 #[tokio::test]
 async fn a_clone_reads_on_from_the_same_place() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut reader = writer.reader();
     writer.head(head(&[]), Arc::default());
@@ -449,7 +479,10 @@ async fn a_clone_reads_on_from_the_same_place() {
 
 #[tokio::test]
 async fn a_refresh_in_the_background_is_made_once() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let refresh = || flights.refresh(key("/").as_key(), b"", LARGE);
     let mut writer = refresh().unwrap();
     assert!(refresh().is_none());
@@ -468,7 +501,10 @@ async fn a_refresh_in_the_background_is_made_once() {
 
 #[tokio::test]
 async fn a_marker_goes_when_there_is_something_to_share() {
-    let (flights, store) = (Flights::new(Limits::default(), Tags::new()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     flights.mark(key("/").as_key(), at(0), secs(10));
     let Join::Alone(mut writer) = join(&flights, "/", b"") else {
         panic!("marked")
