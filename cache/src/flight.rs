@@ -153,6 +153,13 @@ impl Flights {
         }
     }
 
+    /// Joins the flight for `key` and `hint` if there is one.
+    pub fn follow(&self, key: KeyRef<'_>, hint: &[u8]) -> Option<Reader> {
+        let shard = lock(self.0.shard(key));
+        let mut known = shard.get(key.as_bytes())?.iter();
+        known.find_map(|flight| (*flight.hint == *hint).then(|| flight.follow())?)
+    }
+
     /// Starts a fetch that nobody joins. What comes of it may be stored.
     pub fn alone(&self, key: KeyRef<'_>, hint: &[u8], max_object: u64) -> Writer {
         self.0

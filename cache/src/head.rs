@@ -65,7 +65,7 @@ impl Head {
         policy: &Policy,
     ) -> Self {
         let fields = response.fields;
-        let dropped = dropped_names(fields);
+        let dropped = dropped_names(fields, policy);
         let mut block = BytesMut::with_capacity(512);
         write_status_line(response.status, &mut block);
         let lines = block.len();
@@ -247,10 +247,11 @@ impl Fields for Head {
 }
 
 /// The names that are not kept of this response: [`NEVER_KEPT`], those that Connection nominates,
-/// those that `private` and `no-cache` withhold. Content-Length is added again by whoever knows it.
-fn dropped_names(fields: &dyn Fields) -> Vec<HeaderName> {
+/// those that `private` and `no-cache` withhold, those of tags. Content-Length is added again by whoever knows it.
+fn dropped_names(fields: &dyn Fields, policy: &Policy) -> Vec<HeaderName> {
     let mut names = NEVER_KEPT.to_vec();
     names.push(CONTENT_LENGTH);
+    names.extend_from_slice(&policy.tags);
     fields::each_member(fields, &CONNECTION, &mut |name| {
         names.extend(HeaderName::from_bytes(name).ok());
     });

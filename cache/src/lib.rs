@@ -34,6 +34,7 @@ pub mod storable;
 pub mod store;
 pub mod stored;
 pub mod tags;
+pub mod uses;
 pub mod validate;
 pub mod vary;
 
@@ -47,6 +48,7 @@ pub use storable::{Policy, Request, Response, Storable};
 pub use store::Store;
 pub use stored::Stored;
 pub use tags::{Life, Tags};
+pub use uses::Uses;
 
 #[cfg(test)]
 mod testing;

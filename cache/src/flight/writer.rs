@@ -24,6 +24,8 @@ pub struct Writer {
     declared: Option<u64>,
     /// Nobody was to wait for this fetch from the start.
     alone: bool,
+    /// What comes is for those who wait, and not stored.
+    unkept: bool,
     ended: bool,
 }
 
@@ -62,6 +64,7 @@ impl Writer {
             max_object,
             declared: None,
             alone,
+            unkept: false,
             ended: false,
         }
     }
@@ -83,6 +86,11 @@ impl Writer {
     /// [bound](Store::life) with.
     pub fn since(&self) -> u64 {
         self.flight.since
+    }
+
+    /// What comes is shared with those who wait for it, and not stored.
+    pub fn keep_not(&mut self) {
+        self.unkept = true;
     }
 
     /// The head came, and is for all. `life` is what the object is bound to.
@@ -207,7 +215,8 @@ impl Writer {
             )
         };
         let stored = pieces.map(|pieces| Arc::new(Stored::new(head, compact(pieces), life)));
-        Ok(self.conclude(store, stored, true))
+        let keep = !self.unkept;
+        Ok(self.conclude(store, stored, keep))
     }
 
     /// The object is known as a whole, as after a 304: ends the flight with it, in place of

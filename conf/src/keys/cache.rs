@@ -1,8 +1,7 @@
 //! Keys of the store of responses, and of what a route keeps in it.
 
 use super::{
-    COUNT, Form, HEADER_NAME, Kind, NETWORKS, PATH, Shape, TIME, TIME_OR_ZERO, default, optional,
-    required,
+    Form, HEADER_NAME, Kind, NETWORKS, PATH, Shape, TIME, TIME_OR_ZERO, default, optional, required,
 };
 
 const COOKIE: Form = Form {
@@ -191,7 +190,7 @@ pub(crate) static ROUTE_CACHE: Shape = Shape {
         ),
         default(
             "min_uses",
-            COUNT,
+            Kind::Integer { min: 1, max: 100 },
             "1",
             "A response is stored when it is asked for this often within a while.",
         ),
