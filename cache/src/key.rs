@@ -120,6 +120,12 @@ impl<'a> KeyRef<'a> {
         &self.0[..self.0.len() - rest.len()]
     }
 
+    /// The parts behind those of the URL, in order.
+    pub fn added(self) -> impl Iterator<Item = Option<&'a [u8]>> {
+        let mut rest = &self.0[self.url().len()..];
+        std::iter::from_fn(move || take(&mut rest))
+    }
+
     /// The parts, read back.
     pub fn parts(self) -> Option<Parts<'a>> {
         let mut rest = self.0;

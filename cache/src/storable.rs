@@ -136,6 +136,29 @@ pub enum NotStored {
 }
 
 impl NotStored {
+    /// Every reason, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 14] = [
+        Self::Method,
+        Self::Status,
+        Self::RequestNoStore,
+        Self::NoStore,
+        Self::Private,
+        Self::SetCookie,
+        Self::Authorization,
+        Self::Session,
+        Self::Tags,
+        Self::MinUses,
+        Self::Vary,
+        Self::NoLifetime,
+        Self::Useless,
+        Self::TooLarge,
+    ];
+
+    /// The place in [`ALL`](Self::ALL).
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether the response itself forbids it. The other reasons lie in one request, and say
     /// nothing about what is stored or what others would get.
     pub fn is_of_the_response(self) -> bool {
@@ -478,6 +501,13 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_stands_at_its_index() {
+        for (index, reason) in NotStored::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{reason:?}");
+        }
+    }
+
+    #[test]
     fn with_a_session_cookie_nothing_is_kept_unless_sessions_are_shared() {
         let asked = ["cookie: theme=dark; sid=1"];
         let by = |names: &[&str]| {
@@ -494,7 +524,7 @@ mod tests {
     #[test]
     fn a_response_with_too_many_tags_is_not_kept() {
         let policy = Policy {
-            tags: crate::tags::FIELDS.to_vec(),
+            tags: tags::FIELDS.to_vec(),
             ..Policy::default()
         };
         let tagged = |count: usize| {

@@ -2,17 +2,19 @@
 //! its client left, and the refresh of what is served stale.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
-use cache::{Key, KeyBuf, Policy, RequestControl, Stored, Times, Writer};
+use cache::{Key, KeyBuf, Life, RequestControl, Stored, Times, Writer};
 use pingora::protocols::http::ServerSession;
 
+use super::Cached;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, NOT_SHARED_FOR};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
 use crate::clock;
+use crate::exchange::caching::Caching;
 use crate::observe::{Record, Table};
 use crate::snapshot::Cache;
 use crate::upstreams::Upstream;
@@ -27,8 +29,9 @@ pub(super) async fn refresh(
     found: &Arc<Stored>,
 ) {
     let fields = &session.req_header().headers;
-    let hint = cache.store.hint(key.as_key(), fields, &cached.policy.vary);
-    let most = cached.policy.max_object_size;
+    let policy = cached.policy();
+    let hint = cache.store.hint(key.as_key(), fields, &policy.vary);
+    let most = policy.max_object_size;
     let Some(writer) = cache.flights.refresh(key.as_key(), &hint, most) else {
         return;
     };
@@ -42,7 +45,7 @@ pub(super) async fn refresh(
         cache: cache.clone(),
         upstream: cached.upstream.clone(),
         worker: turn.carrier.worker(),
-        policy: cached.policy.clone(),
+        caching: cached.caching.clone(),
         record: turn.background_record(cached.place),
         table: turn.snapshot.table.clone(),
         asked: session.req_header().headers.clone(),
@@ -52,7 +55,13 @@ pub(super) async fn refresh(
 }
 
 /// Reads a reply into the store, whoever still listens.
-pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, mut incoming: Incoming) {
+pub(super) async fn pump(
+    cache: Arc<Cache>,
+    key: Key,
+    hit_for_miss: Duration,
+    mut writer: Writer,
+    mut incoming: Incoming,
+) {
     let mut passing = false;
     let mut upload = Upload::Done;
     loop {
@@ -65,7 +74,7 @@ pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, mut in
                         // Too large to keep: nobody is to wait for another one of it.
                         passing = true;
                         let now = clock::wall();
-                        cache.flights.mark(key.as_key(), now, NOT_SHARED_FOR);
+                        cache.flights.mark(key.as_key(), now, hit_for_miss);
                     }
                     Err(_) => return incoming.abandon().await,
                 }
@@ -90,7 +99,7 @@ struct Background {
     cache: Arc<Cache>,
     upstream: Arc<Upstream>,
     worker: usize,
-    policy: Policy,
+    caching: Arc<Caching>,
     record: Record,
     table: Arc<Table>,
     asked: http::HeaderMap,
@@ -98,6 +107,13 @@ struct Background {
 }
 
 impl Background {
+    fn life(&self, tags: &[Box<[u8]>], writer: &Writer) -> Arc<Life> {
+        let several = self.caching.has_several_keys();
+        self.cache
+            .store
+            .life(self.key.as_key(), tags, writer.since(), several)
+    }
+
     async fn run(mut self, mut outgoing: Outgoing, base: Arc<Stored>, mut writer: Writer) {
         outgoing.upload = Upload::Done;
         if make_question(&mut outgoing, Some(&base)).is_err() {
@@ -135,20 +151,23 @@ impl Background {
             &self.asked,
             &head,
             Some(&base),
-            &self.policy,
+            &self.caching.policy,
             &control,
             times,
         ) {
-            Judged::Store(head) => {
-                writer.head(head);
-                pump(self.cache, self.key, writer, incoming).await;
+            Judged::Store(head, tags) => {
+                let life = self.life(&tags, &writer);
+                writer.head(head, life);
+                let hit_for_miss = self.caching.hit_for_miss;
+                pump(self.cache, self.key, hit_for_miss, writer, incoming).await;
             }
-            Judged::Renewed(head, not_kept) => {
+            Judged::Renewed(head, tags, not_kept) => {
                 incoming.finish().await;
                 if not_kept.is_some_and(NotStored::is_of_the_response) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
-                let renewed = Arc::new(base.with_head(head));
+                let tags = tags.unwrap_or_else(|| base.life().tags().map(Into::into).collect());
+                let renewed = Arc::new(base.renewed(head, self.life(&tags, &writer)));
                 writer.complete(&self.cache.store, renewed, not_kept.is_none());
             }
             // The stale one stays for as long as it may; the next request tries again.
@@ -158,7 +177,7 @@ impl Background {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
                 if reason.is_of_the_response() {
-                    writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                    writer.uncacheable(clock::wall(), self.caching.hit_for_miss);
                 }
                 incoming.abandon().await;
             }

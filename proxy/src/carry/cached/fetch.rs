@@ -8,13 +8,13 @@ use cache::reuse::{self, OnError};
 use cache::status::{CacheStatus, Forward};
 use cache::storable::NotStored;
 use cache::store::Lookup;
-use cache::{Join, KeyBuf, Reader, RequestControl, Stored, Times, Writer};
+use cache::{Join, KeyBuf, Life, Reader, RequestControl, Stored, Times, Writer};
 use http::StatusCode;
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, NOT_SHARED_FOR};
+use super::{Cached, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -36,6 +36,10 @@ pub(super) struct Fetch<'a> {
     pub(super) control: RequestControl,
     /// The request must not be answered with what others asked for.
     pub(super) alone: bool,
+    /// Its reply is not for others, who therefore must not wait for it.
+    pub(super) personal: bool,
+    /// The page was not asked for often enough to be stored.
+    pub(super) unused: bool,
 }
 
 /// What a turn of the loop came to.
@@ -87,7 +91,7 @@ impl Fetch<'_> {
 
     /// A fetch that nobody joins.
     fn writer(&self, session: &ServerSession) -> Writer {
-        let policy = self.cached.policy;
+        let policy = self.cached.policy();
         let key = self.key.as_key();
         let fields = &session.req_header().headers;
         let hint = self.cache.store.hint(key, fields, &policy.vary);
@@ -99,12 +103,16 @@ impl Fetch<'_> {
             return Join::Alone(self.writer(session));
         }
         let fields = &session.req_header().headers;
-        let policy = self.cached.policy;
+        let policy = self.cached.policy();
         let now = clock::wall();
         let hint = self
             .cache
             .store
             .hint(self.key.as_key(), fields, &policy.vary);
+        if self.personal {
+            let reader = self.cache.flights.follow(self.key.as_key(), &hint);
+            return reader.map_or_else(|| Join::Alone(self.writer(session)), Join::Follow);
+        }
         self.cache.flights.join(
             self.key.as_key(),
             &hint,
@@ -118,7 +126,7 @@ impl Fetch<'_> {
                 else {
                     return None;
                 };
-                reuse::usable(found.head().freshness(), &self.control, now)
+                reuse::usable(&found.freshness(), &self.control, now)
                     .is_hit()
                     .then_some(found)
             },
@@ -132,9 +140,12 @@ impl Fetch<'_> {
         session: &mut ServerSession,
         mut reader: Reader,
     ) -> Step {
+        let patience = self.cached.caching.collapse_timeout;
         let head = tokio::select! {
             biased;
             head = reader.head() => head,
+            // Whoever fetches it takes too long: the others are not to wait with them.
+            () = tokio::time::sleep(patience) => return Step::Alone,
             _ = session.read_body_or_idle(true) => {
                 let gone = Failure::Client(ClientFault::Gone);
                 return Step::Done(turn.fail(session, Some(self.cached.route), gone).await);
@@ -194,7 +205,7 @@ impl Fetch<'_> {
                 &mut turn.record,
             )
             .await;
-            let (incoming, reply) = match opened {
+            let (incoming, mut reply) = match opened {
                 Ok(opened) => opened,
                 Err(failure @ Failure::Client(_)) => {
                     return turn.fail(session, Some(self.cached.route), failure).await;
@@ -208,29 +219,38 @@ impl Fetch<'_> {
                 asked,
                 &reply,
                 base.as_deref(),
-                self.cached.policy,
+                self.cached.policy(),
                 &self.control,
                 Times {
                     sent,
                     received: clock::wall(),
                 },
             );
+            strip_tags(&mut reply, self.cached.policy());
             match judged {
-                Judged::Store(head) => {
+                Judged::Store(head, tags) => {
                     let status = CacheStatus {
                         fwd: Some(self.why),
-                        stored: true,
+                        stored: !self.unused,
+                        detail: self.unused.then_some(NotStored::MinUses.as_str()),
                         ..CacheStatus::default()
                     };
+                    if self.unused {
+                        self.cache.counts.not_stored(NotStored::MinUses);
+                        writer.keep_not();
+                    }
                     let now = clock::wall();
                     if !reuse::is_shareable(head.freshness(), now) {
-                        writer.release(now, NOT_SHARED_FOR);
+                        writer.release(now, self.cached.caching.hit_for_miss);
                     }
-                    writer.head(head.clone());
+                    let life = self.life(&tags, &writer);
+                    writer.head(head.clone(), life);
                     let reader = writer.reader();
                     // Fields that are for this client alone are in the upstream's head only.
                     let key = self.key.as_key().to_key();
-                    tokio::spawn(pump(self.cache.clone(), key, writer, incoming));
+                    let hit_for_miss = self.cached.caching.hit_for_miss;
+                    let cache = self.cache.clone();
+                    tokio::spawn(pump(cache, key, hit_for_miss, writer, incoming));
                     let route = self.cached.route;
                     let object = Arriving {
                         head: &head,
@@ -239,12 +259,13 @@ impl Fetch<'_> {
                     };
                     return stored::stream(turn, session, route, object, status).await;
                 }
-                Judged::Renewed(head, kept) => {
+                Judged::Renewed(head, tags, kept) => {
                     let Some(old) = base else {
                         return Err(Broken);
                     };
                     incoming.finish().await;
-                    let renewed = Arc::new(old.with_head(head));
+                    let tags = tags.unwrap_or_else(|| old.life().tags().map(Into::into).collect());
+                    let renewed = Arc::new(old.renewed(head, self.life(&tags, &writer)));
                     self.renew(&old, &renewed, kept, writer);
                     turn.record.cache = CacheResult::Revalidated;
                     let status = CacheStatus {
@@ -265,13 +286,14 @@ impl Fetch<'_> {
                     return self.stale(turn, session, base, writer).await;
                 }
                 Judged::Pass(reason) => {
+                    self.cache.counts.not_stored(reason);
                     if let Some(old) = &base
                         && replaces(reason, reply.status)
                     {
                         self.cache.store.remove(self.key.as_key(), old);
                     }
                     if reason.is_of_the_response() {
-                        writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                        writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
                     } else {
                         // This request's own doing: those who wait fetch together without it.
                         drop(writer);
@@ -290,6 +312,14 @@ impl Fetch<'_> {
                 }
             }
         }
+    }
+
+    /// What the object is bound to that `writer` takes in.
+    fn life(&self, tags: &[Box<[u8]>], writer: &Writer) -> Arc<Life> {
+        let several = self.cached.caching.has_several_keys();
+        self.cache
+            .store
+            .life(self.key.as_key(), tags, writer.since(), several)
     }
 
     /// The cache's own question: for the whole, by GET, with the stored validators.
@@ -330,9 +360,10 @@ impl Fetch<'_> {
         failure: Failure,
     ) -> Result<(), Broken> {
         let now = clock::wall();
+        let offline = self.cached.caching.offline;
         let verdict = base
             .as_ref()
-            .map(|stored| reuse::on_error(stored.head().freshness(), &self.control, now));
+            .map(|stored| reuse::on_error(&stored.freshness(), &self.control, now, offline));
         match verdict {
             Some(OnError::ServeStored) => {
                 turn.record.why = Some(failure.as_str());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
-use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse};
+use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse, tags};
 use http::{Method, StatusCode};
 
 use pingora::http::ResponseHeader;
@@ -31,9 +31,11 @@ pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> R
 
 /// What a reply's head means for the cache.
 pub(super) enum Judged {
-    Store(Arc<Head>),
-    /// What is stored holds; the reason why it must not be kept, if there is one.
-    Renewed(Arc<Head>, Option<NotStored>),
+    /// To be stored, under these tags.
+    Store(Arc<Head>, Vec<Box<[u8]>>),
+    /// What is stored holds; its tags, where the 304 states them; the reason why it must not be kept,
+    /// if there is one.
+    Renewed(Arc<Head>, Option<Vec<Box<[u8]>>>, Option<NotStored>),
     /// The 304 was about something else.
     AskAgain,
     /// The upstream failed, and what is stored may stand in.
@@ -60,23 +62,32 @@ pub(super) fn judge(
     if let Some(base) = base {
         if reply.status == StatusCode::NOT_MODIFIED {
             return match validate::freshen(base.head(), request, reply.fields, policy, times) {
-                Freshened::Updated(head) => Judged::Renewed(head, None),
-                Freshened::Once(head, reason) => Judged::Renewed(head, Some(reason)),
+                Freshened::Updated(head) => Judged::Renewed(head, restated(reply, policy), None),
+                Freshened::Once(head, reason) => Judged::Renewed(head, None, Some(reason)),
                 Freshened::Mismatch => Judged::AskAgain,
             };
         }
         if reuse::is_failure(reply.status)
-            && reuse::may_serve_on_error(base.head().freshness(), control, times.received)
+            && reuse::may_serve_on_error(&base.freshness(), control, times.received)
         {
             return Judged::ServeStored;
         }
     }
     match storable(request, reply, policy, times) {
         Storable::Store(freshness) => {
-            Judged::Store(Arc::new(Head::new(request, reply, freshness, policy)))
+            let head = Head::new(request, reply, freshness, policy);
+            // Too many of them are no reply to store.
+            let tags = tags::read(reply.fields, &policy.tags).unwrap_or_default();
+            Judged::Store(Arc::new(head), tags)
         }
         Storable::No(reason) => Judged::Pass(reason),
     }
+}
+
+/// The tags that a 304 brings; `None` where it has none of the fields that carry them.
+fn restated(reply: Response<'_>, policy: &Policy) -> Option<Vec<Box<[u8]>>> {
+    let stated = policy.tags.iter().any(|name| reply.fields.has(name));
+    stated.then(|| tags::read(reply.fields, &policy.tags).unwrap_or_default())
 }
 
 /// Whether a reply that is not stored means that what is stored is no longer true. One request

@@ -6,38 +6,44 @@
 //! vanished client holds up those who wait for the same page.
 
 mod background;
+mod compare;
 mod fetch;
 mod judge;
+pub(crate) mod purge;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
 use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, condition};
 use http::{Method, StatusCode, header};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
+use crate::exchange::caching::Caching;
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
 use fetch::Fetch;
-
-/// How long nobody waits for another's fetch of a page that was not to be shared.
-const NOT_SHARED_FOR: Duration = Duration::from_secs(10);
 
 /// One request on a cached route.
 pub(super) struct Cached<'a> {
     pub(super) route: &'a Route,
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) place: u16,
-    pub(super) policy: &'a Policy,
+    pub(super) caching: &'a Arc<Caching>,
     pub(super) way: &'a Way,
+}
+
+impl Cached<'_> {
+    fn policy(&self) -> &Policy {
+        &self.caching.policy
+    }
 }
 
 /// Whether the cache has to do with the request at all.
@@ -46,47 +52,10 @@ pub(super) fn concerns(session: &ServerSession) -> bool {
     matches!(head.method, Method::GET | Method::HEAD) && !head.headers.contains_key(header::UPGRADE)
 }
 
-/// The key of what `way` asks for.
-pub(crate) fn key(scheme: &str, way: &Way, upstream: &Upstream) -> KeyBuf {
-    let (path, query) = way.as_asked();
-    key_of(scheme, &way.authority, path, query, upstream)
-}
-
-/// Two upstreams never share an entry, even where a host name leads to both (by listener, say).
-pub(crate) fn key_of(
-    scheme: &str,
-    host: &str,
-    path: &str,
-    query: Option<&str>,
-    upstream: &Upstream,
-) -> KeyBuf {
-    let mut key = KeyBuf::new();
-    key.fill(scheme, host, path, query)
-        .part(Some(upstream.name().as_bytes()));
-    key
-}
-
-/// Takes out what an unsafe request made untrue: its own URI, and those of Location and
-/// Content-Location on the same host (RFC 9111 section 4.4).
-pub(super) fn invalidate(
-    cache: &Cache,
-    scheme: &str,
-    way: &Way,
-    upstream: &Upstream,
-    method: &Method,
-    reply: &pingora::http::ResponseHeader,
-) {
-    let (path, query) = way.as_asked();
-    let origin = cache::invalidate::Origin {
-        scheme,
-        host: &way.authority,
-        path,
-        query,
-    };
-    for target in cache::invalidate::targets(method, origin, reply.status, &reply.headers) {
-        let query = target.query.as_deref();
-        let key = key_of(scheme, &way.authority, &target.path, query, upstream);
-        cache.flights.purge(&cache.store, key.as_key());
+/// Takes the tags out of a reply: they are between the application and the cache.
+pub(super) fn strip_tags(reply: &mut ResponseHeader, policy: &Policy) {
+    for name in &policy.tags {
+        reply.remove_header(name);
     }
 }
 
@@ -98,8 +67,9 @@ pub(super) async fn serve(
 ) -> Result<(), Broken> {
     let cache = turn.snapshot.cache.clone();
     let scheme = turn.scheme(session);
-    let key = key(scheme, cached.way, cached.upstream);
     let fields = &session.req_header().headers;
+    let name = cached.upstream.name();
+    let key = cached.caching.key(scheme, cached.way, name, fields);
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
         return Box::pin(pass(turn, session, cached, "precondition")).await;
@@ -108,9 +78,9 @@ pub(super) async fn serve(
     let now = clock::wall();
     let (base, why) = match cache
         .store
-        .lookup(key.as_key(), fields, &cached.policy.vary)
+        .lookup(key.as_key(), fields, &cached.policy().vary)
     {
-        Lookup::Found(found) => match reuse::usable(found.head().freshness(), &control, now) {
+        Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
                 return hit(turn, session, cached, &cache, &key, &found, usable).await;
             }
@@ -125,12 +95,15 @@ pub(super) async fn serve(
         // The part alone cannot be stored, and the whole may be large: it passes.
         return Box::pin(pass(turn, session, cached, "range")).await;
     }
+    let least = cached.caching.min_uses;
     let fetch = Fetch {
         cached,
         cache: &cache,
         key: &key,
         why,
         alone: control.no_cache || control.no_store,
+        personal: cached.policy().is_personal(fields),
+        unused: least > 1 && cache.uses.count(key.as_key().as_bytes()) < least,
         control,
     };
     // Boxed: a hit does not pay for the room that a fetch takes.
@@ -187,6 +160,7 @@ async fn pass(
         cached.upstream,
         &mut outgoing,
         |head| {
+            strip_tags(head, cached.policy());
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
                 detail: Some(detail),
@@ -211,7 +185,17 @@ async fn hit(
         Use::Fresh => CacheResult::Hit,
         _ => CacheResult::Stale,
     };
-    if usable == Use::StaleWhileRevalidate {
+    found.life().hit();
+    if cached.caching.compare_sessions > 0 {
+        Box::pin(compare::sample(turn, session, cached, found)).await;
+    }
+    let early = || {
+        let window = cached.caching.early_refresh;
+        let now = clock::wall();
+        !window.is_zero()
+            && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
+    };
+    if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && early()) {
         Box::pin(background::refresh(
             turn, session, cached, cache, key, found,
         ))
