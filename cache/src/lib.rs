@@ -13,11 +13,13 @@
 //! 1. [`KeyBuf`] makes the key from the normalised request.
 //! 2. [`Store::lookup`] finds the variant that fits the request's fields ([`vary`]).
 //! 3. [`reuse::usable`] says whether it may be served as it is; [`condition`] whether a 304 is enough.
+//!    Where the object is kept compressed as well, [`coding::choose`] says which the client gets.
 //! 4. If not, [`Flights::join`] makes the first client the leader, who fetches, and the rest its
 //!    followers. [`validate`] says what the leader asks, [`storable::storable`] whether the reply
 //!    may be kept, [`flight::Writer`] takes it in.
 //! 5. An unsafe request that went well ends in [`invalidate`].
 
+pub mod coding;
 pub mod condition;
 pub mod control;
 pub mod date;
@@ -34,7 +36,9 @@ pub mod storable;
 pub mod store;
 pub mod validate;
 pub mod vary;
+mod weight;
 
+pub use coding::Coding;
 pub use control::{RequestControl, ResponseControl};
 pub use fields::Fields;
 pub use flight::{Flights, Join, Reader, Writer};
