@@ -10,7 +10,7 @@
 //!
 //! A request on a cached route goes this way:
 //!
-//! 1. [`KeyBuf`] makes the key from the normalised request.
+//! 1. [`Normal`] says what of the request counts, [`KeyBuf`] makes the key of it.
 //! 2. [`Store::lookup`] finds the variant that fits the request's fields ([`vary`]).
 //! 3. [`reuse::usable`] says whether it may be served as it is; [`condition`] whether a 304 is enough.
 //!    Where the object is kept compressed as well, [`coding::choose`] says which the client gets.
@@ -29,6 +29,7 @@ pub mod freshness;
 pub mod head;
 pub mod invalidate;
 pub mod key;
+pub mod normal;
 pub mod range;
 pub mod reuse;
 pub mod status;
@@ -45,6 +46,7 @@ pub use flight::{Flights, Join, Reader, Writer};
 pub use freshness::{Freshness, Times};
 pub use head::{Head, Stored};
 pub use key::{Key, KeyBuf, KeyRef};
+pub use normal::{Normal, Normalised};
 pub use storable::{Policy, Request, Response, Storable};
 pub use store::Store;
 
