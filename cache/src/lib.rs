@@ -10,7 +10,7 @@
 //!
 //! A request on a cached route goes this way:
 //!
-//! 1. [`Normal`] says what of the request counts, [`KeyBuf`] makes the key of it.
+//! 1. [`Normal`] and [`QueryRules`] say what of the request counts, [`KeyBuf`] makes the key of it.
 //! 2. [`Store::lookup`] finds the variant that fits the request's fields ([`vary`]).
 //! 3. [`reuse::usable`] says whether it may be served as it is; [`condition`] whether a 304 is enough.
 //!    Where the object is kept compressed as well, [`coding::choose`] says which the client gets.
@@ -30,6 +30,7 @@ pub mod head;
 pub mod invalidate;
 pub mod key;
 pub mod normal;
+pub mod query;
 pub mod range;
 pub mod reuse;
 pub mod status;
@@ -47,6 +48,7 @@ pub use freshness::{Freshness, Times};
 pub use head::{Head, Stored};
 pub use key::{Key, KeyBuf, KeyRef};
 pub use normal::{Normal, Normalised};
+pub use query::{Pattern, QueryRules};
 pub use storable::{Policy, Request, Response, Storable};
 pub use store::Store;
 
