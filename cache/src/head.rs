@@ -207,6 +207,28 @@ impl Head {
         size_of::<Self>() + self.block.len() + self.variant.values().len() + 96
     }
 
+    /// The same status and judgement over these field lines, names and values, in place of its own.
+    /// For fields that neither the judgement nor the variant was read from; a changed
+    /// Content-Length is the business of [`Head::with_length`].
+    #[must_use]
+    pub(crate) fn with_lines<'a>(
+        &self,
+        lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Self {
+        let mut block = BytesMut::with_capacity(self.block.len() + 64);
+        block.extend_from_slice(&self.block[..self.lines]);
+        for (name, value) in lines {
+            if is_token(name) && is_value(value) {
+                write_line(name, value, &mut block);
+            }
+        }
+        Self {
+            block: exact(&block),
+            ..self.clone()
+        }
+        .indexed()
+    }
+
     fn indexed(mut self) -> Self {
         let tag = self
             .spans()
