@@ -206,6 +206,24 @@ impl Store {
         true
     }
 
+    /// Counts the weight of an object anew, after it gained a compressed representation.
+    pub fn weigh(&self, key: KeyRef<'_>, stored: &Arc<Stored>) {
+        self.entries
+            .entry(key.to_key())
+            .and_compute_with(|known| match known {
+                Some(known)
+                    if known
+                        .value()
+                        .variants
+                        .iter()
+                        .any(|one| Arc::ptr_eq(one, stored)) =>
+                {
+                    Op::Put(Arc::new(known.value().filtered(|_| true)))
+                }
+                _ => Op::Nop,
+            });
+    }
+
     /// Removes this one object, if it still stands there.
     pub fn remove(&self, key: KeyRef<'_>, stored: &Arc<Stored>) {
         self.keep_only(key, |one| !Arc::ptr_eq(one, stored));

@@ -1,20 +1,43 @@
 //! What is stored: a head and a body, neither of which changes any more, and a [`Life`], which does.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
+use crate::coding::{Coding, coded_head};
 use crate::freshness::Freshness;
 use crate::head::Head;
 use crate::tags::{Life, State};
 
 /// A whole response.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Stored {
     head: Arc<Head>,
     segments: Arc<[Bytes]>,
     length: u64,
     life: Arc<Life>,
+    coded: OnceLock<Box<Coded>>,
+}
+
+/// The compressed representations.
+#[derive(Debug, Default)]
+struct Coded {
+    /// By the place in [`Coding::ALL`]; `None` inside: compressing does not pay.
+    places: [OnceLock<Option<Arc<Stored>>>; Coding::ALL.len()],
+    /// A bit for each that somebody makes or made.
+    begun: AtomicU8,
+}
+
+/// What is known of a compressed representation.
+#[derive(Debug, Clone)]
+pub enum InCoding {
+    /// It is there.
+    Ready(Arc<Stored>),
+    /// It would not be smaller.
+    Useless,
+    /// Nobody has made it yet.
+    Unknown,
 }
 
 /// What a segment costs beside its bytes: the handle and the counter that it shares.
@@ -39,13 +62,56 @@ impl Stored {
             segments,
             length,
             life,
+            coded: OnceLock::new(),
         }
     }
 
     /// The same body under another head, as after a 304, which begins another life.
     #[must_use]
     pub fn renewed(&self, head: Arc<Head>, life: Arc<Life>) -> Self {
-        Self::new(head, Arc::clone(&self.segments), life)
+        let renewed = Self::new(head, Arc::clone(&self.segments), life);
+        for coding in Coding::ALL {
+            match self.in_coding(coding) {
+                InCoding::Ready(coded) => renewed.set_coded(coding, Some(coded.segments.clone())),
+                InCoding::Useless => renewed.set_coded(coding, None),
+                InCoding::Unknown => {}
+            }
+        }
+        renewed
+    }
+
+    /// The representation in a coding.
+    pub fn in_coding(&self, coding: Coding) -> InCoding {
+        let known = self.coded.get();
+        match known.and_then(|coded| coded.places[coding as usize].get()) {
+            Some(Some(stored)) => InCoding::Ready(Arc::clone(stored)),
+            Some(None) => InCoding::Useless,
+            None => InCoding::Unknown,
+        }
+    }
+
+    /// Whether the caller is the one to make the representation in a coding; it then calls
+    /// [`set_coded`](Self::set_coded).
+    pub fn begin_coding(&self, coding: Coding) -> bool {
+        let bit = 1 << (coding as usize);
+        let coded = self.coded.get_or_init(Box::default);
+        coded.begun.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    /// Adds the body in a coding; `None`: it is not worth it. The store must then
+    /// [weigh](crate::Store::weigh) it anew.
+    pub fn set_coded(&self, coding: Coding, body: Option<Arc<[Bytes]>>) {
+        let stored = body.map(|segments| {
+            let length = segments.iter().map(|segment| segment.len() as u64).sum();
+            let head = Arc::new(coded_head(&self.head, coding, length));
+            Arc::new(Self::new(head, segments, Arc::clone(&self.life)))
+        });
+        let coded = self.coded.get_or_init(Box::default);
+        coded
+            .begun
+            .fetch_or(1 << (coding as usize), Ordering::Relaxed);
+        // Whoever was first has made the same.
+        let _ = coded.places[coding as usize].set(stored);
     }
 
     /// The head.
@@ -91,7 +157,17 @@ impl Stored {
     pub fn weight(&self) -> u64 {
         let segments = self.segments.len() * SEGMENT_OVERHEAD;
         let beside = self.head.weight() + segments + OBJECT_OVERHEAD + self.life.weight();
-        self.length + beside as u64
+        let coded = self.coded.get().map_or(0, |coded| {
+            let ready = coded
+                .places
+                .iter()
+                .filter_map(|place| place.get()?.as_ref());
+            let bodies: u64 = ready
+                .map(|stored| stored.length + (stored.head.weight() + OBJECT_OVERHEAD) as u64)
+                .sum();
+            bodies + size_of::<Coded>() as u64
+        });
+        self.length + beside as u64 + coded
     }
 }
 
@@ -143,6 +219,30 @@ mod tests {
             Arc::default(),
         );
         assert!(stored.weight() < 1200, "{} bytes", stored.weight());
+    }
+
+    #[test]
+    fn a_compressed_representation_is_made_once_and_outlives_a_304() {
+        let head = Arc::new(head_of(200, &["etag: \"a\"", "content-type: text/html"]));
+        let stored = Stored::new(head, vec![Bytes::from("long")], Arc::default());
+        let before = stored.weight();
+        assert!(stored.begin_coding(Coding::Gzip) && !stored.begin_coding(Coding::Gzip));
+        assert!(matches!(stored.in_coding(Coding::Gzip), InCoding::Unknown));
+        stored.set_coded(Coding::Gzip, Some(vec![Bytes::from("s")].into()));
+        stored.set_coded(Coding::Zstd, None);
+        assert!(stored.weight() > before, "it counts");
+        let renewed = stored.renewed(
+            Arc::new(head_of(200, &["etag: \"a\"", "x-new: 1"])),
+            Arc::default(),
+        );
+        let InCoding::Ready(coded) = renewed.in_coding(Coding::Gzip) else {
+            panic!("it is gone");
+        };
+        assert_eq!(coded.head().etag(), Some(&b"\"a-gzip\""[..]));
+        assert!(coded.head().has(&http::HeaderName::from_static("x-new")));
+        assert_eq!(coded.segments()[0], "s");
+        assert!(matches!(renewed.in_coding(Coding::Zstd), InCoding::Useless));
+        assert!(!renewed.begin_coding(Coding::Zstd));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use static_server::{Encoding, Site, SiteSettings};
@@ -308,11 +309,53 @@ fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Ups
             .unwrap_or(upstream.settings.first_byte_timeout),
         hit_for_miss: settings.hit_for_miss,
         min_uses: u8::try_from(settings.min_uses.get()).unwrap_or(u8::MAX),
+        normal: normal(settings),
+        compress: settings.compress.iter().map(coding).collect(),
+        query: query(settings),
         key_headers: settings.key_headers.clone(),
         key_cookies: settings.key_cookies.clone(),
         sessions: store.session_cookies.clone(),
         compare_sessions: settings.compare_sessions,
         show_key: settings.show_key,
+    }
+}
+
+fn coding(coding: &conf::ContentCoding) -> Coding {
+    match coding {
+        conf::ContentCoding::Brotli => Coding::Brotli,
+        conf::ContentCoding::Zstd => Coding::Zstd,
+        conf::ContentCoding::Gzip => Coding::Gzip,
+    }
+}
+
+/// What is compressed here comes from the origin as it is.
+fn normal(settings: &conf::RouteCache) -> Normal {
+    let mut normal = Normal::default();
+    if !settings.compress.is_empty() {
+        normal = normal.without([http::header::ACCEPT_ENCODING]);
+    }
+    let encodings = settings.accept_encoding.iter().map(coding);
+    let encodings: Vec<&str> = encodings.map(Coding::as_str).collect();
+    let languages = settings.accept_language.iter().map(String::as_str);
+    // The configuration's own checks are no weaker.
+    if !encodings.is_empty() {
+        normal = normal.clone().with_encodings(encodings).unwrap_or(normal);
+    }
+    if !settings.accept_language.is_empty() {
+        normal = normal.clone().with_languages(languages).unwrap_or(normal);
+    }
+    normal
+}
+
+fn query(settings: &conf::RouteCache) -> QueryRules {
+    let drop = settings.drop_query.iter().map(|pattern| match pattern {
+        conf::QueryPattern::Exact(name) => Pattern::Exact(name.clone()),
+        conf::QueryPattern::Prefix(start) => Pattern::Prefix(start.clone()),
+    });
+    QueryRules {
+        sort: settings.sort_query,
+        keep: (!settings.keep_query.is_empty()).then(|| settings.keep_query.clone()),
+        drop: drop.collect(),
     }
 }
 

@@ -37,12 +37,17 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Arc<Cache>,
 }
 
+/// Pages that are compressed at once: the threads for it read files, too.
+const COMPRESSIONS: usize = 2;
+
 /// The shared response store and what is being fetched into it.
 pub(crate) struct Cache {
     pub(crate) store: cache::Store,
     pub(crate) flights: Flights,
     /// How often pages were asked for, where that decides whether they are stored.
     pub(crate) uses: cache::Uses,
+    /// Turns to compress a page.
+    pub(crate) compressing: tokio::sync::Semaphore,
     /// Held while a page is fetched to compare it for sessions.
     pub(crate) comparing: tokio::sync::Mutex<()>,
     /// What was not stored, and sessions compared.
@@ -62,6 +67,7 @@ impl Cache {
             flights: Flights::new(limits, store.tags().clone()),
             store,
             uses: cache::Uses::default(),
+            compressing: tokio::sync::Semaphore::new(COMPRESSIONS),
             comparing: tokio::sync::Mutex::default(),
             counts,
             memory: settings.memory,

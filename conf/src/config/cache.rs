@@ -63,7 +63,7 @@ pub struct RouteCache {
     /// The order of parameters makes no difference.
     pub sort_query: bool,
     /// Only these parameters are part of the key; empty: all.
-    pub keep_query: Vec<QueryPattern>,
+    pub keep_query: Vec<String>,
     /// These are not.
     pub drop_query: Vec<QueryPattern>,
     /// Request fields that are part of the key.

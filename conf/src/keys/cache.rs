@@ -12,7 +12,12 @@ const COOKIE: Form = Form {
 const PARAMETER: Form = Form {
     noun: "the name of a query parameter, or the beginning of names",
     example: "utm_*",
-    pattern: "^[^&=*]+\\*?$|^\\*$",
+    pattern: "^[^&=*]+\\*?$",
+};
+const KEPT_PARAMETER: Form = Form {
+    noun: "the name of a query parameter",
+    example: "page",
+    pattern: "^[^&=*]+$",
 };
 const LANGUAGE: Form = Form {
     noun: "a language tag",
@@ -229,9 +234,12 @@ pub(crate) static ROUTE_CACHE: Shape = Shape {
         ),
         optional(
             "keep_query",
-            PARAMETERS,
+            Kind::List {
+                of: &Kind::Text(&KEPT_PARAMETER),
+                empty: false,
+            },
             "all",
-            "Only these query parameters make a difference; the others are part of the request, not of the key.",
+            "Only these query parameters make a difference, by their exact names; the others are part of the request, not of the key.",
         ),
         optional(
             "drop_query",

@@ -81,7 +81,13 @@ pub(super) fn route(table: &Table<'_>, store: &CacheStore) -> RouteCache {
             "delete it",
         );
     }
-    let keep_query = rules::strings(table, "keep_query", parameter);
+    let keep_query = rules::strings(table, "keep_query", |text| match parameter(text)? {
+        QueryPattern::Exact(name) => Ok(name),
+        QueryPattern::Prefix(_) => Err(Wrong::new(
+            "what is kept is named in full",
+            "name each parameter, or use drop_query",
+        )),
+    });
     let drop_query = rules::strings(table, "drop_query", parameter);
     if !keep_query.is_empty() && !drop_query.is_empty() {
         table.no_effect(
@@ -137,7 +143,7 @@ fn parameter(text: &str) -> Result<QueryPattern, Wrong> {
         Some(name) => (name, true),
         None => (text, false),
     };
-    if name.contains(['*', '&', '=', '?']) || (name.is_empty() && !prefix) {
+    if name.contains(['*', '&', '=', '?']) || name.is_empty() {
         return Err(Wrong::new(
             format!("{} is no name of a query parameter", quoted(text)),
             "write it without `?`, `&` and `=`; a star may stand at its end: \"utm_*\"",

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use cache::{Fields, Key, KeyBuf, Policy};
+use cache::{Coding, Fields, Key, KeyBuf, Normal, Policy, QueryRules};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
@@ -25,6 +25,12 @@ pub(crate) struct Caching {
     pub(crate) hit_for_miss: Duration,
     /// Requests before a page is stored.
     pub(crate) min_uses: u8,
+    /// What becomes of Accept-Encoding and Accept-Language, for variants and for the origin.
+    pub(crate) normal: Normal,
+    /// Codings in which stored pages are offered, the preferred first.
+    pub(crate) compress: Vec<Coding>,
+    /// What of the query is part of the key.
+    pub(crate) query: QueryRules,
     /// Request fields that are part of the key.
     pub(crate) key_headers: Vec<HeaderName>,
     /// Cookies that are part of the key.
@@ -67,6 +73,8 @@ impl Caching {
         query: Option<&str>,
         upstream: &str,
     ) -> KeyBuf {
+        let mut room = String::new();
+        let query = self.query.apply(query, &mut room);
         let mut key = KeyBuf::new();
         key.fill(scheme, host, path, query)
             .part(Some(upstream.as_bytes()));
@@ -139,6 +147,12 @@ mod tests {
             collapse_timeout: Duration::ZERO,
             hit_for_miss: Duration::ZERO,
             min_uses: 1,
+            normal: Normal::default(),
+            compress: Vec::new(),
+            query: QueryRules {
+                drop: vec!["utm_*".parse().expect("a pattern")],
+                ..QueryRules::default()
+            },
             key_headers: vec![HeaderName::from_static("x-currency")],
             key_cookies: vec!["country".to_owned()],
             sessions: vec!["sid".to_owned()],
@@ -168,6 +182,16 @@ mod tests {
         assert_ne!(key(&[("x-currency", "eur")]), key(&[("x-currency", "chf")]));
         assert_ne!(plain, key(&[("cookie", "a=b; country=ch")]));
         assert_eq!(plain, key(&[("cookie", "a=b"), ("x-other", "1")]));
+    }
+
+    #[test]
+    fn query_parameters_that_make_no_difference_are_left_out() {
+        let key = |query| {
+            let key = caching().key_of("https", "shop.example", "/p", query, "app");
+            key.as_key().to_key()
+        };
+        assert_eq!(key(Some("q=1&utm_source=x")), key(Some("q=1")));
+        assert_ne!(key(Some("q=1&ref=x")), key(Some("q=1")));
     }
 
     #[test]

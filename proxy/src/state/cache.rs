@@ -79,7 +79,8 @@ pub(super) fn inspect(
         .map(|one| described(one, now))
         .collect();
     let control = RequestControl::read(fields);
-    let found = store.lookup(key.as_key(), fields, &caching.policy.vary);
+    let view = caching.normal.apply(fields);
+    let found = store.lookup(key.as_key(), &view, &caching.policy.vary);
     let (decision, why) = decide(&found, &control, caching, fields, now);
     json!({
         "route": route.name,

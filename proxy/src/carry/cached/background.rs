@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
-use cache::{Key, KeyBuf, Life, RequestControl, Stored, Times, Writer};
+use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, coding};
 use pingora::protocols::http::ServerSession;
 
 use super::Cached;
@@ -28,9 +28,11 @@ pub(super) async fn refresh(
     key: &KeyBuf,
     found: &Arc<Stored>,
 ) {
-    let fields = &session.req_header().headers;
     let policy = cached.policy();
-    let hint = cache.store.hint(key.as_key(), fields, &policy.vary);
+    let hint = {
+        let fields = cached.caching.normal.apply(&session.req_header().headers);
+        cache.store.hint(key.as_key(), &fields, &policy.vary)
+    };
     let most = policy.max_object_size;
     let Some(writer) = cache.flights.refresh(key.as_key(), &hint, most) else {
         return;
@@ -94,6 +96,21 @@ pub(super) async fn pump(
     incoming.finish().await;
 }
 
+/// Compresses what is stored, on a thread that may be busy for milliseconds; two at a time.
+pub(super) fn compress(cache: Arc<Cache>, key: Key, stored: Arc<Stored>, coding: Coding) {
+    tokio::spawn(async move {
+        // It is never closed.
+        let Ok(_turn) = cache.compressing.acquire().await else {
+            return;
+        };
+        let source = stored.segments().clone();
+        let work = tokio::task::spawn_blocking(move || coding::compress(coding, &source));
+        let body = work.await.unwrap_or_default();
+        stored.set_coded(coding, body.map(Into::into));
+        cache.store.weigh(key.as_key(), &stored);
+    });
+}
+
 /// A refresh without a client.
 struct Background {
     cache: Arc<Cache>,
@@ -116,7 +133,8 @@ impl Background {
 
     async fn run(mut self, mut outgoing: Outgoing, base: Arc<Stored>, mut writer: Writer) {
         outgoing.upload = Upload::Done;
-        if make_question(&mut outgoing, Some(&base)).is_err() {
+        let question = make_question(&mut outgoing, &self.asked, &self.caching, Some(&base));
+        if question.is_err() {
             return;
         }
         let sent = clock::wall();
@@ -147,14 +165,11 @@ impl Background {
             received: clock::wall(),
         };
         let control = RequestControl::default();
-        match judge(
-            &self.asked,
-            &head,
-            Some(&base),
-            &self.caching.policy,
-            &control,
-            times,
-        ) {
+        let judged = {
+            let asked = self.caching.normal.apply(&self.asked);
+            judge(&asked, &head, Some(&base), &self.caching, &control, times)
+        };
+        match judged {
             Judged::Store(head, tags) => {
                 let life = self.life(&tags, &writer);
                 writer.head(head, life);

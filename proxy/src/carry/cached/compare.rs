@@ -44,7 +44,8 @@ pub(super) async fn sample(
     else {
         return;
     };
-    if make_question(&mut with, None).is_err() {
+    let asked = &session.req_header().headers;
+    if make_question(&mut with, asked, caching, None).is_err() {
         return;
     }
     let mut without = with.head.clone();

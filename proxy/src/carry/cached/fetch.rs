@@ -8,8 +8,10 @@ use cache::reuse::{self, OnError};
 use cache::status::{CacheStatus, Forward};
 use cache::storable::NotStored;
 use cache::store::Lookup;
-use cache::{Join, KeyBuf, Life, Reader, RequestControl, Stored, Times, Writer};
-use http::StatusCode;
+use cache::{
+    Fields, Join, KeyBuf, Life, Normalised, Reader, RequestControl, Stored, Times, Writer,
+};
+use http::{HeaderValue, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
@@ -89,12 +91,18 @@ impl Fetch<'_> {
         self.lead(turn, session, base, writer).await
     }
 
+    /// The request's fields as variants and the origin see them.
+    fn view<'s>(&'s self, session: &'s ServerSession) -> Normalised<'s> {
+        let fields = &session.req_header().headers;
+        self.cached.caching.normal.apply(fields)
+    }
+
     /// A fetch that nobody joins.
     fn writer(&self, session: &ServerSession) -> Writer {
         let policy = self.cached.policy();
         let key = self.key.as_key();
-        let fields = &session.req_header().headers;
-        let hint = self.cache.store.hint(key, fields, &policy.vary);
+        let fields = self.view(session);
+        let hint = self.cache.store.hint(key, &fields, &policy.vary);
         self.cache.flights.alone(key, &hint, policy.max_object_size)
     }
 
@@ -102,13 +110,13 @@ impl Fetch<'_> {
         if self.alone {
             return Join::Alone(self.writer(session));
         }
-        let fields = &session.req_header().headers;
+        let fields = self.view(session);
         let policy = self.cached.policy();
         let now = clock::wall();
         let hint = self
             .cache
             .store
-            .hint(self.key.as_key(), fields, &policy.vary);
+            .hint(self.key.as_key(), &fields, &policy.vary);
         if self.personal {
             let reader = self.cache.flights.follow(self.key.as_key(), &hint);
             return reader.map_or_else(|| Join::Alone(self.writer(session)), Join::Follow);
@@ -122,7 +130,7 @@ impl Fetch<'_> {
                 let Lookup::Found(found) =
                     self.cache
                         .store
-                        .lookup(self.key.as_key(), fields, &policy.vary)
+                        .lookup(self.key.as_key(), &fields, &policy.vary)
                 else {
                     return None;
                 };
@@ -154,7 +162,7 @@ impl Fetch<'_> {
         match head {
             Err(NoHead::Released) => Step::Alone,
             Err(NoHead::Failed) => Step::Again,
-            Ok(head) if !head.variant().matches(&session.req_header().headers) => Step::Again,
+            Ok(head) if !head.variant().matches(&self.view(session)) => Step::Again,
             Ok(head) if !reuse::usable(head.freshness(), &self.control, clock::wall()).is_hit() => {
                 Step::Alone
             }
@@ -214,18 +222,15 @@ impl Fetch<'_> {
                     return self.failed(turn, session, base, writer, failure).await;
                 }
             };
-            let asked = &session.req_header().headers;
-            let judged = judge(
-                asked,
-                &reply,
-                base.as_deref(),
-                self.cached.policy(),
-                &self.control,
-                Times {
-                    sent,
-                    received: clock::wall(),
-                },
-            );
+            let times = Times {
+                sent,
+                received: clock::wall(),
+            };
+            let judged = {
+                let asked = self.view(session);
+                let (base, caching) = (base.as_deref(), self.cached.caching);
+                judge(&asked, &reply, base, caching, &self.control, times)
+            };
             strip_tags(&mut reply, self.cached.policy());
             match judged {
                 Judged::Store(head, tags) => {
@@ -246,6 +251,10 @@ impl Fetch<'_> {
                     let life = self.life(&tags, &writer);
                     writer.head(head.clone(), life);
                     let reader = writer.reader();
+                    if negotiates(&*head) && !negotiates(&reply.headers) {
+                        let name = HeaderValue::from_name(header::ACCEPT_ENCODING);
+                        reply.append_header(header::VARY, name)?;
+                    }
                     // Fields that are for this client alone are in the upstream's head only.
                     let key = self.key.as_key().to_key();
                     let hit_for_miss = self.cached.caching.hit_for_miss;
@@ -333,7 +342,8 @@ impl Fetch<'_> {
         let mut outgoing = turn
             .outgoing(session, cached.route, cached.upstream, cached.way)
             .await?;
-        make_question(&mut outgoing, base)?;
+        let asked = &session.req_header().headers;
+        make_question(&mut outgoing, asked, cached.caching, base)?;
         Ok(outgoing)
     }
 
@@ -409,4 +419,13 @@ impl Fetch<'_> {
         };
         stored::answer(turn, session, self.cached.route, &stored, status).await
     }
+}
+
+/// Whether a reply says that it depends on Accept-Encoding.
+fn negotiates(fields: &dyn Fields) -> bool {
+    let mut names = false;
+    cache::fields::each_member(fields, &header::VARY, &mut |name| {
+        names |= name.eq_ignore_ascii_case(b"accept-encoding");
+    });
+    names
 }

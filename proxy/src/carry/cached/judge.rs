@@ -4,19 +4,36 @@ use std::sync::Arc;
 
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
-use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse, tags};
-use http::{Method, StatusCode};
+use cache::{
+    Fields, Head, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse, tags,
+};
+use http::{HeaderMap, Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
 use crate::carry::failure::Failure;
 use crate::carry::upstream::Outgoing;
+use crate::exchange::caching::Caching;
 
 /// Makes a client's request the cache's own.
-pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> Result<(), Failure> {
+pub(super) fn make_question(
+    outgoing: &mut Outgoing,
+    asked: &HeaderMap,
+    caching: &Caching,
+    base: Option<&Stored>,
+) -> Result<(), Failure> {
     outgoing.head.set_method(Method::GET);
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
+    }
+    for (name, value) in caching.normal.apply(asked).changes() {
+        match value {
+            Some(value) => outgoing
+                .head
+                .insert_header(name, value)
+                .map_err(|_| Failure::BadReply)?,
+            None => drop(outgoing.head.remove_header(&name)),
+        }
     }
     if let Some(base) = base {
         for (name, value) in validate::conditions(base.head()) {
@@ -44,13 +61,14 @@ pub(super) enum Judged {
 }
 
 pub(super) fn judge(
-    asked: &http::HeaderMap,
+    asked: &dyn Fields,
     head: &ResponseHeader,
     base: Option<&Stored>,
-    policy: &Policy,
+    caching: &Caching,
     control: &RequestControl,
     times: Times,
 ) -> Judged {
+    let policy = &caching.policy;
     let request = cache::Request {
         method: &Method::GET,
         fields: asked,
@@ -62,7 +80,10 @@ pub(super) fn judge(
     if let Some(base) = base {
         if reply.status == StatusCode::NOT_MODIFIED {
             return match validate::freshen(base.head(), request, reply.fields, policy, times) {
-                Freshened::Updated(head) => Judged::Renewed(head, restated(reply, policy), None),
+                Freshened::Updated(head) => {
+                    let head = negotiated(head, caching);
+                    Judged::Renewed(head, restated(reply, policy), None)
+                }
                 Freshened::Once(head, reason) => Judged::Renewed(head, None, Some(reason)),
                 Freshened::Mismatch => Judged::AskAgain,
             };
@@ -78,10 +99,20 @@ pub(super) fn judge(
             let head = Head::new(request, reply, freshness, policy);
             // Too many of them are no reply to store.
             let tags = tags::read(reply.fields, &policy.tags).unwrap_or_default();
-            Judged::Store(Arc::new(head), tags)
+            Judged::Store(negotiated(Arc::new(head), caching), tags)
         }
         Storable::No(reason) => Judged::Pass(reason),
     }
+}
+
+/// The head of what is offered compressed too: caches behind this one have to tell the two apart.
+fn negotiated(head: Arc<Head>, caching: &Caching) -> Arc<Head> {
+    // A length that is not known yet may well be enough.
+    let length = head.content_length().unwrap_or(coding::MIN_LENGTH);
+    if caching.compress.is_empty() || !coding::is_compressible(&head, length, coding::MIN_LENGTH) {
+        return head;
+    }
+    coding::identity_head(&head).map_or(head, Arc::new)
 }
 
 /// The tags that a 304 brings; `None` where it has none of the fields that carry them.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
-use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, condition};
+use cache::stored::InCoding;
+use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, coding, condition};
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -76,10 +77,12 @@ pub(super) async fn serve(
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let (base, why) = match cache
-        .store
-        .lookup(key.as_key(), fields, &cached.policy().vary)
-    {
+    let found = {
+        let view = cached.caching.normal.apply(fields);
+        let vary = &cached.policy().vary;
+        cache.store.lookup(key.as_key(), &view, vary)
+    };
+    let (base, why) = match found {
         Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
                 return hit(turn, session, cached, &cache, &key, &found, usable).await;
@@ -205,5 +208,37 @@ async fn hit(
         hit: true,
         ..CacheStatus::default()
     };
+    let coded = compressed(session, cached, cache, key, found);
+    let found = coded.as_ref().unwrap_or(found);
     stored::answer(turn, session, cached.route, found, status).await
+}
+
+/// The representation in the coding that the client wants most, where it is offered and there. If it
+/// is not there yet, it is made behind the scenes, and this client gets what there is.
+///
+/// Parts are cut from what the origin sent: who asks for one may have another of it.
+fn compressed(
+    session: &ServerSession,
+    cached: &Cached<'_>,
+    cache: &Arc<Cache>,
+    key: &KeyBuf,
+    found: &Arc<Stored>,
+) -> Option<Arc<Stored>> {
+    let offered = &cached.caching.compress;
+    let fields = &session.req_header().headers;
+    if offered.is_empty() || fields.has(&header::RANGE) {
+        return None;
+    }
+    let coding = coding::choose(fields, offered)?;
+    match found.in_coding(coding) {
+        InCoding::Ready(coded) => Some(coded),
+        InCoding::Useless => None,
+        InCoding::Unknown => {
+            let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
+            if pays && found.begin_coding(coding) {
+                background::compress(cache.clone(), key.as_key().to_key(), found.clone(), coding);
+            }
+            None
+        }
+    }
 }
