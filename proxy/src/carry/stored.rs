@@ -189,6 +189,8 @@ fn multipart(
 ) -> pingora::Result<(Box<ResponseHeader>, Vec<Bytes>)> {
     let boundary = format!("{:032x}", crate::random::id());
     let mut reply = base(head, StatusCode::PARTIAL_CONTENT, status)?;
+    // Each part has its own (RFC 9110 section 15.3.7.2).
+    reply.remove_header(&header::CONTENT_RANGE);
     let media_type = head
         .to_header_map()
         .get(header::CONTENT_TYPE)
