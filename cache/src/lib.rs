@@ -32,6 +32,7 @@ pub mod reuse;
 pub mod status;
 pub mod storable;
 pub mod store;
+pub mod surrogate;
 pub mod validate;
 pub mod vary;
 

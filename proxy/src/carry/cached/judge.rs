@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
-use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse};
-use http::{Method, StatusCode};
+use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse, surrogate};
+use http::{HeaderValue, Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
@@ -18,6 +18,11 @@ pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> R
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
     }
+    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
+    outgoing
+        .head
+        .append_header(surrogate::CAPABILITY, able)
+        .map_err(|_| Failure::BadReply)?;
     if let Some(base) = base {
         for (name, value) in validate::conditions(base.head()) {
             outgoing
