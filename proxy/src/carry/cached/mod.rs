@@ -10,12 +10,13 @@ mod fetch;
 mod judge;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
-use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, condition};
+use cache::validate::{self, HeadEffect};
+use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, Times, condition};
 use http::{Method, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
@@ -102,7 +103,7 @@ pub(super) async fn serve(
     let fields = &session.req_header().headers;
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return Box::pin(pass(turn, session, cached, "precondition")).await;
+        return Box::pin(pass(turn, session, cached, &key, "precondition")).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
@@ -123,7 +124,7 @@ pub(super) async fn serve(
     };
     if base.is_none() && fields.has(&header::RANGE) {
         // The part alone cannot be stored, and the whole may be large: it passes.
-        return Box::pin(pass(turn, session, cached, "range")).await;
+        return Box::pin(pass(turn, session, cached, &key, "range")).await;
     }
     let fetch = Fetch {
         cached,
@@ -169,10 +170,16 @@ async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
+    key: &KeyBuf,
     detail: &'static str,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
+    let cache = turn.snapshot.cache.clone();
+    let asked = session.req_header();
+    let is_head = asked.method == Method::HEAD;
+    let asked = is_head.then(|| asked.headers.clone());
+    let sent = clock::wall();
     let outgoing = turn
         .outgoing(session, cached.route, cached.upstream, cached.way)
         .await;
@@ -187,6 +194,9 @@ async fn pass(
         cached.upstream,
         &mut outgoing,
         |head| {
+            if let Some(asked) = &asked {
+                take_in_head(&cache, key, cached.policy, asked, head, sent);
+            }
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
                 detail: Some(detail),
@@ -196,6 +206,40 @@ async fn pass(
         },
     )
     .await
+}
+
+/// What the reply to a HEAD says of the page that is stored (RFC 9111 section 4.3.5).
+fn take_in_head(
+    cache: &Cache,
+    key: &KeyBuf,
+    policy: &Policy,
+    asked: &http::HeaderMap,
+    reply: &pingora::http::ResponseHeader,
+    sent: SystemTime,
+) {
+    let Lookup::Found(found) = cache.store.lookup(key.as_key(), asked, &policy.vary) else {
+        return;
+    };
+    let request = cache::Request {
+        method: &Method::HEAD,
+        fields: asked,
+    };
+    let reply = cache::Response {
+        status: reply.status,
+        fields: &reply.headers,
+    };
+    let times = Times {
+        sent,
+        received: clock::wall(),
+    };
+    match validate::head_effect(found.head(), request, reply, policy, times) {
+        HeadEffect::Update(head) => {
+            let renewed = Arc::new(found.with_head(head));
+            cache.store.replace(key.as_key(), &found, renewed);
+        }
+        HeadEffect::Invalidate => cache.store.remove(key.as_key(), &found),
+        HeadEffect::Nothing => {}
+    }
 }
 
 async fn hit(
