@@ -185,13 +185,17 @@ impl Flights {
     /// Purges a URL from `store`, and keeps out of it what is on its way. Returns whether something
     /// was stored.
     pub fn purge(&self, store: &Store, key: KeyRef<'_>) -> bool {
-        for flight in lock(self.0.shard(key))
-            .remove(key.as_bytes())
-            .unwrap_or_default()
-        {
-            lock(&flight.state).detach();
+        for key in [key, key.of_part().as_key()] {
+            for flight in lock(self.0.shard(key))
+                .remove(key.as_bytes())
+                .unwrap_or_default()
+            {
+                lock(&flight.state).detach();
+            }
         }
         self.0.markers.invalidate(key.as_bytes());
+        let passing = key.of_passing_parts();
+        self.0.markers.invalidate(passing.as_key().as_bytes());
         store.purge(key)
     }
 

@@ -27,6 +27,7 @@ pub mod freshness;
 pub mod head;
 pub mod invalidate;
 pub mod key;
+pub mod part;
 pub mod range;
 pub mod reuse;
 pub mod status;

@@ -189,10 +189,11 @@ impl Store {
         });
     }
 
-    /// Removes a URL with all its variants. Returns whether there was one. What is on its way at the
-    /// same time needs [`crate::Flights::purge`].
+    /// Removes a URL with all its variants and [parts](crate::part). Returns whether there was one.
+    /// What is on its way at the same time needs [`crate::Flights::purge`].
     pub fn purge(&self, key: KeyRef<'_>) -> bool {
-        let found = self.entries.remove(key.as_bytes()).is_some();
+        let part = self.entries.remove(&key.of_part()).is_some();
+        let found = self.entries.remove(key.as_bytes()).is_some() || part;
         if found {
             self.counters.purges.fetch_add(1, Ordering::Relaxed);
         }
