@@ -52,7 +52,22 @@ pub(super) async fn refresh(
 }
 
 /// Reads a reply into the store, whoever still listens.
-pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, mut incoming: Incoming) {
+pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, incoming: Incoming) {
+    let Some(incoming) = read(&cache, &key, &mut writer, incoming).await else {
+        return;
+    };
+    // Nothing is stored when the length is wrong; the readers are told by the writer.
+    let _ = writer.finish(&cache.store);
+    incoming.finish().await;
+}
+
+/// Reads a reply to its end; `None` when it has none.
+pub(super) async fn read(
+    cache: &Cache,
+    key: &Key,
+    writer: &mut Writer,
+    mut incoming: Incoming,
+) -> Option<Incoming> {
     let mut passing = false;
     let mut upload = Upload::Done;
     loop {
@@ -67,22 +82,21 @@ pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, mut in
                         let now = clock::wall();
                         cache.flights.mark(key.as_key(), now, NOT_SHARED_FOR);
                     }
-                    Err(_) => return incoming.abandon().await,
+                    Err(_) => break,
                 }
                 if incoming.is_done() {
-                    break;
+                    return Some(incoming);
                 }
             }
-            Ok(None) => break,
+            Ok(None) => return Some(incoming),
             Err(failure) => {
                 tracing::debug!(failure = failure.as_str(), "fetch for the cache broken off");
-                return incoming.abandon().await;
+                break;
             }
         }
     }
-    // Nothing is stored when the length is wrong; the readers are told by the writer.
-    let _ = writer.finish(&cache.store);
-    incoming.finish().await;
+    incoming.abandon().await;
+    None
 }
 
 /// A refresh without a client.

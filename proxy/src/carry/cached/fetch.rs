@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cache::flight::NoHead;
+use cache::range;
 use cache::reuse::{self, OnError};
 use cache::status::{CacheStatus, Forward};
 use cache::storable::NotStored;
@@ -14,7 +15,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, NOT_SHARED_FOR};
+use super::{Cached, NOT_SHARED_FOR, parts};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -36,6 +37,8 @@ pub(super) struct Fetch<'a> {
     pub(super) control: RequestControl,
     /// The request must not be answered with what others asked for.
     pub(super) alone: bool,
+    /// It asks for a part. The whole is fetched for it, unless that is too much.
+    pub(super) wants_part: bool,
 }
 
 /// What a turn of the loop came to.
@@ -79,6 +82,11 @@ impl Fetch<'_> {
                 },
                 Join::Lead(writer) | Join::Alone(writer) => writer,
             };
+            if self.wants_part && base.is_none() && parts::pass_at_once(self.cache, self.key) {
+                // Somebody has found out meanwhile.
+                drop(writer);
+                return parts::pass(turn, session, self.cached, self.key).await;
+            }
             return self.lead(turn, session, base, writer).await;
         }
         let writer = self.writer(session);
@@ -215,6 +223,11 @@ impl Fetch<'_> {
                     received: clock::wall(),
                 },
             );
+            if self.wants_part && is_too_much(&judged, reply.status) {
+                incoming.abandon().await;
+                self.give_up(base, writer, &judged, reply.status);
+                return parts::pass(turn, session, self.cached, self.key).await;
+            }
             match judged {
                 Judged::Store(head) => {
                     let status = CacheStatus {
@@ -270,6 +283,9 @@ impl Fetch<'_> {
                     {
                         self.cache.store.remove(self.key.as_key(), old);
                     }
+                    if reason == NotStored::TooLarge {
+                        parts::let_pass(self.cache, self.key, parts::PASS_FOR);
+                    }
                     if reason.is_of_the_response() {
                         writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
                     } else {
@@ -289,6 +305,35 @@ impl Fetch<'_> {
                     .await;
                 }
             }
+        }
+    }
+
+    /// The whole is not for the store: nobody who wants a part is to fetch it for a while.
+    fn give_up(
+        &self,
+        base: Option<Arc<Stored>>,
+        writer: Writer,
+        judged: &Judged,
+        status: StatusCode,
+    ) {
+        let reason = match judged {
+            Judged::Pass(reason) => Some(*reason),
+            _ => None,
+        };
+        if let (Some(old), Some(reason)) = (base, reason)
+            && replaces(reason, status)
+        {
+            self.cache.store.remove(self.key.as_key(), &old);
+        }
+        let of_the_response = reason.is_none_or(NotStored::is_of_the_response);
+        let lifetime = if of_the_response {
+            parts::PASS_FOR
+        } else {
+            NOT_SHARED_FOR
+        };
+        parts::let_pass(self.cache, self.key, lifetime);
+        if reason.is_some_and(NotStored::is_of_the_response) {
+            writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
         }
     }
 
@@ -377,5 +422,13 @@ impl Fetch<'_> {
             ..CacheStatus::default()
         };
         stored::answer(turn, session, self.cached.route, &stored, status).await
+    }
+}
+
+fn is_too_much(judged: &Judged, status: StatusCode) -> bool {
+    match judged {
+        Judged::Store(head) => range::wants_own_fetch(Some(head), status),
+        Judged::Pass(_) => range::wants_own_fetch(None, status),
+        Judged::Renewed(..) | Judged::AskAgain | Judged::ServeStored => false,
     }
 }

@@ -8,6 +8,7 @@
 mod background;
 mod fetch;
 mod judge;
+mod parts;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +17,7 @@ use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
 use cache::validate::{self, HeadEffect};
-use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, Times, condition};
+use cache::{KeyBuf, Policy, RequestControl, Stored, Times, condition, range};
 use http::{Method, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
@@ -103,14 +104,34 @@ pub(super) async fn serve(
     let fields = &session.req_header().headers;
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return Box::pin(pass(turn, session, cached, &key, "precondition")).await;
+        return Box::pin(pass(turn, session, cached, &key)).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let (base, why) = match cache
+    let request = cache::Request {
+        method: &session.req_header().method,
+        fields,
+    };
+    let wants_part = range::is_asked(request);
+    let found = cache
         .store
-        .lookup(key.as_key(), fields, &cached.policy.vary)
+        .lookup(key.as_key(), fields, &cached.policy.vary);
+    if wants_part
+        && !matches!(found, Lookup::Found(_))
+        && let Some((part, found)) =
+            parts::find(&cache, &key, cached.policy, request, &control, now)
     {
+        turn.record.cache = CacheResult::Hit;
+        return Box::pin(stored::answer_part(
+            turn,
+            session,
+            cached.route,
+            &part,
+            &found,
+        ))
+        .await;
+    }
+    let (base, why) = match found {
         Lookup::Found(found) => match reuse::usable(found.head().freshness(), &control, now) {
             usable if usable.is_hit() => {
                 return hit(turn, session, cached, &cache, &key, &found, usable).await;
@@ -122,9 +143,9 @@ pub(super) async fn serve(
         Lookup::VaryMiss => (None, Forward::VaryMiss),
         Lookup::UriMiss => (None, Forward::UriMiss),
     };
-    if base.is_none() && fields.has(&header::RANGE) {
-        // The part alone cannot be stored, and the whole may be large: it passes.
-        return Box::pin(pass(turn, session, cached, &key, "range")).await;
+    let passes = control.no_store || parts::pass_at_once(&cache, &key);
+    if wants_part && base.is_none() && passes {
+        return Box::pin(parts::pass(turn, session, cached, &key)).await;
     }
     let fetch = Fetch {
         cached,
@@ -132,6 +153,7 @@ pub(super) async fn serve(
         key: &key,
         why,
         alone: control.no_cache || control.no_store,
+        wants_part,
         control,
     };
     // Boxed: a hit does not pay for the room that a fetch takes.
@@ -165,13 +187,12 @@ async fn unavailable(
     .await
 }
 
-/// Past the cache, with the reason in Cache-Status.
+/// Past the cache: only the application can answer.
 async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
     key: &KeyBuf,
-    detail: &'static str,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
@@ -199,7 +220,7 @@ async fn pass(
             }
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
-                detail: Some(detail),
+                detail: Some("precondition"),
                 ..CacheStatus::default()
             };
             stored::mark(head, &status);
