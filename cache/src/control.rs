@@ -1,5 +1,6 @@
 //! Cache-Control of requests and responses (RFC 9111 section 5.2), and the fields that take its
-//! place: Pragma in requests, CDN-Cache-Control and Surrogate-Control in responses (RFC 9213).
+//! place: Pragma in requests, CDN-Cache-Control (RFC 9213) and [Surrogate-Control](crate::surrogate)
+//! in responses.
 //!
 //! What is odd is read on the safe side. A number that is none counts as zero, so the response is
 //! stale. Of conflicting directives the more restrictive one wins: the smallest number, the
@@ -15,16 +16,15 @@ use http::HeaderName;
 use http::header::{CACHE_CONTROL, PRAGMA};
 
 use crate::fields::{self, Fields, is_token, is_token_byte, member_end, quoted_end, trim};
+use crate::surrogate;
 
 /// The largest number of seconds that is told apart: 2^31 (RFC 9111 section 1.2.2).
 pub const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
-/// The fields that take the place of Cache-Control and Expires, the first valid one of them
-/// (the target list of RFC 9213 section 2.2). The one for surrogates stands closer to the origin.
-pub const TARGETED: [HeaderName; 2] = [
-    HeaderName::from_static("surrogate-control"),
-    HeaderName::from_static("cdn-cache-control"),
-];
+/// Takes the place of Cache-Control and Expires where it is valid (the target list of RFC 9213
+/// section 2.2 has this one member), unless [`crate::surrogate::CONTROL`] does already: that stands
+/// closer to the origin.
+pub const TARGETED: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// The directives of a response (RFC 9111 section 5.2.2, RFC 5861, RFC 8246).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -93,12 +93,11 @@ pub struct RequestControl {
 }
 
 impl ResponseControl {
-    /// The directives that govern this response: those of the first valid field of [`TARGETED`],
-    /// else those of Cache-Control.
+    /// The directives that govern this response: those of Surrogate-Control or [`TARGETED`], the
+    /// first of them that is valid, else those of Cache-Control.
     pub fn read(fields: &dyn Fields) -> Self {
-        TARGETED
-            .iter()
-            .find_map(|name| Self::read_targeted(fields, name))
+        Self::read_surrogate(fields)
+            .or_else(|| Self::read_targeted(fields, &TARGETED))
             .unwrap_or_else(|| {
                 let mut control = Self::default();
                 fields.each(&CACHE_CONTROL, &mut |line| {
@@ -106,6 +105,17 @@ impl ResponseControl {
                 });
                 control
             })
+    }
+
+    fn read_surrogate(fields: &dyn Fields) -> Option<Self> {
+        let mut control = Self {
+            targeted: true,
+            ..Self::default()
+        };
+        for one in surrogate::directives(fields)? {
+            control.apply(&one.name, argument(&one.tail));
+        }
+        Some(control)
     }
 
     /// A targeted field is a structured dictionary; when it is empty or does not parse, it is as if
@@ -487,8 +497,9 @@ mod tests {
         assert_eq!(control.stale_if_error, Some(secs(5)));
         let control = ResponseControl::read(&fields(&[
             "cdn-cache-control: max-age=60",
-            "surrogate-control: max-age=10",
+            "surrogate-control: Max-Age=10, max-age=20;other",
         ]));
+        assert!(control.targeted);
         assert_eq!(control.max_age, Some(secs(10)));
     }
 

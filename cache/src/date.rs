@@ -1,8 +1,9 @@
 //! HTTP-date (RFC 9110 section 5.6.7): three forms read, one written.
 //!
-//! Strict: a date that does not follow the grammar to the letter, case included, is no date, and
-//! the caller then takes the response for stale. The name of the weekday must be one, but is not
-//! compared with the date.
+//! Strict but for the case of letters: a date that does not follow the grammar is no date, and the
+//! caller then takes the response for stale. A cache should match without regard to case, and take
+//! any zone but GMT for invalid (RFC 9111 section 4.2). The name of the weekday must be one, but is
+//! not compared with the date.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +28,7 @@ pub fn parse(text: &[u8], now: SystemTime) -> Option<SystemTime> {
     let parts: Vec<&[u8]> = text.split(|byte| *byte == b' ').collect();
     match parts.as_slice() {
         // Sun, 06 Nov 1994 08:49:37 GMT
-        [day, date, month, year, time, b"GMT"] => {
+        [day, date, month, year, time, zone] if is_gmt(zone) => {
             known(day.strip_suffix(b",")?, &SHORT_DAYS)?;
             instant(
                 fixed(year, 4)?,
@@ -37,7 +38,7 @@ pub fn parse(text: &[u8], now: SystemTime) -> Option<SystemTime> {
             )
         }
         // Sunday, 06-Nov-94 08:49:37 GMT
-        [day, date, time, b"GMT"] => {
+        [day, date, time, zone] if is_gmt(zone) => {
             known(day.strip_suffix(b",")?, &LONG_DAYS)?;
             let mut parts = date.split(|byte| *byte == b'-');
             let (date, month, year) = (parts.next()?, parts.next()?, parts.next()?);
@@ -102,10 +103,14 @@ fn two(out: &mut [u8], number: i64) {
     out[1] = b'0' + number % 10;
 }
 
+fn is_gmt(zone: &[u8]) -> bool {
+    zone.eq_ignore_ascii_case(b"GMT")
+}
+
 fn known(name: &[u8], names: &[&[u8]]) -> Option<i64> {
     names
         .iter()
-        .position(|known| *known == name)
+        .position(|known| known.eq_ignore_ascii_case(name))
         .and_then(|at| i64::try_from(at).ok())
 }
 
@@ -210,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn the_case_of_a_date_does_not_count() {
+        for text in [
+            "sun, 06 NOV 1994 08:49:37 gmt",
+            "SUNDAY, 06-nov-94 08:49:37 Gmt",
+            "sUN nOV  6 08:49:37 1994",
+        ] {
+            let time = UNIX_EPOCH + Duration::from_secs(784_111_777);
+            assert_eq!(parse(text.as_bytes(), at(0)), Some(time), "{text}");
+        }
+    }
+
+    #[test]
     fn what_does_not_follow_the_grammar_is_no_date() {
         for text in [
             "",
@@ -219,9 +236,6 @@ mod tests {
             "Sun, 06 Nov 1994 08:49:37",
             "Sun, 06 Nov 1994 08:49:37 UTC",
             "Sun, 06 Nov 1994 08:49:37 +0000",
-            "sun, 06 Nov 1994 08:49:37 GMT",
-            "Sun, 06 NOV 1994 08:49:37 GMT",
-            "Sun, 06 Nov 1994 08:49:37 gmt",
             "Sun, 6 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 94 08:49:37 GMT",
             "Sun, 06 Nov 1994 8:49:37 GMT",

@@ -193,17 +193,25 @@ impl Flights {
         self.0.mark(key, now, lifetime);
     }
 
-    /// Purges a key from `store`, and what is on its way with it. Returns how many objects were
-    /// stored.
+    /// Purges a key from `store`, with the [parts](crate::part) of it and what is on its way. Returns
+    /// how many objects were stored.
     pub fn purge(&self, store: &Store, key: KeyRef<'_>, mode: Mode) -> u64 {
-        let shard = lock(self.0.shard(key));
-        let flights = shard.get(key.as_bytes()).map_or(&[][..], Vec::as_slice);
-        for flight in flights {
-            lock(&flight.state).purge(mode);
-        }
+        let part = key.of_part();
+        let passing = key.of_passing_parts();
         self.0.markers.invalidate(key.as_bytes());
-        // Under the lock of the shard: what is on its way ends before this or knows of it.
-        store.purge(key, mode)
+        self.0.markers.invalidate(passing.as_key().as_bytes());
+        [key, part.as_key()]
+            .into_iter()
+            .map(|key| {
+                let shard = lock(self.0.shard(key));
+                let flights = shard.get(key.as_bytes()).map_or(&[][..], Vec::as_slice);
+                for flight in flights {
+                    lock(&flight.state).purge(mode);
+                }
+                // Under the lock of the shard: what is on its way ends before this or knows of it.
+                store.purge(key, mode)
+            })
+            .sum()
     }
 
     /// Purges all objects with a tag, the cache's own tags included. Returns how many were stored.

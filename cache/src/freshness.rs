@@ -104,12 +104,15 @@ impl Freshness {
         let (lifetime, source) = explicit_lifetime(control, fields, date, times.received)
             .or_else(|| heuristics.then(|| implicit_lifetime(fields, date, policy, times))?)
             .unwrap_or((Duration::ZERO, Source::Nowhere));
-        let no_stale = control.must_revalidate || control.proxy_revalidate;
+        let upstream_age = upstream_age(fields);
+        let lifetime = upstream_age.map_or(Duration::ZERO, |_| lifetime);
+        let no_stale =
+            control.must_revalidate || control.proxy_revalidate || upstream_age.is_none();
         let (stale_while_revalidate, stale_if_error) =
             stale_windows(control, no_stale, source, policy);
         Self {
             received: times.received,
-            initial_age: initial_age(fields, date, times),
+            initial_age: initial_age(upstream_age.unwrap_or_default(), date, times),
             lifetime,
             source,
             stale_while_revalidate,
@@ -243,25 +246,32 @@ fn stale_windows(
 }
 
 /// `corrected_initial_age` (RFC 9111 section 4.2.3).
-fn initial_age(fields: &dyn Fields, date: SystemTime, times: Times) -> Duration {
+fn initial_age(upstream: Duration, date: SystemTime, times: Times) -> Duration {
     let apparent = times.received.duration_since(date).unwrap_or_default();
     let delay = times
         .received
         .duration_since(times.sent)
         .unwrap_or_default();
-    let corrected = upstream_age(fields).saturating_add(delay);
+    let corrected = upstream.saturating_add(delay);
     apparent.max(corrected).min(MAX_DELTA)
 }
 
-/// Age as the upstream states it: the first member of the first line; ignored when that is no
-/// number (RFC 9111 section 5.1).
-fn upstream_age(fields: &dyn Fields) -> Duration {
-    fields
-        .first(&AGE)
-        .and_then(|line| fields::digits(trim(line.split(|byte| *byte == b',').next()?)))
-        .map_or(Duration::ZERO, |seconds| {
-            Duration::from_secs(seconds).min(MAX_DELTA)
-        })
+/// Age as the upstream states it, zero where it states none: the first member of a list (RFC 9111
+/// section 5.1). `None` when it cannot be read, or stands there several times.
+///
+/// Section 5.1 would have such a field ignored. But it says that the response was kept for a time
+/// that nobody knows, so it is taken for stale instead, as section 4.2.1 advises for whatever
+/// lifetime cannot be read.
+fn upstream_age(fields: &dyn Fields) -> Option<Duration> {
+    let (mut age, mut lines) = (Some(Duration::ZERO), 0);
+    fields.each(&AGE, &mut |line| {
+        lines += 1;
+        let first = line.split(|byte| *byte == b',').next().unwrap_or_default();
+        age = fields::digits(trim(first))
+            .map(|seconds| Duration::from_secs(seconds).min(MAX_DELTA))
+            .filter(|_| lines == 1);
+    });
+    age
 }
 
 /// Date, or the time of arrival where there is none or no valid one (RFC 9110 section 6.6.1).
@@ -411,19 +421,33 @@ mod tests {
     }
 
     #[test]
-    fn an_odd_age_field_is_its_first_member_or_ignored() {
+    fn a_list_of_ages_is_its_first_member() {
         let initial = |line: &str| judge(&[line], &Policy::default(), AT_ONCE()).initial_age;
         assert_eq!(initial("age: 7, 9"), secs(7));
+        assert_eq!(initial("age: 0,7200"), secs(0));
         assert_eq!(initial("age: 99999999999999999999"), MAX_DELTA);
+    }
+
+    #[test]
+    fn an_age_that_cannot_be_read_makes_the_response_stale() {
+        const FRESH: &str = "cache-control: max-age=60, stale-if-error=9, stale-while-revalidate=9";
         for bad in [
-            "age:",
-            "age: -7",
-            "age: 7.5",
-            "age: 7s",
-            "age: \"7\"",
-            "age: x, 7",
+            &["age:"][..],
+            &["age: -7"],
+            &["age: 7.5"],
+            &["age: 7s"],
+            &["age: 7;a=b"],
+            &["age: \"7\""],
+            &["age: x, 7"],
+            &["age: 0", "age: 7"],
+            &["age: 0", "age: 0"],
         ] {
-            assert_eq!(initial(bad), secs(0), "{bad}");
+            let lines: Vec<&str> = bad.iter().copied().chain([FRESH]).collect();
+            let freshness = judge(&lines, &Policy::default(), AT_ONCE());
+            assert!(!freshness.is_fresh(at(0)), "{bad:?}");
+            assert!(freshness.no_stale, "{bad:?}");
+            let windows = (freshness.stale_while_revalidate, freshness.stale_if_error);
+            assert_eq!(windows, (secs(0), secs(0)), "{bad:?}");
         }
     }
 
@@ -480,7 +504,7 @@ mod tests {
     proptest! {
         #[test]
         fn age_never_falls_and_fresh_is_never_older_than_the_lifetime(
-            age in "[0-9]{0,12}", lifetime in 0u64..1 << 33, delay in 0u64..1000,
+            age in "[0-9]{1,12}", lifetime in 0u64..1 << 33, delay in 0u64..1000,
             earlier in 0u64..1 << 33, later in 0u64..1 << 33,
         ) {
             let (earlier, later) = (earlier.min(later), earlier.max(later));

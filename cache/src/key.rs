@@ -36,6 +36,10 @@ pub struct Parts<'a> {
 /// The length that says: not there.
 const NONE: u32 = u32::MAX;
 
+/// Stand where a length would and are none, so that no part of a key can look like them.
+const PART: u32 = u32::MAX - 1;
+const PARTS_PASS: u32 = u32::MAX - 2;
+
 impl Key {
     /// The key of these parts.
     pub fn new(scheme: &str, host: &str, path: &str, query: Option<&str>) -> Self {
@@ -86,7 +90,9 @@ impl KeyBuf {
     /// part that is absent is added as `None`.
     pub fn part(&mut self, part: Option<&[u8]>) -> &mut Self {
         // No part is 4 GiB long: a request head is bounded at kilobytes.
-        let length = part.map_or(NONE, |part| u32::try_from(part.len()).unwrap_or(NONE - 1));
+        let length = part.map_or(NONE, |part| {
+            u32::try_from(part.len()).unwrap_or(PARTS_PASS - 1)
+        });
         self.0.extend_from_slice(&length.to_le_bytes());
         self.0.extend_from_slice(part.unwrap_or_default());
         self
@@ -102,6 +108,21 @@ impl<'a> KeyRef<'a> {
     /// A key to keep.
     pub fn to_key(self) -> Key {
         Key(self.0.into())
+    }
+
+    /// The key under which a [part](crate::part) of this page is kept.
+    pub fn of_part(self) -> Key {
+        self.aside(PART)
+    }
+
+    /// The key of the [marker](crate::Flights::mark) that says: requests for parts of this page go
+    /// upstream as they are.
+    pub fn of_passing_parts(self) -> Key {
+        self.aside(PARTS_PASS)
+    }
+
+    fn aside(self, what: u32) -> Key {
+        Key([self.0, &what.to_le_bytes()].concat().into())
     }
 
     /// The bytes, which is what the store hashes.
@@ -174,6 +195,21 @@ mod tests {
             Key::new("http", "a", "/b", Some("c")),
             Key::new("http", "a", "/b?c", None)
         );
+    }
+
+    #[test]
+    fn what_stands_aside_of_a_page_has_a_key_that_nothing_else_has() {
+        let page = Key::new("http", "a", "/", None);
+        let (part, passing) = (page.as_key().of_part(), page.as_key().of_passing_parts());
+        assert!(part != page && passing != page && part != passing);
+        assert_eq!(
+            part.as_key().parts(),
+            page.as_key().parts(),
+            "for a purge by host"
+        );
+        let mut buffer = KeyBuf::new();
+        let more = buffer.fill("http", "a", "/", None).part(Some(b"")).as_key();
+        assert!(part.as_key() != more && passing.as_key() != more);
     }
 
     #[test]

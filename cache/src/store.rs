@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderName;
 use moka::notification::RemovalCause;
-use moka::ops::compute::Op;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
 use crate::fields::Fields;
@@ -204,6 +204,27 @@ impl Store {
         self.counters.inserts.fetch_add(1, Ordering::Relaxed);
         self.settle(weight);
         true
+    }
+
+    /// Puts `new` in the place of `old`, if that still stands there. Returns whether it did.
+    pub fn replace(&self, key: KeyRef<'_>, old: &Arc<Stored>, new: Arc<Stored>) -> bool {
+        let latest = self.tags.latest();
+        let result = self.entries.entry(key.to_key()).and_compute_with(|known| {
+            let Some(known) = known else { return Op::Nop };
+            let entry = known.value();
+            let there = entry.variants.iter().any(|one| Arc::ptr_eq(one, old));
+            if !there || old.state(latest) == State::Gone {
+                return Op::Nop;
+            }
+            old.life().release();
+            let rest = entry.filtered(|one| !Arc::ptr_eq(one, old));
+            Op::Put(Arc::new(Entry::with(Some(&rest), new, latest)))
+        });
+        let replaced = matches!(result, CompResult::ReplacedWith(_));
+        if replaced {
+            self.counters.inserts.fetch_add(1, Ordering::Relaxed);
+        }
+        replaced
     }
 
     /// Counts the weight of an object anew, after it gained a compressed representation.

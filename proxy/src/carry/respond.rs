@@ -10,6 +10,7 @@ use pingora::protocols::http::ServerSession;
 use super::failure::{ClientFault, Failure};
 use super::request::{X_REQUEST_ID, nominated};
 use crate::exchange::guard::Reject;
+use crate::listen::conn_info;
 
 /// Bytes handed to Pingora in one write, so that the write timeout is one of
 /// progress and not of the whole body.
@@ -152,7 +153,23 @@ pub(super) async fn begin(
     id: &HeaderValue,
 ) -> pingora::Result<()> {
     head.insert_header(&X_REQUEST_ID, id.clone())?;
+    keep_date(session, &head);
     session.write_response_header(head).await
+}
+
+/// A reply that was originated elsewhere, or earlier, keeps its Date ([`ConnInfo::date`]).
+///
+/// [`ConnInfo::date`]: crate::listen::ConnInfo::date
+fn keep_date(session: &ServerSession, head: &ResponseHeader) {
+    if session.is_http2() {
+        return;
+    }
+    let digest = session.digest().and_then(|all| all.proxy_digest.as_deref());
+    if let Some(info) = digest.and_then(conn_info)
+        && let Some(date) = head.headers.get(header::DATE)
+    {
+        info.date.keep(date.as_bytes());
+    }
 }
 
 /// Writes `body` in pieces; `end` with the last.

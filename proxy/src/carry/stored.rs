@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use cache::condition::{self, Condition};
-use cache::range::{self, Selection};
+use cache::part::{self, Extent};
+use cache::range::{self, Cut, Selection};
 use cache::status::CacheStatus;
 use cache::{Head, Reader, Stored};
 use http::header::{self, HeaderName, HeaderValue};
@@ -55,20 +56,64 @@ pub(super) async fn answer(
         }
         Selection::Part(part) => {
             let mut reply = base(head, StatusCode::PARTIAL_CONTENT, &status)?;
-            let range = format!("bytes {}-{}/{}", part.start, part.end - 1, stored.len());
-            reply.insert_header(header::CONTENT_RANGE, range)?;
-            reply.insert_header(header::CONTENT_LENGTH, (part.end - part.start).to_string())?;
-            (reply, slice(stored.segments(), part.start, part.end))
+            let body = slice(stored.segments(), part.start, part.end);
+            let complete = stored.len();
+            let extent = Extent {
+                bytes: part,
+                complete,
+            };
+            make_partial(&mut reply, &extent)?;
+            (reply, body)
         }
         Selection::Parts(parts) => multipart(head, stored, &parts, &status)?,
-        Selection::Unsatisfiable => {
-            let mut reply = base(head, StatusCode::RANGE_NOT_SATISFIABLE, &status)?;
-            reply.insert_header(header::CONTENT_RANGE, format!("bytes */{}", stored.len()))?;
-            reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
-            (reply, Vec::new())
-        }
+        Selection::Unsatisfiable => (unsatisfiable(head, stored.len(), &status)?, Vec::new()),
     };
     write(turn, session, route, reply, body).await
+}
+
+/// Answers with a part of a page that is not stored whole.
+pub(super) async fn answer_part(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    stored: &Stored,
+    found: &part::Found,
+) -> Result<(), Broken> {
+    let now = clock::wall();
+    let head = stored.head();
+    let status = CacheStatus {
+        hit: true,
+        ttl: Some(head.freshness().ttl_seconds(now)),
+        ..CacheStatus::default()
+    };
+    if condition::evaluate(head, &session.req_header().headers, now) == Condition::NotModified {
+        let reply = not_modified(head, &status)?;
+        return write(turn, session, route, reply, Vec::new()).await;
+    }
+    let mut reply = base(head, StatusCode::PARTIAL_CONTENT, &status)?;
+    make_partial(&mut reply, &found.extent)?;
+    let body = slice(stored.segments(), found.within.start, found.within.end);
+    write(turn, session, route, reply, body).await
+}
+
+/// RFC 9110 section 15.3.7.1.
+fn make_partial(reply: &mut ResponseHeader, extent: &Extent) -> pingora::Result<()> {
+    let length = extent.bytes.end - extent.bytes.start;
+    reply.set_status(StatusCode::PARTIAL_CONTENT)?;
+    reply.insert_header(header::CONTENT_RANGE, extent.to_value())?;
+    reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))
+}
+
+/// RFC 9110 section 15.5.17.
+fn unsatisfiable(
+    head: &Head,
+    length: u64,
+    status: &CacheStatus<'_>,
+) -> pingora::Result<Box<ResponseHeader>> {
+    let mut reply = base(head, StatusCode::RANGE_NOT_SATISFIABLE, status)?;
+    reply.insert_header(header::CONTENT_RANGE, format!("bytes */{length}"))?;
+    reply.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+    Ok(reply)
 }
 
 /// An object that is on its way into the store.
@@ -79,7 +124,8 @@ pub(super) struct Arriving<'a> {
     pub(super) reader: Reader,
 }
 
-/// Answers with an object that is still arriving.
+/// Answers with an object that is still arriving, or with the part of it that is asked for as soon
+/// as its bytes are there. Several parts would have to wait for each other: the whole comes instead.
 pub(super) async fn stream(
     turn: &mut Turn,
     session: &mut ServerSession,
@@ -98,6 +144,19 @@ pub(super) async fn stream(
         let reply = not_modified(head, &status)?;
         return write(turn, session, route, reply, Vec::new()).await;
     }
+    let request = session.req_header();
+    let asked = cache::Request {
+        method: &request.method,
+        fields: &request.headers,
+    };
+    let selected = match head.content_length() {
+        Some(length) => range::select(head, asked, length, now),
+        None => Selection::Whole,
+    };
+    if selected == Selection::Unsatisfiable {
+        let reply = unsatisfiable(head, head.content_length().unwrap_or(0), &status)?;
+        return write(turn, session, route, reply, Vec::new()).await;
+    }
     let mut reply = match own {
         Some(mut own) => {
             finish_head(&mut own, head, &status)?;
@@ -105,8 +164,17 @@ pub(super) async fn stream(
         }
         None => base(head, head.status(), &status)?,
     };
+    let mut cut = None;
     if let Some(length) = head.content_length() {
         reply.insert_header(header::CONTENT_LENGTH, length.to_string())?;
+        if let Selection::Part(part) = selected {
+            cut = Some(Cut::new(part.clone()));
+            let extent = Extent {
+                bytes: part,
+                complete: length,
+            };
+            make_partial(&mut reply, &extent)?;
+        }
     }
     respond::adapt(&mut reply, session)?;
     route.chain.response(&mut *reply);
@@ -127,9 +195,16 @@ pub(super) async fn stream(
         };
         match piece {
             None => return Ok(respond::finish(session).await?),
-            Some(Ok(piece)) => {
-                if respond::write_body(session, piece, false).await.is_err() {
+            Some(Ok(mut piece)) => {
+                if let Some(cut) = &mut cut {
+                    piece = cut.take(piece);
+                }
+                // An empty piece would end a chunked body.
+                if !piece.is_empty() && respond::write_body(session, piece, false).await.is_err() {
                     return turn.fail(session, Some(route), gone).await;
+                }
+                if cut.as_ref().is_some_and(Cut::is_done) {
+                    return Ok(respond::finish(session).await?);
                 }
             }
             Some(Err(_)) => {
@@ -189,6 +264,8 @@ fn multipart(
 ) -> pingora::Result<(Box<ResponseHeader>, Vec<Bytes>)> {
     let boundary = format!("{:032x}", crate::random::id());
     let mut reply = base(head, StatusCode::PARTIAL_CONTENT, status)?;
+    // Each part has its own (RFC 9110 section 15.3.7.2).
+    reply.remove_header(&header::CONTENT_RANGE);
     let media_type = head
         .to_header_map()
         .get(header::CONTENT_TYPE)

@@ -62,8 +62,24 @@ pub(super) async fn pump(
     key: Key,
     hit_for_miss: Duration,
     mut writer: Writer,
-    mut incoming: Incoming,
+    incoming: Incoming,
 ) {
+    let Some(incoming) = read(&cache, &key, hit_for_miss, &mut writer, incoming).await else {
+        return;
+    };
+    // Nothing is stored when the length is wrong; the readers are told by the writer.
+    let _ = writer.finish(&cache.store);
+    incoming.finish().await;
+}
+
+/// Reads a reply to its end; `None` when it has none.
+pub(super) async fn read(
+    cache: &Cache,
+    key: &Key,
+    hit_for_miss: Duration,
+    writer: &mut Writer,
+    mut incoming: Incoming,
+) -> Option<Incoming> {
     let mut passing = false;
     let mut upload = Upload::Done;
     loop {
@@ -78,22 +94,21 @@ pub(super) async fn pump(
                         let now = clock::wall();
                         cache.flights.mark(key.as_key(), now, hit_for_miss);
                     }
-                    Err(_) => return incoming.abandon().await,
+                    Err(_) => break,
                 }
                 if incoming.is_done() {
-                    break;
+                    return Some(incoming);
                 }
             }
-            Ok(None) => break,
+            Ok(None) => return Some(incoming),
             Err(failure) => {
                 tracing::debug!(failure = failure.as_str(), "fetch for the cache broken off");
-                return incoming.abandon().await;
+                break;
             }
         }
     }
-    // Nothing is stored when the length is wrong; the readers are told by the writer.
-    let _ = writer.finish(&cache.store);
-    incoming.finish().await;
+    incoming.abandon().await;
+    None
 }
 
 /// Compresses what is stored, on a thread that may be busy for milliseconds; two at a time.

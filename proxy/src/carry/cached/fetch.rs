@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use cache::flight::NoHead;
+use cache::range;
 use cache::reuse::{self, OnError};
 use cache::status::{CacheStatus, Forward};
 use cache::storable::NotStored;
@@ -16,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, strip_tags};
+use super::{Cached, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -42,6 +43,8 @@ pub(super) struct Fetch<'a> {
     pub(super) personal: bool,
     /// The page was not asked for often enough to be stored.
     pub(super) unused: bool,
+    /// It asks for a part. The whole is fetched for it, unless that is too much.
+    pub(super) wants_part: bool,
 }
 
 /// What a turn of the loop came to.
@@ -85,6 +88,11 @@ impl Fetch<'_> {
                 },
                 Join::Lead(writer) | Join::Alone(writer) => writer,
             };
+            if self.wants_part && base.is_none() && parts::pass_at_once(self.cache, self.key) {
+                // Somebody has found out meanwhile.
+                drop(writer);
+                return parts::pass(turn, session, self.cached, self.key).await;
+            }
             return self.lead(turn, session, base, writer).await;
         }
         let writer = self.writer(session);
@@ -232,6 +240,11 @@ impl Fetch<'_> {
                 judge(&asked, &reply, base, caching, &self.control, times)
             };
             strip_tags(&mut reply, self.cached.policy());
+            if self.wants_part && is_too_much(&judged, reply.status) {
+                incoming.abandon().await;
+                self.give_up(base, writer, &judged, reply.status);
+                return parts::pass(turn, session, self.cached, self.key).await;
+            }
             match judged {
                 Judged::Store(head, tags) => {
                     let status = CacheStatus {
@@ -301,6 +314,9 @@ impl Fetch<'_> {
                     {
                         self.cache.store.remove(self.key.as_key(), old);
                     }
+                    if reason == NotStored::TooLarge {
+                        parts::let_pass(self.cache, self.key, parts::PASS_FOR);
+                    }
                     if reason.is_of_the_response() {
                         writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
                     } else {
@@ -329,6 +345,35 @@ impl Fetch<'_> {
         self.cache
             .store
             .life(self.key.as_key(), tags, writer.since(), several)
+    }
+
+    /// The whole is not for the store: nobody who wants a part is to fetch it for a while.
+    fn give_up(
+        &self,
+        base: Option<Arc<Stored>>,
+        writer: Writer,
+        judged: &Judged,
+        status: StatusCode,
+    ) {
+        let reason = match judged {
+            Judged::Pass(reason) => Some(*reason),
+            _ => None,
+        };
+        if let (Some(old), Some(reason)) = (base, reason)
+            && replaces(reason, status)
+        {
+            self.cache.store.remove(self.key.as_key(), &old);
+        }
+        let of_the_response = reason.is_none_or(NotStored::is_of_the_response);
+        let lifetime = if of_the_response {
+            parts::PASS_FOR
+        } else {
+            self.cached.caching.hit_for_miss
+        };
+        parts::let_pass(self.cache, self.key, lifetime);
+        if reason.is_some_and(NotStored::is_of_the_response) {
+            writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
+        }
     }
 
     /// The cache's own question: for the whole, by GET, with the stored validators.
@@ -428,4 +473,12 @@ fn negotiates(fields: &dyn Fields) -> bool {
         names |= name.eq_ignore_ascii_case(b"accept-encoding");
     });
     names
+}
+
+fn is_too_much(judged: &Judged, status: StatusCode) -> bool {
+    match judged {
+        Judged::Store(head, _) => range::wants_own_fetch(Some(head), status),
+        Judged::Pass(_) => range::wants_own_fetch(None, status),
+        Judged::Renewed(..) | Judged::AskAgain | Judged::ServeStored => false,
+    }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
 use cache::{
-    Fields, Head, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse, tags,
+    Fields, Head, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse,
+    surrogate, tags,
 };
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
@@ -35,6 +36,11 @@ pub(super) fn make_question(
             None => drop(outgoing.head.remove_header(&name)),
         }
     }
+    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
+    outgoing
+        .head
+        .append_header(surrogate::CAPABILITY, able)
+        .map_err(|_| Failure::BadReply)?;
     if let Some(base) = base {
         for (name, value) in validate::conditions(base.head()) {
             outgoing

@@ -9,15 +9,19 @@ mod background;
 mod compare;
 mod fetch;
 mod judge;
+mod parts;
 pub(crate) mod purge;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use cache::Policy;
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
 use cache::stored::InCoding;
-use cache::{Fields, KeyBuf, Policy, RequestControl, Stored, coding, condition};
+use cache::validate::{self, HeadEffect};
+use cache::{Fields, KeyBuf, RequestControl, Stored, Times, coding, condition, range};
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -73,14 +77,35 @@ pub(super) async fn serve(
     let key = cached.caching.key(scheme, cached.way, name, fields);
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return Box::pin(pass(turn, session, cached, "precondition")).await;
+        return Box::pin(pass(turn, session, cached, &key)).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let found = {
+    let (wants_part, found) = {
         let view = cached.caching.normal.apply(fields);
+        let request = cache::Request {
+            method: &session.req_header().method,
+            fields: &view,
+        };
         let vary = &cached.policy().vary;
-        cache.store.lookup(key.as_key(), &view, vary)
+        let wants_part = range::is_asked(request);
+        let found = match cache.store.lookup(key.as_key(), &view, vary) {
+            Lookup::Found(found) => Ok(Lookup::Found(found)),
+            other if wants_part => {
+                let part = parts::find(&cache, &key, cached.policy(), request, &control, now);
+                part.ok_or(other).map_or_else(Ok, Err)
+            }
+            other => Ok(other),
+        };
+        (wants_part, found)
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err((part, found)) => {
+            turn.record.cache = CacheResult::Hit;
+            let route = cached.route;
+            return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+        }
     };
     let (base, why) = match found {
         Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
@@ -94,9 +119,9 @@ pub(super) async fn serve(
         Lookup::VaryMiss => (None, Forward::VaryMiss),
         Lookup::UriMiss => (None, Forward::UriMiss),
     };
-    if base.is_none() && fields.has(&header::RANGE) {
-        // The part alone cannot be stored, and the whole may be large: it passes.
-        return Box::pin(pass(turn, session, cached, "range")).await;
+    let passes = control.no_store || parts::pass_at_once(&cache, &key);
+    if wants_part && base.is_none() && passes {
+        return Box::pin(parts::pass(turn, session, cached, &key)).await;
     }
     let least = cached.caching.min_uses;
     let fetch = Fetch {
@@ -107,6 +132,7 @@ pub(super) async fn serve(
         alone: control.no_cache || control.no_store,
         personal: cached.policy().is_personal(fields),
         unused: least > 1 && cache.uses.count(key.as_key().as_bytes()) < least,
+        wants_part,
         control,
     };
     // Boxed: a hit does not pay for the room that a fetch takes.
@@ -140,15 +166,20 @@ async fn unavailable(
     .await
 }
 
-/// Past the cache, with the reason in Cache-Status.
+/// Past the cache: only the application can answer.
 async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
-    detail: &'static str,
+    key: &KeyBuf,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
+    let cache = turn.snapshot.cache.clone();
+    let asked = session.req_header();
+    let is_head = asked.method == Method::HEAD;
+    let asked = is_head.then(|| asked.headers.clone());
+    let sent = clock::wall();
     let outgoing = turn
         .outgoing(session, cached.route, cached.upstream, cached.way)
         .await;
@@ -163,16 +194,56 @@ async fn pass(
         cached.upstream,
         &mut outgoing,
         |head| {
+            if let Some(asked) = &asked {
+                take_in_head(&cache, key, cached.caching, asked, head, sent);
+            }
             strip_tags(head, cached.policy());
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
-                detail: Some(detail),
+                detail: Some("precondition"),
                 ..CacheStatus::default()
             };
             stored::mark(head, &status);
         },
     )
     .await
+}
+
+/// What the reply to a HEAD says of the page that is stored (RFC 9111 section 4.3.5).
+fn take_in_head(
+    cache: &Cache,
+    key: &KeyBuf,
+    caching: &Caching,
+    asked: &http::HeaderMap,
+    reply: &ResponseHeader,
+    sent: SystemTime,
+) {
+    let policy = &caching.policy;
+    let view = caching.normal.apply(asked);
+    let Lookup::Found(found) = cache.store.lookup(key.as_key(), &view, &policy.vary) else {
+        return;
+    };
+    let request = cache::Request {
+        method: &Method::HEAD,
+        fields: &view,
+    };
+    let reply = cache::Response {
+        status: reply.status,
+        fields: &reply.headers,
+    };
+    let times = Times {
+        sent,
+        received: clock::wall(),
+    };
+    match validate::head_effect(found.head(), request, reply, policy, times) {
+        HeadEffect::Update(head) => {
+            // Its life goes on: what made it stale still does.
+            let renewed = Arc::new(found.renewed(head, found.life().clone()));
+            cache.store.replace(key.as_key(), &found, renewed);
+        }
+        HeadEffect::Invalidate => cache.store.remove(key.as_key(), &found),
+        HeadEffect::Nothing => {}
+    }
 }
 
 async fn hit(

@@ -9,6 +9,7 @@
 //! Replies are collected until a flush or a full record, so that head and body
 //! of a small reply leave in one write (and one TLS record).
 
+mod date;
 mod gate;
 mod stream;
 
@@ -28,6 +29,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use date::KeptDate;
 use gate::Gate;
 
 use super::buffers::{self, CHUNK};
@@ -54,6 +56,8 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<&'static str>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.
     pub(crate) bad_chunk: AtomicBool,
+    /// Of the reply whose head is written next.
+    pub(crate) date: KeptDate,
 }
 
 /// See the module's text.
@@ -335,6 +339,7 @@ impl Conn {
                 peer: self.slot.peer(),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),
                 bad_chunk: AtomicBool::new(false),
+                date: KeptDate::default(),
             });
             let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
             self.info = Some(Arc::new(ProxyDigest::new(
@@ -347,6 +352,13 @@ impl Conn {
 
     fn conn_info(&self) -> Option<&ConnInfo> {
         conn_info(self.info.as_deref()?).map(Arc::as_ref)
+    }
+
+    /// Puts a kept Date into the head that begins at `start` of what is staged.
+    fn restore_date(&mut self, start: usize) {
+        if let Some(info) = self.info.as_deref().and_then(conn_info) {
+            info.date.restore(&mut self.staged[start..]);
+        }
     }
 
     /// Prepares what [`GetProxyDigest`] hands out; called before the connection is lent.

@@ -58,6 +58,7 @@ impl AsyncWrite for Conn {
         let me = &mut *self;
         if me.staged.len() + bytes.len() > CHUNK {
             if me.tls.is_none() {
+                me.restore_date(me.staged.len());
                 return me.poll_write_plain(cx, bytes);
             }
             ready!(me.poll_out(cx))?;
@@ -66,7 +67,9 @@ impl AsyncWrite for Conn {
             me.staged = buffers::take();
         }
         let taken = bytes.len().min(TLS_WRITE);
+        let start = me.staged.len();
         me.staged.extend_from_slice(&bytes[..taken]);
+        me.restore_date(start);
         if me.staged.len() > CHUNK {
             me.seal()?;
             if let Poll::Ready(Err(error)) = me.poll_out(cx) {
