@@ -8,6 +8,8 @@
 //! Not in it: what belongs to a connection, Age and Cache-Status (they differ for each reply), and
 //! the blank line, so that these can follow. Content-Length is in it once the length is known.
 
+pub(crate) mod codec;
+
 use std::ops::Range;
 use std::time::SystemTime;
 

@@ -34,6 +34,11 @@ impl Spec {
             names.extend(HeaderName::from_bytes(name).ok());
         });
         names.retain(|name| name.as_str() != "*");
+        Self::of(names)
+    }
+
+    /// The spec of these names.
+    pub(crate) fn of(mut names: Vec<HeaderName>) -> Self {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self(names.into())
@@ -63,6 +68,15 @@ impl Variant {
     pub fn new(spec: Spec, request: &dyn Fields, by_origin: bool) -> Self {
         let mut values = Vec::new();
         spec.write_values(request, &mut values);
+        Self {
+            spec,
+            values: values.into(),
+            by_origin,
+        }
+    }
+
+    /// The variant of which [`values`](Self::values) are known.
+    pub(crate) fn of(spec: Spec, values: &[u8], by_origin: bool) -> Self {
         Self {
             spec,
             values: values.into(),
