@@ -1,4 +1,5 @@
-//! The disk tier's storage: an append-only log of objects in segment files.
+//! The disk tier: an index in memory ([`Disk`]) over an append-only log of objects in segment files
+//! ([`Log`]).
 //!
 //! A cache may lose what it holds, but must never give out what it did not take in. From this
 //! follows the form: records are only ever added at the end, each under checksums and bound to its
@@ -28,8 +29,10 @@
 
 mod folder;
 mod log;
+mod note;
 mod record;
 mod segment;
+mod tier;
 
 pub use self::log::{
     AppendError, Appended, Log, MAX_FRONT, MAX_PIECE, Object, OpenError, ReadError, Recovered,
@@ -37,3 +40,4 @@ pub use self::log::{
 };
 pub use self::record::Damage;
 pub use self::segment::{Address, SegmentId};
+pub use self::tier::{Disk, Figures, Found, Settings};
