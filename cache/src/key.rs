@@ -108,6 +108,15 @@ impl KeyBuf {
     pub fn as_key(&self) -> KeyRef<'_> {
         KeyRef(&self.0)
     }
+
+    /// A number below `places` that is the same for the same key: who shares a place waits for whom.
+    pub fn spread(&self, places: usize) -> usize {
+        // FNV-1a: it need not be fast or secret here.
+        let hash = self.0.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        usize::try_from(hash % places.max(1) as u64).unwrap_or(0)
+    }
 }
 
 impl<'a> KeyRef<'a> {

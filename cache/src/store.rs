@@ -427,6 +427,22 @@ impl Store {
         entry.map_or_else(Vec::new, |entry| entry.live(latest).cloned().collect())
     }
 
+    /// All objects of a key on the disk, read, and whether memory has them too. Blocks.
+    pub fn variants_on_disk(&self, key: KeyRef<'_>) -> Vec<(Arc<Stored>, bool)> {
+        let in_memory = self.variants(key);
+        let on_disk = self.disk.iter().flat_map(|disk| {
+            let found = disk.variants(key);
+            found.into_iter().filter_map(|one| disk.read(&one))
+        });
+        on_disk
+            .map(|stored| {
+                let same = |one: &Arc<Stored>| Arc::ptr_eq(one.life(), stored.life());
+                let known = in_memory.iter().any(same);
+                (stored, known)
+            })
+            .collect()
+    }
+
     /// The objects with the most uses, the most used first. For people who look: it goes through the
     /// whole store.
     pub fn top(&self, most: usize) -> Vec<Seen> {

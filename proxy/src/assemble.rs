@@ -42,6 +42,18 @@ pub enum AssembleError {
         #[source]
         source: static_server::SiteError,
     },
+    /// The folder of the cache's disk tier.
+    #[error("[cache] disk: {0}")]
+    Disk(#[from] cache::disk::OpenError),
+    /// The folder of the cache's disk tier is there and cannot be read.
+    #[error("[cache] disk: {}: {source}", path.display())]
+    DiskFolder {
+        /// As configured.
+        path: PathBuf,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The access log's file.
     #[error("cannot open the access log {}: {source}", path.display())]
     AccessLog {
@@ -81,6 +93,12 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     }
     for settings in &config.statics {
         site(settings)?;
+    }
+    if let Some(disk) = &config.cache.disk {
+        cache::disk::Disk::check(&disk.path).map_err(|source| AssembleError::DiskFolder {
+            path: disk.path.clone(),
+            source,
+        })?;
     }
     Ok(())
 }
@@ -135,7 +153,7 @@ pub(crate) fn assemble(
             listeners: Vec::new(),
             table,
             access,
-            cache: cache(&config, surroundings, previous),
+            cache: cache(&config, surroundings, previous)?,
             config,
         },
         listeners: settings,
@@ -364,14 +382,15 @@ fn cache(
     config: &conf::Config,
     surroundings: &Surroundings,
     previous: Option<&Snapshot>,
-) -> Arc<Cache> {
+) -> Result<Arc<Cache>, AssembleError> {
     if let Some(previous) = previous
         && previous.cache.memory == config.cache.memory
+        && previous.cache.disk == config.cache.disk
     {
-        return previous.cache.clone();
+        return Ok(previous.cache.clone());
     }
     let counts = surroundings.metrics.cache().counts();
-    Arc::new(Cache::new(&config.cache, counts))
+    Ok(Arc::new(Cache::new(&config.cache, counts)?))
 }
 
 fn names(config: &conf::Config) -> Names {

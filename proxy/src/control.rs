@@ -36,6 +36,8 @@ use crate::upstreams::Probers;
 
 /// How often idle upstream connections are looked through and ejections end.
 const TICK: Duration = Duration::from_secs(1);
+/// How long the cache's disk tier may write at the end.
+const WRITE_OUT: Duration = Duration::from_secs(5);
 
 /// Threads of each worker that read files.
 const BLOCKING_THREADS: usize = 4;
@@ -174,6 +176,11 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
 /// is opened anew after a rotation, and the admin socket, which is removed at the end.
 fn owned(config: &conf::Config) -> Vec<PathBuf> {
     let log = config.log.access.iter().map(|log| log.path.clone());
+    let disk = config.cache.disk.iter().flat_map(|disk| {
+        let files = std::fs::read_dir(&disk.path).into_iter().flatten();
+        let files = files.filter_map(|entry| Some(entry.ok()?.path()));
+        files.chain([disk.path.clone()])
+    });
     let socket = config
         .admin
         .iter()
@@ -181,7 +188,7 @@ fn owned(config: &conf::Config) -> Vec<PathBuf> {
             conf::AdminAddress::Unix(path) => Some(path.clone()),
             conf::AdminAddress::Tcp(_) => None,
         });
-    log.chain(socket).collect()
+    log.chain(socket).chain(disk).collect()
 }
 
 fn server_conf() -> ServerConf {
@@ -325,6 +332,7 @@ impl Control {
         }
         drop(probers);
         self.drain(&mut signals).await;
+        self.write_out().await;
     }
 
     fn announce(&self) {
@@ -483,6 +491,18 @@ impl Control {
         }
     }
 
+    /// Lets the disk tier write what waits, so that the next process finds it.
+    async fn write_out(&self) {
+        let cache = self.snapshot.load().cache.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if let Some(disk) = cache.store.disk() {
+                disk.flush(WRITE_OUT);
+            }
+        });
+        // Nobody is served any more; whether it came to its end makes no difference here.
+        let _ = work.await;
+    }
+
     fn open(&self) -> usize {
         let snapshot = self.snapshot.load();
         let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -536,6 +556,12 @@ fn bind_next(
     Ok((Next { snapshot, kept }, bound))
 }
 
+/// Whether the disk tier would have to be opened while it is open.
+fn keeps_disk(running: &conf::Config, next: &conf::Config) -> bool {
+    let (old, new) = (&running.cache, &next.cache);
+    old.disk.is_some() && new.disk.is_some() && (old.memory != new.memory || old.disk != new.disk)
+}
+
 /// What only a new process can change is refused, so that nobody believes it in force.
 fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), String> {
     let changed = if running.server.workers != next.server.workers {
@@ -545,6 +571,8 @@ fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), S
     } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address)
     {
         "[admin] address"
+    } else if keeps_disk(running, next) {
+        "[cache] disk (or its memory)"
     } else {
         return Ok(());
     };

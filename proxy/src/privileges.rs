@@ -71,7 +71,7 @@ fn give(path: &Path, user: &User) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    if kind.is_file() || kind.is_socket() {
+    if kind.is_file() || kind.is_socket() || kind.is_dir() {
         chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     Ok(())

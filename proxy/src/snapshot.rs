@@ -37,6 +37,9 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Arc<Cache>,
 }
 
+/// Pages that are read from the disk at once.
+const READERS: usize = 32;
+
 /// Pages that are compressed at once: the threads for it read files, too.
 const COMPRESSIONS: usize = 2;
 
@@ -52,26 +55,47 @@ pub(crate) struct Cache {
     pub(crate) comparing: tokio::sync::Mutex<()>,
     /// What was not stored, and sessions compared.
     pub(crate) counts: Arc<CacheCounts>,
+    /// Turns to read a page from the disk, by key: many clients for one page read it once.
+    pub(crate) reading: Vec<tokio::sync::Mutex<()>>,
     /// Bytes of memory that it was made with; another size makes another store.
     pub(crate) memory: u64,
+    /// The disk that it was made with.
+    pub(crate) disk: Option<conf::CacheDisk>,
 }
 
 impl Cache {
-    pub(crate) fn new(settings: &conf::CacheStore, counts: Arc<CacheCounts>) -> Self {
-        let store = cache::Store::new(settings.memory);
+    /// A store of these settings.
+    ///
+    /// # Errors
+    /// The disk tier's folder cannot be had.
+    pub(crate) fn new(
+        settings: &conf::CacheStore,
+        counts: Arc<CacheCounts>,
+    ) -> Result<Self, cache::disk::OpenError> {
+        let mut store = cache::Store::new(settings.memory);
+        if let Some(disk) = &settings.disk {
+            store = store.with_disk(&cache::disk::Settings {
+                folder: disk.path.clone(),
+                size: disk.size,
+            })?;
+        }
         let limits = cache::flight::Limits {
             max_buffered: settings.memory,
             ..cache::flight::Limits::default()
         };
-        Self {
+        Ok(Self {
             flights: Flights::new(limits, store.tags().clone()),
             store,
             uses: cache::Uses::default(),
             compressing: tokio::sync::Semaphore::new(COMPRESSIONS),
             comparing: tokio::sync::Mutex::default(),
             counts,
+            disk: settings.disk.clone(),
+            reading: (0..READERS)
+                .map(|_| tokio::sync::Mutex::default())
+                .collect(),
             memory: settings.memory,
-        }
+        })
     }
 }
 

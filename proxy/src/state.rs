@@ -164,6 +164,11 @@ impl AdminState {
             entries: figures.entries,
             evictions: figures.evictions,
             tags: snapshot.cache.store.tags().top(0).1 as u64,
+            disk: snapshot
+                .cache
+                .store
+                .disk()
+                .map(::cache::disk::Disk::figures),
         });
         let now = clock::now();
         for upstream in &snapshot.upstreams {

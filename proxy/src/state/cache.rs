@@ -37,6 +37,20 @@ pub(super) fn overview(snapshot: &Snapshot) -> Value {
             "evictions": figures.evictions,
             "too_large": figures.refused,
         },
+        "disk": store.disk().map(|disk| {
+            let disk = disk.figures();
+            json!({
+                "bytes": disk.bytes,
+                "limit": disk.limit,
+                "objects": disk.objects,
+                "recovered": disk.recovered,
+                "written": disk.written,
+                "write_errors": disk.write_errors,
+                "not_written": disk.not_written,
+                "reads": disk.hits,
+                "damaged": disk.damaged,
+            })
+        }),
         "purged_objects": figures.purges,
         "fetches": snapshot.cache.flights.len(),
         "tags": { "distinct": distinct, "top": tags },
@@ -73,14 +87,26 @@ pub(super) fn inspect(
     };
     let store = &snapshot.cache.store;
     let key = caching.key(url.scheme, &way, upstream.name(), fields);
-    let stored: Vec<Value> = store
-        .variants(key.as_key())
-        .iter()
-        .map(|one| described(one, now))
-        .collect();
+    let mut stored: Vec<Value> = Vec::new();
+    for one in store.variants(key.as_key()) {
+        stored.push(described(&one, "memory", now));
+    }
+    for (one, in_memory) in store.variants_on_disk(key.as_key()) {
+        if !in_memory {
+            stored.push(described(&one, "disk", now));
+        }
+    }
     let control = RequestControl::read(fields);
     let view = caching.normal.apply(fields);
-    let found = store.lookup(key.as_key(), &view, &caching.policy.vary);
+    let vary = &caching.policy.vary;
+    let found = match store.lookup(key.as_key(), &view, vary) {
+        Lookup::Found(found) => Lookup::Found(found),
+        other => {
+            let place = store.find_on_disk(key.as_key(), &view, vary);
+            let read = place.and_then(|place| store.disk()?.read(&place));
+            read.map_or(other, Lookup::Found)
+        }
+    };
     let (decision, why) = decide(&found, &control, caching, fields, now);
     json!({
         "route": route.name,
@@ -131,7 +157,7 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
     })
 }
 
-fn described(stored: &Arc<Stored>, now: SystemTime) -> Value {
+fn described(stored: &Arc<Stored>, tier: &str, now: SystemTime) -> Value {
     let head = stored.head();
     let freshness = stored.freshness();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -142,6 +168,7 @@ fn described(stored: &Arc<Stored>, now: SystemTime) -> Value {
         .collect();
     let tags: Vec<String> = stored.life().tags().map(text).collect();
     json!({
+        "tier": tier,
         "status": head.status().as_u16(),
         "bytes": stored.len(),
         "age_seconds": freshness.age_seconds(now),

@@ -107,10 +107,31 @@ pub(super) async fn serve(
             return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
         }
     };
+    let (found, detail) = match found {
+        Lookup::UriMiss | Lookup::VaryMiss if cache.disk.is_some() => {
+            match Box::pin(from_disk(&cache, cached, &key, fields)).await {
+                Some(stored) => (Lookup::Found(stored), Some("disk")),
+                None => (found, None),
+            }
+        }
+        found => (found, None),
+    };
     let (base, why) = match found {
         Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
-                return hit(turn, session, cached, &cache, &key, &found, usable).await;
+                let status = CacheStatus {
+                    hit: true,
+                    detail,
+                    ..CacheStatus::default()
+                };
+                let hit = Hit {
+                    cache: &cache,
+                    key: &key,
+                    found: &found,
+                    usable,
+                    status,
+                };
+                return hit.serve(turn, session, cached).await;
             }
             Use::Revalidate(why) => (Some(found), forward_for(why)),
             _ => return unavailable(turn, session, cached).await,
@@ -137,6 +158,33 @@ pub(super) async fn serve(
     };
     // Boxed: a hit does not pay for the room that a fetch takes.
     Box::pin(fetch.run(turn, session, base)).await
+}
+
+/// What only the disk has, read by one for all who want it at the time.
+async fn from_disk(
+    cache: &Arc<Cache>,
+    cached: &Cached<'_>,
+    key: &KeyBuf,
+    fields: &http::HeaderMap,
+) -> Option<Arc<Stored>> {
+    let vary = &cached.policy().vary;
+    let normal = &cached.caching.normal;
+    let place = cache
+        .store
+        .find_on_disk(key.as_key(), &normal.apply(fields), vary)?;
+    let turns = &cache.reading;
+    let turn = turns.get(key.spread(turns.len()))?;
+    let _turn = turn.lock().await;
+    // Another one may have read it meanwhile.
+    if let Lookup::Found(found) = cache
+        .store
+        .lookup(key.as_key(), &normal.apply(fields), vary)
+    {
+        return Some(found);
+    }
+    let reader = cache.clone();
+    let work = tokio::task::spawn_blocking(move || reader.store.read_from_disk(&place));
+    work.await.ok()?
 }
 
 fn forward_for(why: Why) -> Forward {
@@ -246,42 +294,55 @@ fn take_in_head(
     }
 }
 
-async fn hit(
-    turn: &mut Turn,
-    session: &mut ServerSession,
-    cached: &Cached<'_>,
-    cache: &Arc<Cache>,
-    key: &KeyBuf,
-    found: &Arc<Stored>,
+/// A stored page that is the answer.
+struct Hit<'a> {
+    cache: &'a Arc<Cache>,
+    key: &'a KeyBuf,
+    found: &'a Arc<Stored>,
     usable: Use,
-) -> Result<(), Broken> {
-    turn.record.cache = match usable {
-        Use::Fresh => CacheResult::Hit,
-        _ => CacheResult::Stale,
-    };
-    found.life().hit();
-    if cached.caching.compare_sessions > 0 {
-        Box::pin(compare::sample(turn, session, cached, found)).await;
+    status: CacheStatus<'a>,
+}
+
+impl Hit<'_> {
+    async fn serve(
+        self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        cached: &Cached<'_>,
+    ) -> Result<(), Broken> {
+        let Self {
+            cache,
+            key,
+            found,
+            usable,
+            status,
+        } = self;
+        turn.record.cache = match usable {
+            Use::Fresh => CacheResult::Hit,
+            _ => CacheResult::Stale,
+        };
+        found.life().hit();
+        if cached.caching.compare_sessions > 0 {
+            Box::pin(compare::sample(turn, session, cached, found)).await;
+        }
+        if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && is_due(cached, found)) {
+            Box::pin(background::refresh(
+                turn, session, cached, cache, key, found,
+            ))
+            .await;
+        }
+        let coded = compressed(session, cached, cache, key, found);
+        let found = coded.as_ref().unwrap_or(found);
+        stored::answer(turn, session, cached.route, found, status).await
     }
-    let early = || {
-        let window = cached.caching.early_refresh;
-        let now = clock::wall();
-        !window.is_zero()
-            && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
-    };
-    if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && early()) {
-        Box::pin(background::refresh(
-            turn, session, cached, cache, key, found,
-        ))
-        .await;
-    }
-    let status = CacheStatus {
-        hit: true,
-        ..CacheStatus::default()
-    };
-    let coded = compressed(session, cached, cache, key, found);
-    let found = coded.as_ref().unwrap_or(found);
-    stored::answer(turn, session, cached.route, found, status).await
+}
+
+/// Whether a fresh page is to be fetched anew already.
+fn is_due(cached: &Cached<'_>, found: &Stored) -> bool {
+    let window = cached.caching.early_refresh;
+    let now = clock::wall();
+    !window.is_zero()
+        && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
 }
 
 /// The representation in the coding that the client wants most, where it is offered and there. If it

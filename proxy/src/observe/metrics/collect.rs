@@ -1,6 +1,7 @@
 //! A scrape: the workers' cells added up and named.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use prometheus::proto::{
@@ -222,6 +223,21 @@ fn cache(page: &mut Page, cache: &CacheMetrics) {
         (&f::CACHE_TAGS, &cache.tags),
     ] {
         page.single(family, cell.load(Ordering::Relaxed) as f64);
+    }
+    let disk = *cache.disk.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(disk) = disk {
+        for (family, value) in [
+            (&f::CACHE_DISK_BYTES, disk.bytes),
+            (&f::CACHE_DISK_LIMIT, disk.limit),
+            (&f::CACHE_DISK_OBJECTS, disk.objects),
+            (&f::CACHE_DISK_READS, disk.hits),
+            (&f::CACHE_DISK_WRITES, disk.written),
+            (&f::CACHE_DISK_ERRORS, disk.write_errors),
+            (&f::CACHE_DISK_DAMAGED, disk.damaged),
+            (&f::CACHE_DISK_SKIPPED, disk.not_written),
+        ] {
+            page.single(family, value as f64);
+        }
     }
     page.single(&f::CACHE_PURGES, cache.counts.purges() as f64);
     page.family(&f::CACHE_NOT_STORED, |samples| {

@@ -115,6 +115,22 @@ families! {
         "Cache entries evicted for want of room.");
     CACHE_PURGES = counter("tidegate_cache_purges_total", [],
         "Purges that removed something or made it stale.");
+    CACHE_DISK_BYTES = gauge("tidegate_cache_disk_bytes", [],
+        "Bytes of the cache's disk tier.");
+    CACHE_DISK_LIMIT = gauge("tidegate_cache_disk_limit_bytes", [],
+        "Bytes that the disk tier may take.");
+    CACHE_DISK_OBJECTS = gauge("tidegate_cache_disk_objects", [],
+        "Responses stored on the disk.");
+    CACHE_DISK_READS = counter("tidegate_cache_disk_reads_total", [],
+        "Responses read from the disk.");
+    CACHE_DISK_WRITES = counter("tidegate_cache_disk_writes_total", [],
+        "Responses written to the disk.");
+    CACHE_DISK_ERRORS = counter("tidegate_cache_disk_write_errors_total", [],
+        "Writes that failed: a full disk, a folder that was removed.");
+    CACHE_DISK_DAMAGED = counter("tidegate_cache_disk_damaged_total", [],
+        "Responses and files on the disk that could not be read as they were written.");
+    CACHE_DISK_SKIPPED = counter("tidegate_cache_disk_skipped_total", [],
+        "Responses not written: the disk did not keep up, or they are too large for it.");
     CACHE_TAGS = gauge("tidegate_cache_tags", [],
         "Tags that stored responses have.");
     CACHE_NOT_STORED = counter("tidegate_cache_not_stored_total", ["reason"],

@@ -22,11 +22,12 @@ mod handles;
 mod process;
 mod table;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use cache::disk::Figures as DiskFigures;
 use prometheus::TextEncoder;
 
 use self::cells::Counter;
@@ -131,6 +132,8 @@ pub(crate) struct CacheMetrics {
     entries: AtomicU64,
     evictions: AtomicU64,
     tags: AtomicU64,
+    /// Nothing is shown of a tier that there is not.
+    disk: Mutex<Option<DiskFigures>>,
     counts: Arc<CacheCounts>,
 }
 
@@ -147,6 +150,8 @@ pub(crate) struct CacheState {
     pub(crate) evictions: u64,
     /// Tags that stored responses have.
     pub(crate) tags: u64,
+    /// The disk tier, where there is one.
+    pub(crate) disk: Option<DiskFigures>,
 }
 
 impl CacheMetrics {
@@ -156,6 +161,7 @@ impl CacheMetrics {
         self.limit.store(state.limit, Ordering::Relaxed);
         self.entries.store(state.entries, Ordering::Relaxed);
         self.tags.store(state.tags, Ordering::Relaxed);
+        *self.disk.lock().unwrap_or_else(PoisonError::into_inner) = state.disk;
         self.evictions.fetch_max(state.evictions, Ordering::Relaxed);
     }
 

@@ -336,6 +336,7 @@ fn full() -> Metrics {
         entries: 1,
         evictions: 2,
         tags: 3,
+        disk: Some(cache::disk::Figures::default()),
     });
     metrics.reloaded(true);
     metrics
