@@ -18,6 +18,8 @@ mod support;
 
 mod balancing;
 mod cache;
+mod cache_cli;
+mod cache_disk;
 mod cache_fetch;
 mod cache_rfc;
 mod cli;

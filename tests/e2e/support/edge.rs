@@ -100,18 +100,12 @@ impl Setup {
     /// Starts it and waits until every listener accepts.
     #[track_caller]
     pub(crate) fn start(self, toml: &str) -> Edge {
-        let path = self.write(toml);
-        let mut command = Command::new(binary());
-        command
-            .arg("run")
-            .arg("--config")
-            .arg(&path)
-            .current_dir(self.folder.path())
-            .envs(self.env.iter().cloned());
+        self.write(toml);
         let mut edge = Edge {
-            running: Running::start(&mut command),
+            running: launch(self.folder.path(), &self.env),
             folder: self.folder,
             names: self.names,
+            env: self.env,
         };
         edge.await_ready();
         edge
@@ -123,6 +117,19 @@ pub(crate) struct Edge {
     running: Running,
     folder: TempDir,
     names: Vec<(String, String)>,
+    env: Vec<(String, String)>,
+}
+
+/// Runs the binary on the configuration in `folder`.
+fn launch(folder: &Path, env: &[(String, String)]) -> Running {
+    let mut command = Command::new(binary());
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(folder.join("tidegate.toml"))
+        .current_dir(folder)
+        .envs(env.iter().cloned());
+    Running::start(&mut command)
 }
 
 /// An edge in front of one upstream `app`, everything else as it is by default.
@@ -140,6 +147,15 @@ pub(crate) fn in_front_of(app: SocketAddr) -> Edge {
 }
 
 impl Edge {
+    /// Ends it by this signal, and starts it again on the same files.
+    #[track_caller]
+    pub(crate) fn restart(&mut self, signal: Signal) {
+        self.running.signal(signal);
+        self.running.wait(wait::SOON);
+        self.running = launch(self.folder.path(), &self.env);
+        self.await_ready();
+    }
+
     #[track_caller]
     fn await_ready(&mut self) {
         let limit = Duration::from_secs(20);
