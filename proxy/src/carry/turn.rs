@@ -243,9 +243,10 @@ impl Turn {
         let cache = self.snapshot.cache.clone();
         let scheme = self.scheme(session);
         let method = session.req_header().method.clone();
+        let merge = self.snapshot.config.server.merge_slashes;
         let untrue = |head: &mut ResponseHeader| {
             if invalidates {
-                cached::invalidate(&cache, scheme, way, upstream, &method, head);
+                cached::invalidate(&cache, scheme, way, upstream, merge, &method, head);
                 let why = match method {
                     Method::GET | Method::HEAD => Forward::Bypass,
                     _ => Forward::Method,

@@ -25,6 +25,7 @@ use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
+use crate::exchange::normalise::normalise_path;
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
@@ -75,6 +76,7 @@ pub(super) fn invalidate(
     scheme: &str,
     way: &Way,
     upstream: &Upstream,
+    merge_slashes: bool,
     method: &Method,
     reply: &pingora::http::ResponseHeader,
 ) {
@@ -86,8 +88,12 @@ pub(super) fn invalidate(
         query,
     };
     for target in cache::invalidate::targets(method, origin, reply.status, &reply.headers) {
+        // In the spelling by which pages are known.
+        let Ok(path) = normalise_path(&target.path, merge_slashes) else {
+            continue;
+        };
         let query = target.query.as_deref();
-        let key = key_of(scheme, &way.authority, &target.path, query, upstream);
+        let key = key_of(scheme, &way.authority, &path, query, upstream);
         cache.flights.purge(&cache.store, key.as_key());
     }
 }
