@@ -81,6 +81,25 @@ fn date_stays_the_origins_and_age_grows() {
 }
 
 #[test]
+fn only_what_the_origin_did_not_just_say_has_an_age() {
+    let origin = counting(|seen, a| {
+        let a = match seen.field("if-none-match") {
+            Some(_) => Answer::new(304, ""),
+            None => a,
+        };
+        a.field("Cache-Control", "max-age=60")
+            .field("ETag", "\"v1\"")
+    });
+    let edge = cached(&origin, "{}");
+    assert_eq!(edge.get("/a").field("age"), None, "fetched");
+    assert!(edge.get("/a").field("age").is_some(), "stored");
+    let ask = Ask::get("/a").field("Cache-Control", "no-cache");
+    let validated = edge.ask(&ask);
+    assert!(validated.cache_status().contains("fwd-status=304"));
+    assert_eq!(validated.field("age"), None, "validated");
+}
+
+#[test]
 fn a_condition_for_the_origin_goes_there() {
     let origin = counting(|seen, a| match seen.field("if-match") {
         Some("\"v0\"") => Answer::new(412, "no"),
@@ -279,6 +298,19 @@ fn a_reply_that_points_to_another_host_empties_nothing_there() {
     edge.ask(&Ask::post("/item", "x")).expect(201);
     assert!(edge.ask(&other).is_hit());
     assert!(edge.get("/list").is_hit());
+}
+
+#[test]
+fn a_reply_that_points_to_a_page_in_another_spelling_outdates_it() {
+    let origin = counting(|seen, a| match seen.method.as_str() {
+        "POST" => Answer::new(201, "").field("Location", "../x/./%6cist?a=1"),
+        _ => a.field("Cache-Control", "max-age=60"),
+    });
+    let edge = cached(&origin, "{}");
+    edge.get("/x/list?a=1");
+    assert!(edge.get("/x/list?a=1").is_hit());
+    edge.ask(&Ask::post("/item/new", "x")).expect(201);
+    assert!(!edge.get("/x/list?a=1").is_hit());
 }
 
 #[test]
