@@ -106,7 +106,7 @@ fn caching(c: &mut Criterion) {
     let head = Arc::new(Head::new(request, response, freshness, &policy));
     let mut key = KeyBuf::new();
     key.fill("https", "shop.example", "/catalog/1", Some("page=2"));
-    let stored = Stored::new(head, vec![Bytes::from(vec![b'x'; 1024])]);
+    let stored = Stored::new(head, vec![Bytes::from(vec![b'x'; 1024])], Arc::default());
     store.insert(key.as_key(), Arc::new(stored));
     c.bench_function("cache/hit", |b| {
         b.iter(|| {

@@ -64,6 +64,22 @@ Examples:
   tidegate demo --https-port 9443 --http-port 9080 --admin-port 0
   tidegate demo --print-config > shop.toml")]
     Demo(DemoArgs),
+    /// Purge pages from the cache of a running edge, or make them stale
+    #[command(after_help = "\
+The running edge is found by the [admin] section of its configuration file.
+
+Examples:
+  tidegate purge -c shop.toml https://shop.example/catalog?page=2
+  tidegate purge -c shop.toml --tag product-42 --soft
+  tidegate purge -c shop.toml --prefix https://shop.example/catalog/ --dry-run
+  tidegate purge -c shop.toml --all")]
+    Purge(PurgeArgs),
+    /// Look into the cache of a running edge
+    #[command(after_help = "\
+Examples:
+  tidegate cache inspect -c shop.toml https://shop.example/catalog
+  tidegate cache status -c shop.toml")]
+    Cache(CacheArgs),
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = "\
 Example:
@@ -93,6 +109,80 @@ pub(crate) struct CheckArgs {
     /// Configuration file (TOML)
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+/// Arguments of `purge`.
+#[derive(Debug, Args)]
+pub(crate) struct PurgeArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Pages, each with all its variants
+    #[arg(value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// All pages with this tag; can be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// All pages whose URL begins so, whatever their scheme; can be given several times
+    #[arg(long = "prefix", value_name = "URL")]
+    pub(crate) prefixes: Vec<String>,
+    /// All pages of this host; can be given several times
+    #[arg(long = "host", value_name = "HOST")]
+    pub(crate) hosts: Vec<String>,
+    /// Everything
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Make stale instead of removing: pages are validated, and served stale where that is allowed
+    #[arg(long)]
+    pub(crate) soft: bool,
+    /// Only say how many objects would be purged
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Arguments of `cache`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheArgs {
+    /// What is to be seen.
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+/// What can be seen of a cache.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Say what is stored for a URL, what a request for it would get now, and why
+    Inspect(InspectArgs),
+    /// Say how full the cache is, what is used most, and which tags are largest
+    Status(StatusArgs),
+}
+
+/// Arguments of `cache inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The page
+    #[arg(value_name = "URL")]
+    pub(crate) url: String,
+    /// A header of the request, as 'accept-language: de'; can be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `cache status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `demo`.
@@ -189,6 +279,9 @@ mod tests {
             "tidegate run a.toml",
             "tidegate check",
             "tidegate check a.toml b.toml",
+            "tidegate purge https://shop.example/",
+            "tidegate cache",
+            "tidegate cache inspect -c a.toml",
             "tidegate demo --https-port 70000",
             "tidegate static public --listen 8000",
         ] {

@@ -6,6 +6,7 @@
 //!
 //! What it does not do: decide anything about a request.
 
+mod admin;
 mod bind;
 mod cli;
 mod commands;
@@ -36,6 +37,8 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run::run(args),
         Command::Check(args) => commands::check::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::Purge(args) => commands::purge::run(&args),
+        Command::Cache(args) => commands::cache::run(&args.command),
         Command::Schema => commands::schema::run(),
         Command::Static(args) => commands::serve_static::run(&args),
     };

@@ -7,6 +7,7 @@
 //! Here too: the syntax that several fields share, lists and tokens (RFC 9110 section 5.6). Nothing
 //! here knows what a field means.
 
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 /// The fields of one message, in the order received.
@@ -92,6 +93,21 @@ pub(crate) fn quoted_end(text: &[u8], open: usize) -> Option<usize> {
     None
 }
 
+/// The value of the first cookie of this name (RFC 6265 section 4.2).
+pub fn cookie(fields: &dyn Fields, name: &str) -> Option<Vec<u8>> {
+    let mut found = None;
+    fields.each(&COOKIE, &mut |line| {
+        for pair in line.split(|byte| *byte == b';') {
+            let mut halves = pair.splitn(2, |byte| *byte == b'=');
+            let is_it = halves.next().map(trim) == Some(name.as_bytes());
+            if is_it && found.is_none() {
+                found = halves.next().map(|value| trim(value).to_vec());
+            }
+        }
+    });
+    found
+}
+
 /// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -167,6 +183,17 @@ mod tests {
         each_member(&map, &VARY, &mut |member| found.push(member.to_vec()));
         assert_eq!(found, [b"a", b"b", b"c"]);
         assert_eq!(map.first(&VARY), Some(&b"a, b"[..]));
+    }
+
+    #[test]
+    fn a_cookie_is_found_by_its_whole_name() {
+        let mut map = HeaderMap::new();
+        map.append(COOKIE, "xsid=1; sid = 2;a".parse().unwrap());
+        map.append(COOKIE, "late=3; sid=4".parse().unwrap());
+        assert_eq!(cookie(&map, "sid").as_deref(), Some(&b"2"[..]));
+        assert_eq!(cookie(&map, "late").as_deref(), Some(&b"3"[..]));
+        assert_eq!(cookie(&map, "a"), None, "a name without a value");
+        assert_eq!(cookie(&map, "SID"), None);
     }
 
     #[test]

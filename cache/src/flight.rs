@@ -19,7 +19,8 @@
 //! error, never an end. A body that is shorter or longer than its Content-Length is a failure.
 //!
 //! **Purge.** What is on its way when its URL is purged is older than the purge. Its readers get it,
-//! but it is not stored, and nobody new joins: [`Flights::purge`].
+//! but it is not stored, and nobody new joins: [`Flights::purge`]. A purge by tag does not know what
+//! is on its way; nobody new joins anything then, and what comes is judged by its tags.
 //!
 //! A follower must look at the head before it takes the body: does the variant
 //! [match](crate::vary::Variant::matches), and is it [usable](crate::reuse::usable) for its own
@@ -31,9 +32,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::head::Stored;
-use crate::key::{Key, KeyRef};
+use crate::key::{Key, KeyRef, Parts};
 use crate::store::Store;
+use crate::stored::Stored;
+use crate::tags::{Mode, Tags};
 
 use self::object::Flight;
 
@@ -79,6 +81,7 @@ struct Table {
     markers: moka::sync::Cache<Key, SystemTime, ahash::RandomState>,
     limits: Limits,
     buffered: Arc<AtomicU64>,
+    tags: Tags,
 }
 
 const SHARDS: usize = 64;
@@ -97,8 +100,8 @@ pub enum Join {
 }
 
 impl Flights {
-    /// An empty table.
-    pub fn new(limits: Limits) -> Self {
+    /// An empty table for fetches into the store that `tags` belongs to.
+    pub fn new(limits: Limits, tags: Tags) -> Self {
         let markers = moka::sync::Cache::builder()
             .max_capacity(limits.markers)
             .weigher(|key: &Key, _| u32::try_from(key.len() + 128).unwrap_or(u32::MAX))
@@ -109,6 +112,7 @@ impl Flights {
             markers,
             limits,
             buffered: Arc::default(),
+            tags,
         }))
     }
 
@@ -149,6 +153,13 @@ impl Flights {
         }
     }
 
+    /// Joins the flight for `key` and `hint` if there is one.
+    pub fn follow(&self, key: KeyRef<'_>, hint: &[u8]) -> Option<Reader> {
+        let shard = lock(self.0.shard(key));
+        let mut known = shard.get(key.as_bytes())?.iter();
+        known.find_map(|flight| (*flight.hint == *hint).then(|| flight.follow())?)
+    }
+
     /// Starts a fetch that nobody joins. What comes of it may be stored.
     pub fn alone(&self, key: KeyRef<'_>, hint: &[u8], max_object: u64) -> Writer {
         self.0
@@ -182,34 +193,68 @@ impl Flights {
         self.0.mark(key, now, lifetime);
     }
 
-    /// Purges a URL from `store`, and keeps out of it what is on its way. Returns whether something
-    /// was stored.
-    pub fn purge(&self, store: &Store, key: KeyRef<'_>) -> bool {
-        for key in [key, key.of_part().as_key()] {
-            for flight in lock(self.0.shard(key))
-                .remove(key.as_bytes())
-                .unwrap_or_default()
-            {
-                lock(&flight.state).detach();
-            }
-        }
-        self.0.markers.invalidate(key.as_bytes());
+    /// Purges a key from `store`, with the [parts](crate::part) of it and what is on its way. Returns
+    /// how many objects were stored.
+    pub fn purge(&self, store: &Store, key: KeyRef<'_>, mode: Mode) -> u64 {
+        let part = key.of_part();
         let passing = key.of_passing_parts();
+        self.0.markers.invalidate(key.as_bytes());
         self.0.markers.invalidate(passing.as_key().as_bytes());
-        store.purge(key)
+        [key, part.as_key()]
+            .into_iter()
+            .map(|key| {
+                let shard = lock(self.0.shard(key));
+                let flights = shard.get(key.as_bytes()).map_or(&[][..], Vec::as_slice);
+                for flight in flights {
+                    lock(&flight.state).purge(mode);
+                }
+                // Under the lock of the shard: what is on its way ends before this or knows of it.
+                store.purge(key, mode)
+            })
+            .sum()
     }
 
-    /// Purges everything.
-    pub fn purge_all(&self, store: &Store) {
+    /// Purges all objects with a tag, the cache's own tags included. Returns how many were stored.
+    pub fn purge_tag(&self, store: &Store, name: &[u8], mode: Mode) -> u64 {
+        let objects = store.purge_tag(name, mode);
+        self.each(&mut |flight| lock(&flight.state).joinable = false);
+        objects
+    }
+
+    /// Purges all objects whose key is `wanted`. Returns how many were stored.
+    pub fn purge_where(
+        &self,
+        store: &Store,
+        wanted: &dyn Fn(&Parts<'_>) -> bool,
+        mode: Mode,
+    ) -> u64 {
+        self.each(&mut |flight| {
+            if flight
+                .key
+                .as_key()
+                .parts()
+                .is_some_and(|parts| wanted(&parts))
+            {
+                lock(&flight.state).purge(mode);
+            }
+        });
+        // What ended before it was told of the purge is in the store by now.
+        store.purge_where(wanted, mode)
+    }
+
+    /// The number of the latest purge when the oldest fetch under way began.
+    pub fn oldest(&self) -> u64 {
+        let mut oldest = self.0.tags.latest();
+        self.each(&mut |flight| oldest = oldest.min(flight.since));
+        oldest
+    }
+
+    fn each(&self, f: &mut dyn FnMut(&Flight)) {
         for shard in &self.0.shards {
-            for (_, flights) in lock(shard).drain() {
-                flights
-                    .iter()
-                    .for_each(|flight| lock(&flight.state).detach());
+            for flight in lock(shard).values().flatten() {
+                f(flight);
             }
         }
-        self.0.markers.invalidate_all();
-        store.clear();
     }
 
     /// Flights under way.
@@ -248,7 +293,9 @@ impl Table {
         max_object: u64,
         joinable: bool,
     ) -> Writer {
-        let flight = Arc::new(Flight::new(key.to_key(), hint, joinable, &self.buffered));
+        let since = self.tags.latest();
+        let flight = Flight::new(key.to_key(), hint, since, joinable, &self.buffered);
+        let flight = Arc::new(flight);
         shard
             .entry(key.to_key())
             .or_default()
@@ -262,11 +309,12 @@ impl Table {
         &self.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]
     }
 
-    /// Ends a flight: runs `keep` unless it was purged, and takes it out of the table. Both under one
+    /// Ends a flight: runs `keep` with the purge that it met, if any, and takes it out of the table. Both under one
     /// lock, so that a purge comes before or after, and a newcomer sees either flight or object.
-    fn end(&self, flight: &Arc<Flight>, keep: impl FnOnce() -> bool) -> bool {
+    fn end(&self, flight: &Arc<Flight>, keep: impl FnOnce(Option<Mode>) -> bool) -> bool {
         let mut shard = lock(self.shard(flight.key.as_key()));
-        let kept = !lock(&flight.state).detached && keep();
+        let purged = lock(&flight.state).purged;
+        let kept = keep(purged);
         if let Some(flights) = shard.get_mut(&flight.key) {
             flights.retain(|one| !Arc::ptr_eq(one, flight));
             if flights.is_empty() {

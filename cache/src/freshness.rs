@@ -123,6 +123,16 @@ impl Freshness {
         }
     }
 
+    /// The same for a response that was declared stale at `time`: what is left of its lifetime then
+    /// is void.
+    #[must_use]
+    pub fn outdated_at(self, time: SystemTime) -> Self {
+        Self {
+            lifetime: self.lifetime.min(self.age(time)),
+            ..self
+        }
+    }
+
     /// `current_age` (RFC 9111 section 4.2.3).
     pub fn age(&self, now: SystemTime) -> Duration {
         let resident = now.duration_since(self.received).unwrap_or_default();

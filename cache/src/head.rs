@@ -1,6 +1,6 @@
-//! What is stored: a head and a body, neither of which changes any more.
+//! The head of what is stored. It does not change any more.
 //!
-//! The head is kept as the bytes that an HTTP/1.1 reply begins with, status line and field lines.
+//! It is kept as the bytes that an HTTP/1.1 reply begins with, status line and field lines.
 //! A hit then copies one block instead of formatting a map, and the block is a third of a map's
 //! size. For other carriers it can be read as [`Fields`] or made a `HeaderMap` without copying the
 //! values.
@@ -8,8 +8,9 @@
 //! Not in it: what belongs to a connection, Age and Cache-Status (they differ for each reply), and
 //! the blank line, so that these can follow. Content-Length is in it once the length is known.
 
+pub(crate) mod codec;
+
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -66,7 +67,7 @@ impl Head {
         policy: &Policy,
     ) -> Self {
         let fields = response.fields;
-        let dropped = dropped_names(fields);
+        let dropped = dropped_names(fields, policy);
         let mut block = BytesMut::with_capacity(512);
         write_status_line(response.status, &mut block);
         let lines = block.len();
@@ -208,6 +209,28 @@ impl Head {
         size_of::<Self>() + self.block.len() + self.variant.values().len() + 96
     }
 
+    /// The same status and judgement over these field lines, names and values, in place of its own.
+    /// For fields that neither the judgement nor the variant was read from; a changed
+    /// Content-Length is the business of [`Head::with_length`].
+    #[must_use]
+    pub(crate) fn with_lines<'a>(
+        &self,
+        lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
+    ) -> Self {
+        let mut block = BytesMut::with_capacity(self.block.len() + 64);
+        block.extend_from_slice(&self.block[..self.lines]);
+        for (name, value) in lines {
+            if is_token(name) && is_value(value) {
+                write_line(name, value, &mut block);
+            }
+        }
+        Self {
+            block: exact(&block),
+            ..self.clone()
+        }
+        .indexed()
+    }
+
     fn indexed(mut self) -> Self {
         let tag = self
             .spans()
@@ -247,76 +270,12 @@ impl Fields for Head {
     }
 }
 
-/// A whole response.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    head: Arc<Head>,
-    segments: Arc<[Bytes]>,
-    length: u64,
-}
-
-/// What a segment costs beside its bytes: the handle and the counter that it shares.
-const SEGMENT_OVERHEAD: usize = size_of::<Bytes>() + 32;
-/// What an object costs beside head and body: the counters of two `Arc`s, its place among the
-/// variants, and the places that the store's index takes.
-const OBJECT_OVERHEAD: usize = 160;
-
-impl Stored {
-    /// A response whose body is complete. Gives the head its Content-Length where none was declared.
-    pub fn new(head: Arc<Head>, segments: impl Into<Arc<[Bytes]>>) -> Self {
-        let segments = segments.into();
-        let length = segments.iter().map(|segment| segment.len() as u64).sum();
-        let wanted = head.may_have_body().then_some(length);
-        let head = if head.content_length == wanted {
-            head
-        } else {
-            Arc::new(head.with_length(wanted))
-        };
-        Self {
-            head,
-            segments,
-            length,
-        }
-    }
-
-    /// The same body under another head, as after a 304.
-    #[must_use]
-    pub fn with_head(&self, head: Arc<Head>) -> Self {
-        Self::new(head, Arc::clone(&self.segments))
-    }
-
-    /// The head.
-    pub fn head(&self) -> &Arc<Head> {
-        &self.head
-    }
-
-    /// The body, in as many pieces as it is kept in; one where it is small.
-    pub fn segments(&self) -> &Arc<[Bytes]> {
-        &self.segments
-    }
-
-    /// Bytes of body.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
-    /// Whether the body has no byte.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// Bytes that it takes in memory, roughly, all told.
-    pub fn weight(&self) -> u64 {
-        let segments = self.segments.len() * SEGMENT_OVERHEAD;
-        self.length + (self.head.weight() + segments + OBJECT_OVERHEAD) as u64
-    }
-}
-
 /// The names that are not kept of this response: [`NEVER_KEPT`], those that Connection nominates,
-/// those that `private` and `no-cache` withhold. Content-Length is added again by whoever knows it.
-fn dropped_names(fields: &dyn Fields) -> Vec<HeaderName> {
+/// those that `private` and `no-cache` withhold, those of tags. Content-Length is added again by whoever knows it.
+fn dropped_names(fields: &dyn Fields, policy: &Policy) -> Vec<HeaderName> {
     let mut names = NEVER_KEPT.to_vec();
     names.push(CONTENT_LENGTH);
+    names.extend_from_slice(&policy.tags);
     fields::each_member(fields, &CONNECTION, &mut |name| {
         names.extend(HeaderName::from_bytes(name).ok());
     });
@@ -466,43 +425,6 @@ mod tests {
         assert_eq!(map.get_all("x-a").iter().count(), 2);
         assert_eq!(map["x-b"].as_bytes(), "\u{e9}".as_bytes());
         assert_eq!(map.len(), head.iter().count());
-    }
-
-    #[test]
-    fn a_stored_response_knows_its_length() {
-        let head = Arc::new(head_of(200, &["content-length: 3"]));
-        let stored = Stored::new(Arc::clone(&head), vec![Bytes::from("abc")]);
-        assert!(Arc::ptr_eq(stored.head(), &head), "nothing to rewrite");
-        let stored = Stored::new(
-            Arc::new(head_of(200, &[])),
-            vec![Bytes::from("ab"), Bytes::from("c")],
-        );
-        assert_eq!(stored.head().content_length(), Some(3));
-        assert_eq!(stored.len(), 3);
-        let empty = Stored::new(Arc::new(head_of(204, &[])), Vec::new());
-        assert!(
-            !empty.head().has(&CONTENT_LENGTH),
-            "204 has no Content-Length"
-        );
-    }
-
-    #[test]
-    fn the_head_of_a_typical_object_weighs_little() {
-        let head = head_of(
-            200,
-            &[
-                "content-type: text/html; charset=utf-8",
-                "cache-control: public, max-age=300",
-                "etag: \"5f3a-61b2c8d7e9f00\"",
-                "last-modified: Sun, 06 Nov 1994 08:49:37 GMT",
-                "vary: accept-encoding",
-                "server: nginx",
-                "x-request-id: 0123456789abcdef0123456789abcdef",
-                "strict-transport-security: max-age=31536000",
-            ],
-        );
-        let stored = Stored::new(Arc::new(head), vec![Bytes::from_static(b"x")]);
-        assert!(stored.weight() < 1200, "{} bytes", stored.weight());
     }
 
     #[test]

@@ -130,6 +130,23 @@ impl<'a> KeyRef<'a> {
         self.0
     }
 
+    /// The bytes of the four parts that make the URL, without what a route adds.
+    pub fn url(self) -> &'a [u8] {
+        let mut rest = self.0;
+        for _ in 0..4 {
+            if take(&mut rest).is_none() {
+                return self.0;
+            }
+        }
+        &self.0[..self.0.len() - rest.len()]
+    }
+
+    /// The parts behind those of the URL, in order.
+    pub fn added(self) -> impl Iterator<Item = Option<&'a [u8]>> {
+        let mut rest = &self.0[self.url().len()..];
+        std::iter::from_fn(move || take(&mut rest))
+    }
+
     /// The parts, read back.
     pub fn parts(self) -> Option<Parts<'a>> {
         let mut rest = self.0;

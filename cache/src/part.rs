@@ -18,9 +18,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use crate::Times;
 use crate::condition::is_weak;
 use crate::fields::{Fields, digits};
-use crate::head::{Head, Stored};
+use crate::head::Head;
 use crate::range::{self, Selection};
 use crate::storable::{LARGEST_OBJECT, Policy, Request, Response, Storable, storable};
+use crate::stored::Stored;
 
 /// Where a part lies in the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +157,7 @@ pub fn combine(
         fields: &fields,
     };
     let head = Head::new(request, response, *newer.head().freshness(), policy);
-    let combined = Stored::new(head.into(), segments);
+    let combined = Stored::new(head.into(), segments, newer.life().clone());
     (combined.len() == union.len()).then_some(combined)
 }
 
@@ -255,7 +256,7 @@ mod tests {
         let lines = [KEPT, &lines[0], &lines[1], &lines[2]];
         let head = keep_at(seconds, &[], &lines, &Policy::default()).unwrap();
         let pieces: Vec<Bytes> = whole[bytes].chunks(3).map(Bytes::copy_from_slice).collect();
-        Stored::new(head.into(), pieces)
+        Stored::new(head.into(), pieces, std::sync::Arc::default())
     }
 
     fn body(stored: &Stored) -> Vec<u8> {

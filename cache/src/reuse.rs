@@ -123,7 +123,14 @@ fn judge(freshness: &Freshness, request: &RequestControl, now: SystemTime) -> Us
 }
 
 /// Decides when validation failed (RFC 5861 section 4, RFC 9111 sections 4.2.4 and 4.3.3).
-pub fn on_error(freshness: &Freshness, request: &RequestControl, now: SystemTime) -> OnError {
+/// `disconnected`: the operator wants what is stored served, however old, and nobody answered
+/// (section 4.2.4: a cache that is disconnected may, unless a directive forbids it).
+pub fn on_error(
+    freshness: &Freshness,
+    request: &RequestControl,
+    now: SystemTime,
+    disconnected: bool,
+) -> OnError {
     if freshness.no_cache {
         return OnError::GatewayTimeout;
     }
@@ -134,7 +141,8 @@ pub fn on_error(freshness: &Freshness, request: &RequestControl, now: SystemTime
     } else {
         asked
     };
-    if freshness.is_fresh(now) || staleness < freshness.stale_if_error.max(by_request) {
+    let covered = staleness < freshness.stale_if_error.max(by_request);
+    if freshness.is_fresh(now) || covered || (disconnected && !freshness.no_stale) {
         return OnError::ServeStored;
     }
     if freshness.no_stale {
@@ -150,8 +158,27 @@ pub fn may_serve_on_error(
     request: &RequestControl,
     now: SystemTime,
 ) -> bool {
-    on_error(freshness, request, now) == OnError::ServeStored
+    on_error(freshness, request, now, false) == OnError::ServeStored
 }
+
+/// Whether a fresh response should be fetched anew while it is served, so that it never grows stale
+/// while it is in demand. `draw` is a random number in `[0, 1)`.
+///
+/// Within `window` before its end a request does so with a probability that grows exponentially to
+/// certainty (after Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede
+/// Prevention", VLDB 2015): one in a hundred where the window begins, so that a page in demand is
+/// refreshed early in it, and one that is asked for rarely late or not at all.
+pub fn is_due_early(freshness: &Freshness, window: Duration, now: SystemTime, draw: f64) -> bool {
+    let left = freshness.remaining(now);
+    if left.is_zero() || left > window {
+        return false;
+    }
+    let share = left.as_secs_f64() / window.as_secs_f64();
+    draw < (-share * EARLY_DECAY).exp()
+}
+
+/// `ln(100)`: the probability falls to a hundredth over the window.
+const EARLY_DECAY: f64 = 4.605;
 
 /// The statuses for which `stale-if-error` is meant (RFC 5861 section 4).
 pub fn is_failure(status: StatusCode) -> bool {
@@ -264,7 +291,7 @@ mod tests {
     fn a_failing_origin_is_covered_for_as_long_as_allowed() {
         let decide = |response: &str, request: &str, age: u64| {
             let head = head_of(200, &[&format!("cache-control: {response}")]);
-            on_error(head.freshness(), &asked(request), at(age))
+            on_error(head.freshness(), &asked(request), at(age), false)
         };
         assert_eq!(
             decide("max-age=10", "no-cache", 5),
@@ -292,6 +319,44 @@ mod tests {
             decide("max-age=10, no-cache", "", 5),
             OnError::GatewayTimeout
         );
+    }
+
+    #[test]
+    fn offline_everything_is_served_that_the_origin_does_not_forbid() {
+        let decide = |response: &str| {
+            let head = head_of(200, &[&format!("cache-control: {response}")]);
+            on_error(head.freshness(), &asked(""), at(99_999), true)
+        };
+        assert_eq!(decide("max-age=10"), OnError::ServeStored);
+        for forbids in [
+            "must-revalidate",
+            "proxy-revalidate",
+            "s-maxage=10",
+            "no-cache",
+        ] {
+            let response = format!("max-age=10, {forbids}");
+            assert_eq!(decide(&response), OnError::GatewayTimeout, "{forbids}");
+        }
+    }
+
+    #[test]
+    fn an_early_refresh_is_the_likelier_the_nearer_the_end() {
+        let head = head_of(200, &["cache-control: max-age=100"]);
+        let freshness = head.freshness();
+        let window = Duration::from_secs(10);
+        let share = |age: u64| {
+            let draws = (0..1000).map(|draw| f64::from(draw) / 1000.0);
+            let refreshed = draws.filter(|draw| is_due_early(freshness, window, at(age), *draw));
+            refreshed.count()
+        };
+        assert_eq!(share(89), 0, "not before the window");
+        let (begin, middle, end) = (share(90), share(95), share(99));
+        assert!(
+            begin < 20 && begin < middle && middle < end && end > 500,
+            "{begin} {middle} {end}"
+        );
+        assert_eq!(share(100), 0, "what is stale is for others to decide");
+        assert!(!is_due_early(freshness, Duration::ZERO, at(99), 0.0));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use http::{HeaderName, Method, StatusCode};
 use crate::control::{RequestControl, ResponseControl, Scope};
 use crate::fields::{self, Fields};
 use crate::freshness::{Freshness, Source, Times};
+use crate::tags;
 
 /// The largest object that a [`Policy`] may allow; the store counts in 32 bits.
 pub const LARGEST_OBJECT: u64 = 1 << 31;
@@ -32,11 +33,29 @@ pub struct Policy {
     pub max_object_size: u64,
     /// Request fields that select a variant, in addition to the origin's Vary.
     pub vary: Vec<HeaderName>,
+    /// Response fields that carry [tags]; they are not kept among the fields.
+    pub tags: Vec<HeaderName>,
+    /// Whether a response to a request with Authorization is kept where it allows that itself
+    /// (RFC 9111 section 3.5); if not, never.
+    pub share_authorized: bool,
+    /// Cookies of one visitor: a response to a request with one of them is not kept.
+    pub session_cookies: Vec<String>,
 }
 
 impl Policy {
     /// The size limit where none is configured: 8 MiB.
     pub const MAX_OBJECT_SIZE: u64 = 8 << 20;
+
+    /// Whether a request is one visitor's own, so that its reply is not for others.
+    pub fn is_personal(&self, request: &dyn Fields) -> bool {
+        (request.has(&AUTHORIZATION) && !self.share_authorized) || self.has_session(request)
+    }
+
+    fn has_session(&self, request: &dyn Fields) -> bool {
+        self.session_cookies
+            .iter()
+            .any(|name| fields::cookie(request, name).is_some())
+    }
 }
 
 impl Default for Policy {
@@ -47,6 +66,9 @@ impl Default for Policy {
             stale_if_error: Duration::ZERO,
             max_object_size: Self::MAX_OBJECT_SIZE,
             vary: Vec::new(),
+            tags: Vec::new(),
+            share_authorized: false,
+            session_cookies: Vec::new(),
         }
     }
 }
@@ -94,8 +116,15 @@ pub enum NotStored {
     Private,
     /// The response sets a cookie.
     SetCookie,
-    /// The request carried Authorization, and the response does not allow it (section 3.5).
+    /// The request carried Authorization, and the operator, or the response (section 3.5), does not
+    /// allow it.
     Authorization,
+    /// The request carried a cookie of one visitor.
+    Session,
+    /// The response has more tags than can be kept track of.
+    Tags,
+    /// It was not asked for often enough yet.
+    MinUses,
     /// `Vary: *`, or a Vary that is no list of names (section 4.1).
     Vary,
     /// Nothing says how long it holds, nor that it may be kept.
@@ -107,12 +136,39 @@ pub enum NotStored {
 }
 
 impl NotStored {
+    /// Every reason, in the order of [`index`](Self::index).
+    pub const ALL: [Self; 14] = [
+        Self::Method,
+        Self::Status,
+        Self::RequestNoStore,
+        Self::NoStore,
+        Self::Private,
+        Self::SetCookie,
+        Self::Authorization,
+        Self::Session,
+        Self::Tags,
+        Self::MinUses,
+        Self::Vary,
+        Self::NoLifetime,
+        Self::Useless,
+        Self::TooLarge,
+    ];
+
+    /// The place in [`ALL`](Self::ALL).
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
     /// Whether the response itself forbids it. The other reasons lie in one request, and say
     /// nothing about what is stored or what others would get.
     pub fn is_of_the_response(self) -> bool {
         !matches!(
             self,
-            Self::RequestNoStore | Self::Authorization | Self::Method
+            Self::RequestNoStore
+                | Self::Authorization
+                | Self::Session
+                | Self::Method
+                | Self::MinUses
         )
     }
 
@@ -126,6 +182,9 @@ impl NotStored {
             Self::Private => "private",
             Self::SetCookie => "set-cookie",
             Self::Authorization => "authorization",
+            Self::Session => "session",
+            Self::Tags => "tags",
+            Self::MinUses => "min-uses",
             Self::Vary => "vary",
             Self::NoLifetime => "no-lifetime",
             Self::Useless => "useless",
@@ -181,8 +240,14 @@ fn refusal(
         return Some(NotStored::SetCookie);
     }
     let allows = control.public || control.s_maxage.is_some() || control.must_revalidate;
-    if request.fields.has(&AUTHORIZATION) && !allows {
+    if request.fields.has(&AUTHORIZATION) && !(policy.share_authorized && allows) {
         return Some(NotStored::Authorization);
+    }
+    if policy.has_session(request.fields) {
+        return Some(NotStored::Session);
+    }
+    if tags::read(response.fields, &policy.tags).is_err() {
+        return Some(NotStored::Tags);
     }
     if !has_usable_vary(response.fields) {
         return Some(NotStored::Vary);
@@ -410,10 +475,18 @@ mod tests {
 
     #[test]
     fn with_authorization_only_what_says_so_is_kept() {
-        let decide = |value: &str| {
-            let line = format!("cache-control: {value}");
-            decide(&Method::GET, &["authorization: Basic eA=="], 200, &[&line])
+        let policy = |share_authorized| Policy {
+            share_authorized,
+            ..Policy::default()
         };
+        let decide_by = |policy: &Policy, value: &str| {
+            let line = format!("cache-control: {value}");
+            let asked = ["authorization: Basic eA=="];
+            decide_by(policy, &Method::GET, &asked, 200, &[&line])
+        };
+        let never = decide_by(&policy(false), "public, max-age=60");
+        assert_eq!(never, Storable::No(NotStored::Authorization));
+        let decide = |value| decide_by(&policy(true), value);
         assert_eq!(decide("max-age=60"), Storable::No(NotStored::Authorization));
         assert_eq!(
             decide("max-age=60, public=1"),
@@ -426,6 +499,42 @@ mod tests {
         ] {
             assert!(is_kept(decide(value)), "{value}");
         }
+    }
+
+    #[test]
+    fn every_reason_stands_at_its_index() {
+        for (index, reason) in NotStored::ALL.into_iter().enumerate() {
+            assert_eq!(reason.index(), index, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn with_a_session_cookie_nothing_is_kept_unless_sessions_are_shared() {
+        let asked = ["cookie: theme=dark; sid=1"];
+        let by = |names: &[&str]| {
+            let policy = Policy {
+                session_cookies: names.iter().map(|name| (*name).to_owned()).collect(),
+                ..Policy::default()
+            };
+            decide_by(&policy, &Method::GET, &asked, 200, &[FRESH])
+        };
+        assert_eq!(by(&["sid"]), Storable::No(NotStored::Session));
+        assert!(is_kept(by(&["basket"])) && is_kept(by(&[])));
+    }
+
+    #[test]
+    fn a_response_with_too_many_tags_is_not_kept() {
+        let policy = Policy {
+            tags: tags::FIELDS.to_vec(),
+            ..Policy::default()
+        };
+        let tagged = |count: usize| {
+            let tags: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+            let line = format!("cache-tag: {}", tags.join(","));
+            decide_by(&policy, &Method::GET, &[], 200, &[FRESH, &line])
+        };
+        assert!(is_kept(tagged(1000)));
+        assert_eq!(tagged(10_000), Storable::No(NotStored::Tags));
     }
 
     #[test]

@@ -34,6 +34,11 @@ impl Spec {
             names.extend(HeaderName::from_bytes(name).ok());
         });
         names.retain(|name| name.as_str() != "*");
+        Self::of(names)
+    }
+
+    /// The spec of these names.
+    pub(crate) fn of(mut names: Vec<HeaderName>) -> Self {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         Self(names.into())
@@ -70,6 +75,15 @@ impl Variant {
         }
     }
 
+    /// The variant of which [`values`](Self::values) are known.
+    pub(crate) fn of(spec: Spec, values: &[u8], by_origin: bool) -> Self {
+        Self {
+            spec,
+            values: values.into(),
+            by_origin,
+        }
+    }
+
     /// The names.
     pub fn spec(&self) -> &Spec {
         &self.spec
@@ -78,6 +92,18 @@ impl Variant {
     /// What the request said to them, as [`Spec::write_values`] writes it.
     pub fn values(&self) -> &[u8] {
         &self.values
+    }
+
+    /// Names and values, for people: a value that is not there, and its normalised text.
+    pub fn readable(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        let mut rest = &self.values[..];
+        self.spec.names().iter().map_while(move |name| {
+            let (head, tail) = rest.split_at_checked(5)?;
+            let length = u32::from_le_bytes(head[1..].try_into().ok()?);
+            let (value, tail) = tail.split_at_checked(usize::try_from(length).ok()?)?;
+            rest = tail;
+            Some((name, (head[0] == PRESENT).then_some(value)))
+        })
     }
 
     /// Whether the origin itself named a field. A response without Vary steps back behind one with
@@ -153,6 +179,19 @@ mod tests {
         assert!(same("x", &[], &["y: 1"]), "absent in both");
         assert!(!same("x", &[], &["x:"]), "absent is not empty");
         assert!(!same("x, y", &["x: 1"], &["y: 1"]));
+    }
+
+    #[test]
+    fn a_variant_can_be_read_by_people() {
+        let response = fields(&["vary: b, a"]);
+        let asked = fields(&["b: x,  y"]);
+        let variant = Variant::new(Spec::new(&response, &[]), &asked, true);
+        let readable: Vec<_> = variant.readable().collect();
+        assert_eq!(readable[0], (&HeaderName::from_static("a"), None));
+        assert_eq!(
+            readable[1],
+            (&HeaderName::from_static("b"), Some(&b"x,y"[..]))
+        );
     }
 
     #[test]

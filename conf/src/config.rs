@@ -5,6 +5,8 @@
 //! either gives a whole [`Config`] or all the errors. What the user wrote is
 //! another set of types (`raw`).
 
+mod cache;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -14,6 +16,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use regex::Regex;
+
+pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
 
 /// A whole, checked configuration.
 #[derive(Debug, Clone)]
@@ -430,15 +434,6 @@ pub enum Precompressed {
     Gzip,
 }
 
-/// `[cache]`
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CacheStore {
-    /// Bytes of memory for stored responses (keys and heads included).
-    pub memory: u64,
-    /// Larger bodies are passed and not stored.
-    pub max_object_size: u64,
-}
-
 /// `[[route]]`
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -571,19 +566,6 @@ pub struct Respond {
     pub body: String,
     /// Media type; default `text/plain; charset=utf-8`.
     pub content_type: HeaderValue,
-}
-
-/// `cache = { ... }` of a route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RouteCache {
-    /// Lifetime of responses that state none themselves.
-    pub ttl: Option<Duration>,
-    /// RFC 5861 section 3, where the origin does not say.
-    pub stale_while_revalidate: Duration,
-    /// RFC 5861 section 4, where the origin does not say.
-    pub stale_if_error: Duration,
-    /// Request fields that are part of the key beside the origin's Vary.
-    pub vary: Vec<HeaderName>,
 }
 
 /// `[filter.NAME]`: its steps run in the order of these fields.

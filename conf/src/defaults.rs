@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use http::HeaderName;
+
 use crate::config::Precompressed;
 
 const KIB: usize = 1024;
@@ -82,6 +84,15 @@ pub const MAX_MEMORY_FILE: u64 = 256 * 1024;
 pub const CACHE_MEMORY: u64 = 256 * MIB;
 /// Larger responses are passed and not stored.
 pub const MAX_OBJECT_SIZE: u64 = 8 * MIB;
+
+/// Response fields that carry tags: Fastly's, that of Cloudflare and others, Varnish's.
+pub const CACHE_TAGS: [HeaderName; 3] = [
+    HeaderName::from_static("surrogate-key"),
+    HeaderName::from_static("cache-tag"),
+    HeaderName::from_static("xkey"),
+];
+/// How long nobody waits for a response that was not to be shared.
+pub const HIT_FOR_MISS: Duration = Duration::from_secs(10);
 
 /// Permanent, and the method is kept (RFC 9110 section 15.4.9).
 pub const REDIRECT_STATUS: u16 = 308;

@@ -5,6 +5,7 @@
 //! bounds from it; the schema and the manual are written from it. A key that is
 //! listed here and never read, or read and not listed, fails a test.
 
+mod cache;
 mod filter;
 mod health;
 mod kind;
@@ -146,13 +147,14 @@ pub(crate) static ROOT: Shape = Shape {
     example: "",
 };
 
+pub(crate) use cache::CACHE;
 pub(crate) use filter::FILTER;
 pub(crate) use health::OUTLIER_DETECTION;
 pub(crate) use listener::{CERTIFICATE, LISTENER, TLS};
 pub(crate) use matcher::VALUE_REGEX;
 pub(crate) use process::{ADMIN, LIMITS, LOG, SERVER};
 pub(crate) use route::{REDIRECT, RESPOND, ROUTE};
-pub(crate) use shop::{CACHE, STATIC};
+pub(crate) use shop::STATIC;
 pub(crate) use upstream::{ENDPOINT, HASH, HASH_KEY, UPSTREAM};
 
 const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {

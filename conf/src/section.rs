@@ -3,6 +3,7 @@
 //! Named things (upstreams, directories, filters) are read before the routes
 //! that name them; findings are sorted by place afterwards.
 
+mod cache;
 mod checks;
 mod entry;
 mod filter;
@@ -46,9 +47,9 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         entry::named(root, "upstream", &keys::UPSTREAM, upstream::upstream);
     let (static_names, statics) = entry::named(root, "static", &keys::STATIC, shop::site);
     let (filter_names, filters) = entry::named(root, "filter", &keys::FILTER, filter::filter);
-    let cache = shop::store(&entry::single(root, "cache", &keys::CACHE));
+    let cache = cache::store(&entry::single(root, "cache", &keys::CACHE));
     let names = Names::new(listener_names, upstream_names, static_names, filter_names);
-    let routes = route::routes(root, &names);
+    let routes = route::routes(root, &names, &cache);
 
     checks::sections(root, &listeners, admin.as_ref(), &routes);
     checks::access_log(root, &log);

@@ -1,4 +1,5 @@
-//! What must hold of the parsers at the door, whatever the octets.
+//! What must hold of the parsers at the door and of the cache's keys, whatever
+//! the octets.
 //!
 //! Each function is one fuzz target. It panics where a promise is broken, and
 //! libFuzzer keeps the input. The README says how to run them.
@@ -6,12 +7,16 @@
 #![expect(
     dead_code,
     unused_imports,
-    reason = "the proxy uses more of these modules than the targets do"
+    reason = "the proxy and the cache use more of these modules than the targets do"
 )]
 
+mod cache;
+mod cache_key;
 mod exchange;
 
 use std::borrow::Cow;
+
+pub use cache_key::cache_key;
 
 use exchange::chunked::{ChunkScanner, Progress};
 use exchange::guard::{

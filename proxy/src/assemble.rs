@@ -10,10 +10,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use static_server::{Encoding, Site, SiteSettings};
 
+use crate::exchange::caching::Caching;
 use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
@@ -133,7 +135,7 @@ pub(crate) fn assemble(
             listeners: Vec::new(),
             table,
             access,
-            cache: cache(&config, previous),
+            cache: cache(&config, surroundings, previous),
             config,
         },
         listeners: settings,
@@ -263,7 +265,7 @@ fn route(
             cache: settings
                 .cache
                 .as_ref()
-                .map(|cache| route_cache(cache, &config.cache)),
+                .map(|cache| Arc::new(caching(cache, &config.cache, &upstreams[id.0]))),
         },
         conf::Action::Static { site, strip_prefix } => Action::Static {
             site: sites[site.0].clone(),
@@ -281,24 +283,95 @@ fn route(
     }
 }
 
-fn route_cache(settings: &conf::RouteCache, store: &conf::CacheStore) -> cache::Policy {
-    cache::Policy {
-        ttl: settings.ttl,
-        stale_while_revalidate: settings.stale_while_revalidate,
-        stale_if_error: settings.stale_if_error,
-        max_object_size: store.max_object_size,
-        vary: settings.vary.clone(),
+fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Upstream) -> Caching {
+    let session_cookies = match settings.share_sessions {
+        true => Vec::new(),
+        false => store.session_cookies.clone(),
+    };
+    Caching {
+        policy: cache::Policy {
+            ttl: settings.ttl,
+            stale_while_revalidate: settings.stale_while_revalidate,
+            stale_if_error: settings.stale_if_error,
+            max_object_size: store.max_object_size,
+            vary: settings.vary.clone(),
+            tags: store.tags.clone(),
+            share_authorized: settings.share_authorized,
+            session_cookies,
+        },
+        offline: match settings.offline {
+            conf::Offline::Fail => false,
+            conf::Offline::ServeStale => true,
+        },
+        early_refresh: settings.early_refresh,
+        collapse_timeout: settings
+            .collapse_timeout
+            .unwrap_or(upstream.settings.first_byte_timeout),
+        hit_for_miss: settings.hit_for_miss,
+        min_uses: u8::try_from(settings.min_uses.get()).unwrap_or(u8::MAX),
+        normal: normal(settings),
+        compress: settings.compress.iter().map(coding).collect(),
+        query: query(settings),
+        key_headers: settings.key_headers.clone(),
+        key_cookies: settings.key_cookies.clone(),
+        sessions: store.session_cookies.clone(),
+        compare_sessions: settings.compare_sessions,
+        show_key: settings.show_key,
+    }
+}
+
+fn coding(coding: &conf::ContentCoding) -> Coding {
+    match coding {
+        conf::ContentCoding::Brotli => Coding::Brotli,
+        conf::ContentCoding::Zstd => Coding::Zstd,
+        conf::ContentCoding::Gzip => Coding::Gzip,
+    }
+}
+
+/// What is compressed here comes from the origin as it is.
+fn normal(settings: &conf::RouteCache) -> Normal {
+    let mut normal = Normal::default();
+    if !settings.compress.is_empty() {
+        normal = normal.without([http::header::ACCEPT_ENCODING]);
+    }
+    let encodings = settings.accept_encoding.iter().map(coding);
+    let encodings: Vec<&str> = encodings.map(Coding::as_str).collect();
+    let languages = settings.accept_language.iter().map(String::as_str);
+    // The configuration's own checks are no weaker.
+    if !encodings.is_empty() {
+        normal = normal.clone().with_encodings(encodings).unwrap_or(normal);
+    }
+    if !settings.accept_language.is_empty() {
+        normal = normal.clone().with_languages(languages).unwrap_or(normal);
+    }
+    normal
+}
+
+fn query(settings: &conf::RouteCache) -> QueryRules {
+    let drop = settings.drop_query.iter().map(|pattern| match pattern {
+        conf::QueryPattern::Exact(name) => Pattern::Exact(name.clone()),
+        conf::QueryPattern::Prefix(start) => Pattern::Prefix(start.clone()),
+    });
+    QueryRules {
+        sort: settings.sort_query,
+        keep: (!settings.keep_query.is_empty()).then(|| settings.keep_query.clone()),
+        drop: drop.collect(),
     }
 }
 
 /// Stored pages survive a reload unless the store's own settings changed.
-fn cache(config: &conf::Config, previous: Option<&Snapshot>) -> Arc<Cache> {
+fn cache(
+    config: &conf::Config,
+    surroundings: &Surroundings,
+    previous: Option<&Snapshot>,
+) -> Arc<Cache> {
     if let Some(previous) = previous
-        && previous.cache.settings == config.cache
+        && previous.cache.memory == config.cache.memory
     {
         return previous.cache.clone();
     }
-    Arc::new(Cache::new(config.cache.clone()))
+    let counts = surroundings.metrics.cache().counts();
+    Arc::new(Cache::new(&config.cache, counts))
 }
 
 fn names(config: &conf::Config) -> Names {

@@ -23,6 +23,14 @@ pub(crate) fn bits() -> u64 {
     })
 }
 
+/// A number in `[0, 1)`.
+pub(crate) fn share() -> f64 {
+    // The mantissa has 53 bits.
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let share = (bits() >> 11) as f64 / (1_u64 << 53) as f64;
+    share
+}
+
 /// A request id: two draws, so that ids of several processes do not meet.
 pub(crate) fn id() -> u128 {
     (u128::from(bits()) << 64) | u128::from(bits())

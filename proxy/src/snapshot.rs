@@ -10,10 +10,11 @@ use std::sync::Arc;
 use cache::Flights;
 use static_server::Site;
 
+use crate::exchange::caching::Caching;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
 use crate::listen::ListenerState;
-use crate::observe::{AccessLog, Table};
+use crate::observe::{AccessLog, CacheCounts, Table};
 use crate::upstreams::Upstream;
 
 /// See the module's text.
@@ -36,23 +37,40 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Arc<Cache>,
 }
 
+/// Pages that are compressed at once: the threads for it read files, too.
+const COMPRESSIONS: usize = 2;
+
 /// The shared response store and what is being fetched into it.
 pub(crate) struct Cache {
     pub(crate) store: cache::Store,
     pub(crate) flights: Flights,
-    /// What it was made with; another size makes another store.
-    pub(crate) settings: conf::CacheStore,
+    /// How often pages were asked for, where that decides whether they are stored.
+    pub(crate) uses: cache::Uses,
+    /// Turns to compress a page.
+    pub(crate) compressing: tokio::sync::Semaphore,
+    /// Held while a page is fetched to compare it for sessions.
+    pub(crate) comparing: tokio::sync::Mutex<()>,
+    /// What was not stored, and sessions compared.
+    pub(crate) counts: Arc<CacheCounts>,
+    /// Bytes of memory that it was made with; another size makes another store.
+    pub(crate) memory: u64,
 }
 
 impl Cache {
-    pub(crate) fn new(settings: conf::CacheStore) -> Self {
+    pub(crate) fn new(settings: &conf::CacheStore, counts: Arc<CacheCounts>) -> Self {
+        let store = cache::Store::new(settings.memory);
+        let limits = cache::flight::Limits {
+            max_buffered: settings.memory,
+            ..cache::flight::Limits::default()
+        };
         Self {
-            store: cache::Store::new(settings.memory),
-            flights: Flights::new(cache::flight::Limits {
-                max_buffered: settings.memory,
-                ..cache::flight::Limits::default()
-            }),
-            settings,
+            flights: Flights::new(limits, store.tags().clone()),
+            store,
+            uses: cache::Uses::default(),
+            compressing: tokio::sync::Semaphore::new(COMPRESSIONS),
+            comparing: tokio::sync::Mutex::default(),
+            counts,
+            memory: settings.memory,
         }
     }
 }
@@ -78,6 +96,6 @@ pub(crate) enum Action {
         place: u16,
         upstream: Arc<Upstream>,
         /// Whether and how replies are stored.
-        cache: Option<cache::Policy>,
+        cache: Option<Arc<Caching>>,
     },
 }

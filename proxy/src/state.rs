@@ -1,17 +1,20 @@
 //! What the admin server sees of the running edge.
 
+mod cache;
+
 use std::sync::Arc;
 
+use ::cache::tags::Mode;
 use arc_swap::ArcSwap;
+use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::admin::{ListenerAddress, PurgeOutcome, PurgeTarget, Readiness, State};
+use crate::admin::{ListenerAddress, Readiness, State};
 use crate::carry;
 use crate::clock;
 use crate::control::LastReload;
-use crate::exchange::normalise::normalise_path;
-use crate::exchange::spelled;
+use crate::exchange::purging::{Purge, Url};
 use crate::observe::Metrics;
 use crate::observe::metrics::CacheState;
 use crate::snapshot::{Action, Snapshot};
@@ -117,30 +120,35 @@ impl State for AdminState {
         self.snapshot.load().config.admin.as_ref()?.token.clone()
     }
 
-    fn purge(&self, target: &PurgeTarget) -> PurgeOutcome {
+    fn cache(&self) -> Value {
+        cache::overview(&self.snapshot.load())
+    }
+
+    fn inspect(&self, url: &Url, fields: &HeaderMap) -> Value {
+        cache::inspect(&self.snapshot.load(), url, fields, clock::wall())
+    }
+
+    fn purge(&self, purge: &Purge) -> u64 {
         let snapshot = self.snapshot.load();
-        let merge = snapshot.config.server.merge_slashes;
-        let Ok(path) = normalise_path(&target.path, merge) else {
-            return PurgeOutcome::NotStored;
+        if purge.dry_run {
+            let counts = purge
+                .targets
+                .iter()
+                .map(|one| carry::purge::count(&snapshot, one));
+            return counts.sum();
+        }
+        let mode = match purge.soft {
+            true => Mode::Soft(clock::wall()),
+            false => Mode::Hard,
         };
-        let mut purged = false;
-        for upstream in &snapshot.upstreams {
-            let scheme = target.scheme.as_str();
-            let query = target.query.as_deref();
-            let tls = target.scheme == crate::admin::Scheme::Https;
-            let host = spelled(&target.host, target.port, tls);
-            let key = carry::key_of(scheme, &host, &path, query, upstream);
-            purged |= snapshot
-                .cache
-                .flights
-                .purge(&snapshot.cache.store, key.as_key());
+        let purged = purge.targets.iter();
+        let objects = purged
+            .map(|one| carry::purge::purge(&snapshot, one, mode))
+            .sum();
+        if objects > 0 {
+            snapshot.cache.counts.purged();
         }
-        if purged {
-            self.metrics.cache().purged();
-            PurgeOutcome::Purged
-        } else {
-            PurgeOutcome::NotStored
-        }
+        objects
     }
 }
 
@@ -152,9 +160,10 @@ impl AdminState {
         let figures = snapshot.cache.store.figures();
         self.metrics.cache().set(CacheState {
             bytes: figures.bytes,
-            limit: snapshot.cache.settings.memory,
+            limit: snapshot.cache.memory,
             entries: figures.entries,
             evictions: figures.evictions,
+            tags: snapshot.cache.store.tags().top(0).1 as u64,
         });
         let now = clock::now();
         for upstream in &snapshot.upstreams {

@@ -1,7 +1,9 @@
 //! One file a command. Each takes its parsed arguments and either succeeds or
 //! says why not.
 
+pub(crate) mod cache;
 pub(crate) mod check;
+pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod serve_static;

@@ -121,7 +121,7 @@ fn what_must_not_be_shared_is_never_stored() {
 }
 
 #[test]
-fn an_authorized_request_is_stored_only_when_the_origin_allows_it_in_words() {
+fn an_authorized_request_is_stored_only_when_route_and_origin_allow_it_in_words() {
     for (cache_control, stored) in [
         ("max-age=60", false),
         ("public, max-age=60", true),
@@ -129,11 +129,14 @@ fn an_authorized_request_is_stored_only_when_the_origin_allows_it_in_words() {
         ("max-age=60, must-revalidate", true),
     ] {
         let origin = counting(move |_, a| a.field("Cache-Control", cache_control));
-        let edge = cached(&origin, "{}");
-        let ask = Ask::get("/me").field("Authorization", "Bearer alice");
-        edge.ask(&ask).expect(200);
-        let second = edge.get("/me").expect(200);
-        assert_eq!(second.is_hit(), stored, "{cache_control}");
+        let shared = cached(&origin, "{ share_authorized = true }");
+        let never = cached(&origin, "{}");
+        for (edge, stored) in [(shared, stored), (never, false)] {
+            let ask = Ask::get("/me").field("Authorization", "Bearer alice");
+            edge.ask(&ask).expect(200);
+            let second = edge.get("/me").expect(200);
+            assert_eq!(second.is_hit(), stored, "{cache_control}");
+        }
     }
 }
 

@@ -8,14 +8,18 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Notify;
 
 use super::{Reader, lock};
-use crate::head::{Head, Stored};
+use crate::head::Head;
 use crate::key::Key;
+use crate::stored::Stored;
+use crate::tags::{Life, Mode};
 
 /// One object on its way.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) key: Key,
     pub(super) hint: Box<[u8]>,
+    /// The number of the latest purge by tag when it began.
+    pub(super) since: u64,
     pub(super) state: Mutex<State>,
     /// Head, bytes or end came.
     pub(super) news: Notify,
@@ -35,7 +39,10 @@ pub(super) struct State {
     pub(super) received: u64,
     pub(super) end: Option<End>,
     pub(super) joinable: bool,
-    pub(super) detached: bool,
+    /// What the URL was purged by meanwhile.
+    pub(super) purged: Option<Mode>,
+    /// What the object is bound to, once its head is known.
+    pub(super) life: Option<Arc<Life>>,
     pub(super) windowed: bool,
     /// Where each reader stands.
     pub(super) places: HashMap<u64, Place, ahash::RandomState>,
@@ -59,9 +66,12 @@ pub(super) enum End {
 }
 
 impl State {
-    pub(super) fn detach(&mut self) {
-        self.detached = true;
+    /// Its URL is purged: nobody new joins what may be older than that.
+    pub(super) fn purge(&mut self, mode: Mode) {
         self.joinable = false;
+        if self.purged != Some(Mode::Hard) {
+            self.purged = Some(mode);
+        }
     }
 
     pub(super) fn attach(&mut self, place: Place) -> u64 {
@@ -88,10 +98,17 @@ impl State {
 }
 
 impl Flight {
-    pub(super) fn new(key: Key, hint: &[u8], joinable: bool, buffered: &Arc<AtomicU64>) -> Self {
+    pub(super) fn new(
+        key: Key,
+        hint: &[u8],
+        since: u64,
+        joinable: bool,
+        buffered: &Arc<AtomicU64>,
+    ) -> Self {
         Self {
             key,
             hint: hint.into(),
+            since,
             state: Mutex::new(State {
                 joinable,
                 ..State::default()

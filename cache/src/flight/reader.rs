@@ -8,7 +8,8 @@ use thiserror::Error;
 
 use super::lock;
 use super::object::{End, Flight, State};
-use crate::head::{Head, Stored};
+use crate::head::Head;
+use crate::stored::Stored;
 
 /// A client's position in an object on its way. A clone reads on from the same position.
 #[derive(Debug)]

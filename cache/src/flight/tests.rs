@@ -54,7 +54,7 @@ fn is_stored(store: &Store, path: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_followers_read_the_same_bytes_from_one_fetch() {
     let (flights, store) = (
-        Flights::new(Limits::default()),
+        Flights::new(Limits::default(), Tags::new()),
         Arc::new(Store::new(1 << 24)),
     );
     let mut writer = lead(&flights, "/");
@@ -67,7 +67,7 @@ async fn many_followers_read_the_same_bytes_from_one_fetch() {
             read_all(reader).await.unwrap()
         }));
     }
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     let mut expected = Vec::new();
     for number in 0..500u32 {
         let piece = number.to_le_bytes().repeat(37);
@@ -92,7 +92,7 @@ async fn many_followers_read_the_same_bytes_from_one_fetch() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_fetch_is_made_twice_while_one_ends() {
     let (flights, store) = (
-        Flights::new(Limits::default()),
+        Flights::new(Limits::default(), Tags::new()),
         Arc::new(Store::new(1 << 26)),
     );
     let fetches = Arc::new(AtomicU64::new(0));
@@ -115,7 +115,7 @@ async fn no_fetch_is_made_twice_while_one_ends() {
                 match flights.join(key.as_key(), b"", LARGE, at(0), recheck) {
                     Join::Lead(mut writer) => {
                         fetches.fetch_add(1, Ordering::Relaxed);
-                        writer.head(head(&["content-length: 3"]));
+                        writer.head(head(&["content-length: 3"]), Arc::default());
                         writer.push(Bytes::from("abc")).await.unwrap();
                         writer.finish(&store).unwrap();
                     }
@@ -134,11 +134,14 @@ async fn no_fetch_is_made_twice_while_one_ends() {
 
 #[tokio::test]
 async fn a_writer_that_goes_fails_its_readers_after_what_it_sent() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut reader = follow(&flights, "/");
     let mut waiting = follow(&flights, "/");
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     writer.push(Bytes::from("half")).await.unwrap();
     drop(writer);
     assert!(reader.head().await.is_ok());
@@ -153,7 +156,7 @@ async fn a_writer_that_goes_fails_its_readers_after_what_it_sent() {
 
 #[tokio::test]
 async fn a_failure_before_the_head_is_one_for_all() {
-    let flights = Flights::new(Limits::default());
+    let flights = Flights::new(Limits::default(), Tags::new());
     let writer = lead(&flights, "/");
     let mut reader = follow(&flights, "/");
     drop(writer);
@@ -162,10 +165,13 @@ async fn a_failure_before_the_head_is_one_for_all() {
 
 #[tokio::test]
 async fn a_body_of_the_wrong_length_is_a_failure() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let reader = follow(&flights, "/");
-    writer.head(head(&["content-length: 5"]));
+    writer.head(head(&["content-length: 5"]), Arc::default());
     writer.push(Bytes::from("1234")).await.unwrap();
     assert_eq!(
         writer.push(Bytes::from("56")).await,
@@ -178,14 +184,20 @@ async fn a_body_of_the_wrong_length_is_a_failure() {
 
 #[tokio::test]
 async fn released_followers_go_on_their_own_and_a_marker_keeps_others_from_waiting() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut own = writer.reader();
     let mut follower = follow(&flights, "/");
     writer.release(at(0), secs(10));
     assert_eq!(follower.head().await.unwrap_err(), NoHead::Released);
     assert!(matches!(join(&flights, "/", b""), Join::Alone(_)));
-    writer.head(head(&["cache-control: no-cache", "etag: \"a\""]));
+    writer.head(
+        head(&["cache-control: no-cache", "etag: \"a\""]),
+        Arc::default(),
+    );
     writer.push(Bytes::from("abc")).await.unwrap();
     assert!(own.head().await.is_ok(), "the leader's own client stays");
     assert!(
@@ -202,7 +214,7 @@ async fn released_followers_go_on_their_own_and_a_marker_keeps_others_from_waiti
 
 #[tokio::test]
 async fn what_is_uncacheable_releases_followers_who_already_wait() {
-    let flights = Flights::new(Limits::default());
+    let flights = Flights::new(Limits::default(), Tags::new());
     let writer = lead(&flights, "/");
     let mut follower = follow(&flights, "/");
     let waiting = tokio::spawn(async move { follower.head().await });
@@ -219,14 +231,14 @@ async fn an_object_too_large_passes_through_a_window_to_those_who_read() {
         window: 1000,
         ..Limits::default()
     };
-    let (flights, store) = (Flights::new(limits), Store::new(1 << 20));
+    let (flights, store) = (Flights::new(limits, Tags::new()), Store::new(1 << 20));
     let Join::Lead(mut writer) = flights.join(key("/").as_key(), b"", 5000, at(0), || None) else {
         panic!("first to ask")
     };
     let readers: Vec<_> = (0..5)
         .map(|_| tokio::spawn(read_all(follow(&flights, "/"))))
         .collect();
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     let mut passing = 0;
     for number in 0..200u8 {
         match writer.push(Bytes::from(vec![number; 500])).await.unwrap() {
@@ -260,12 +272,12 @@ async fn when_nobody_reads_what_is_not_kept_the_writer_is_told() {
         window: 1000,
         ..Limits::default()
     };
-    let flights = Flights::new(limits);
+    let flights = Flights::new(limits, Tags::new());
     let Join::Lead(mut writer) = flights.join(key("/").as_key(), b"", 100, at(0), || None) else {
         panic!("first to ask")
     };
     let reader = writer.reader();
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     assert_eq!(
         writer.push(Bytes::from(vec![0; 2000])).await,
         Ok(Growth::Passing)
@@ -279,11 +291,14 @@ async fn when_nobody_reads_what_is_not_kept_the_writer_is_told() {
 
 #[tokio::test]
 async fn a_fetch_for_the_store_goes_on_without_readers() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     drop(follow(&flights, "/"));
     assert!(!writer.has_readers());
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     writer.push(Bytes::from("abc")).await.unwrap();
     assert!(writer.finish(&store).unwrap().is_some());
 }
@@ -294,11 +309,11 @@ async fn all_flights_together_keep_to_the_budget() {
         max_buffered: 1000,
         ..Limits::default()
     };
-    let flights = Flights::new(limits);
+    let flights = Flights::new(limits, Tags::new());
     let (mut one, mut two) = (lead(&flights, "/1"), lead(&flights, "/2"));
     let _readers = (one.reader(), two.reader());
-    one.head(head(&[]));
-    two.head(head(&[]));
+    one.head(head(&[]), Arc::default());
+    two.head(head(&[]), Arc::default());
     assert_eq!(one.push(Bytes::from(vec![0; 900])).await, Ok(Growth::Kept));
     assert_eq!(
         two.push(Bytes::from(vec![0; 200])).await,
@@ -310,12 +325,15 @@ async fn all_flights_together_keep_to_the_budget() {
 
 #[tokio::test]
 async fn what_is_on_its_way_when_its_url_is_purged_is_not_stored() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let reader = follow(&flights, "/");
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     writer.push(Bytes::from("old")).await.unwrap();
-    assert!(!flights.purge(&store, key("/").as_key()));
+    assert_eq!(flights.purge(&store, key("/").as_key(), Mode::Hard), 0);
     let fresh = lead(&flights, "/");
     assert!(writer.finish(&store).unwrap().is_none());
     assert_eq!(
@@ -333,26 +351,83 @@ async fn what_is_on_its_way_when_its_url_is_purged_is_not_stored() {
 
 #[tokio::test]
 async fn a_purge_of_everything_reaches_what_is_on_its_way() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let store = Store::new(1 << 20);
+    let flights = Flights::new(Limits::default(), store.tags().clone());
     store.insert(
         key("/a").as_key(),
-        Arc::new(Stored::new(head(&[]), Vec::new())),
+        Arc::new(Stored::new(
+            head(&[]),
+            Vec::new(),
+            store.life(key("/a").as_key(), &[], 0, false),
+        )),
     );
     let mut writer = lead(&flights, "/b");
-    writer.head(head(&[]));
-    flights.purge_all(&store);
+    let life = store.life(key("/b").as_key(), &[], writer.since(), false);
+    writer.head(head(&[]), life);
+    assert_eq!(flights.purge_tag(&store, crate::tags::ALL, Mode::Hard), 2);
+    assert!(
+        matches!(join(&flights, "/b", b""), Join::Lead(_)),
+        "nobody new joins what may be older than the purge"
+    );
     assert!(writer.finish(&store).unwrap().is_none());
     assert!(!is_stored(&store, "/a") && !is_stored(&store, "/b"));
 }
 
 #[tokio::test]
+async fn what_is_on_its_way_when_its_tag_is_purged_is_judged_by_its_tags() {
+    let store = Store::new(1 << 20);
+    let flights = Flights::new(Limits::default(), store.tags().clone());
+    let mut fetches: Vec<Writer> = ["/hard", "/soft", "/none"]
+        .iter()
+        .map(|path| lead(&flights, path))
+        .collect();
+    flights.purge_tag(&store, b"t-/hard", Mode::Hard);
+    flights.purge_tag(&store, b"t-/soft", Mode::Soft(at(5)));
+    store.sweep(flights.oldest());
+    for (path, mut writer) in ["/hard", "/soft", "/none"]
+        .into_iter()
+        .zip(fetches.drain(..))
+    {
+        let tag: Box<[u8]> = format!("t-{path}").into_bytes().into();
+        let life = store.life(key(path).as_key(), &[tag], writer.since(), false);
+        writer.head(head(&["cache-control: max-age=60"]), life);
+        writer.finish(&store).unwrap();
+    }
+    assert!(!is_stored(&store, "/hard"));
+    for (path, fresh) in [("/soft", false), ("/none", true)] {
+        let Lookup::Found(stored) = store.lookup(key(path).as_key(), &fields(&[]), &[]) else {
+            panic!("{path} is not stored");
+        };
+        assert_eq!(stored.freshness().is_fresh(at(6)), fresh, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_soft_purge_of_a_url_makes_what_is_on_its_way_stale() {
+    let store = Store::new(1 << 20);
+    let flights = Flights::new(Limits::default(), store.tags().clone());
+    let mut writer = lead(&flights, "/");
+    writer.head(
+        head(&["cache-control: max-age=60"]),
+        store.life(key("/").as_key(), &[], writer.since(), false),
+    );
+    flights.purge(&store, key("/").as_key(), Mode::Soft(at(5)));
+    let stored = writer.finish(&store).unwrap().expect("it is kept");
+    assert!(!stored.freshness().is_fresh(at(6)));
+}
+
+#[tokio::test]
 async fn a_validated_object_is_there_at_once_for_all() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let writer = lead(&flights, "/");
     let mut reader = follow(&flights, "/");
     let stored = Arc::new(Stored::new(
         head(&["etag: \"a\""]),
         vec![Bytes::from("abc")],
+        Arc::default(),
     ));
     assert!(writer.complete(&store, Arc::clone(&stored), true));
     assert!(Arc::ptr_eq(&reader.head().await.unwrap(), stored.head()));
@@ -363,7 +438,7 @@ async fn a_validated_object_is_there_at_once_for_all() {
 
 #[tokio::test]
 async fn different_hints_are_different_flights_and_the_head_tells_a_stranger() {
-    let flights = Flights::new(Limits::default());
+    let flights = Flights::new(Limits::default(), Tags::new());
     let mut german = match join(&flights, "/", b"de") {
         Join::Lead(writer) => writer,
         other => panic!("{other:?}"),
@@ -372,11 +447,14 @@ async fn different_hints_are_different_flights_and_the_head_tells_a_stranger() {
     let Join::Follow(mut reader) = join(&flights, "/", b"de") else {
         panic!("same hint")
     };
-    german.head(Arc::new(head_for(
-        &["accept-language: de"],
-        200,
-        &["vary: accept-language"],
-    )));
+    german.head(
+        Arc::new(head_for(
+            &["accept-language: de"],
+            200,
+            &["vary: accept-language"],
+        )),
+        Arc::default(),
+    );
     let head = reader.head().await.unwrap();
     assert!(head.variant().matches(&fields(&["accept-language: de"])));
     assert!(!head.variant().matches(&fields(&["accept-language: fr"])));
@@ -384,10 +462,13 @@ async fn different_hints_are_different_flights_and_the_head_tells_a_stranger() {
 
 #[tokio::test]
 async fn a_clone_reads_on_from_the_same_place() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let mut writer = lead(&flights, "/");
     let mut reader = writer.reader();
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     writer.push(Bytes::from("ab")).await.unwrap();
     writer.push(Bytes::from("cd")).await.unwrap();
     writer.finish(&store).unwrap();
@@ -398,7 +479,10 @@ async fn a_clone_reads_on_from_the_same_place() {
 
 #[tokio::test]
 async fn a_refresh_in_the_background_is_made_once() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     let refresh = || flights.refresh(key("/").as_key(), b"", LARGE);
     let mut writer = refresh().unwrap();
     assert!(refresh().is_none());
@@ -407,7 +491,7 @@ async fn a_refresh_in_the_background_is_made_once() {
             .refresh(key("/").as_key(), b"other variant", LARGE)
             .is_some()
     );
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     writer.finish(&store).unwrap();
     let alone = flights.alone(key("/").as_key(), b"", LARGE);
     assert!(refresh().is_none(), "somebody fetches it anyhow");
@@ -417,12 +501,15 @@ async fn a_refresh_in_the_background_is_made_once() {
 
 #[tokio::test]
 async fn a_marker_goes_when_there_is_something_to_share() {
-    let (flights, store) = (Flights::new(Limits::default()), Store::new(1 << 20));
+    let (flights, store) = (
+        Flights::new(Limits::default(), Tags::new()),
+        Store::new(1 << 20),
+    );
     flights.mark(key("/").as_key(), at(0), secs(10));
     let Join::Alone(mut writer) = join(&flights, "/", b"") else {
         panic!("marked")
     };
-    writer.head(head(&["cache-control: max-age=9"]));
+    writer.head(head(&["cache-control: max-age=9"]), Arc::default());
     writer.finish(&store).unwrap();
     assert!(!flights.is_marked(key("/").as_key(), at(1)));
 }
@@ -433,13 +520,13 @@ async fn a_released_follower_holds_up_nobody() {
         window: 1000,
         ..Limits::default()
     };
-    let flights = Flights::new(limits);
+    let flights = Flights::new(limits, Tags::new());
     let Join::Lead(mut writer) = flights.join(key("/").as_key(), b"", 100, at(0), || None) else {
         panic!("first to ask")
     };
     let (mut own, mut idle) = (writer.reader(), follow(&flights, "/"));
     writer.release(at(0), secs(10));
-    writer.head(head(&[]));
+    writer.head(head(&[]), Arc::default());
     for _ in 0..10 {
         writer.push(Bytes::from(vec![0; 1000])).await.unwrap();
         assert!(own.next().await.unwrap().is_ok());
@@ -505,10 +592,10 @@ mod schedules {
             steps in prop::collection::vec(step(), 0..120), good: bool, max_object in 0u64..4000,
         ) {
             let limits = Limits { window: 600, ..Limits::default() };
-            let (flights, store) = (Flights::new(limits), Store::new(1 << 20));
+            let (flights, store) = (Flights::new(limits, Tags::new()), Store::new(1 << 20));
             let Join::Lead(mut writer) = flights.join(key("/").as_key(), b"", max_object, at(0), || None)
             else { panic!("first to ask") };
-            writer.head(head(&[]));
+            writer.head(head(&[]), Arc::default());
             let mut readers = vec![(writer.reader(), 0)];
             let (mut pushed, mut outgrown) = (0, false);
             for step in steps {

@@ -10,8 +10,10 @@ use thiserror::Error;
 
 use super::object::{End, Flight, Place, compact};
 use super::{Reader, Table, lock};
-use crate::head::{Head, Stored};
+use crate::head::Head;
 use crate::store::Store;
+use crate::stored::Stored;
+use crate::tags::{Life, Mode};
 
 /// The leader's end. Dropped without an end, it fails its readers.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Writer {
     declared: Option<u64>,
     /// Nobody was to wait for this fetch from the start.
     alone: bool,
+    /// What comes is for those who wait, and not stored.
+    unkept: bool,
     ended: bool,
 }
 
@@ -60,6 +64,7 @@ impl Writer {
             max_object,
             declared: None,
             alone,
+            unkept: false,
             ended: false,
         }
     }
@@ -77,10 +82,24 @@ impl Writer {
         Reader::new(Arc::clone(&self.flight), id)
     }
 
-    /// The head came, and is for all.
-    pub fn head(&mut self, head: Arc<Head>) {
+    /// The number of the latest purge by tag when the fetch began: what its object is
+    /// [bound](Store::life) with.
+    pub fn since(&self) -> u64 {
+        self.flight.since
+    }
+
+    /// What comes is shared with those who wait for it, and not stored.
+    pub fn keep_not(&mut self) {
+        self.unkept = true;
+    }
+
+    /// The head came, and is for all. `life` is what the object is bound to.
+    pub fn head(&mut self, head: Arc<Head>, life: Arc<Life>) {
         self.declared = head.content_length().filter(|_| head.may_have_body());
-        lock(&self.flight.state).head = Some(head);
+        let mut state = lock(&self.flight.state);
+        state.head = Some(head);
+        state.life = Some(life);
+        drop(state);
         self.flight.news.notify_waiters();
     }
 
@@ -179,9 +198,10 @@ impl Writer {
     /// # Errors
     /// [`Incomplete`] when bytes are missing; the readers then see a failure and nothing is stored.
     pub fn finish(mut self, store: &Store) -> Result<Option<Arc<Stored>>, Incomplete> {
-        let (head, pieces) = {
+        let (head, life, pieces) = {
             let state = lock(&self.flight.state);
             let head = state.head.clone().ok_or(Incomplete)?;
+            let life = state.life.clone().ok_or(Incomplete)?;
             if self
                 .declared
                 .is_some_and(|declared| declared != state.received)
@@ -190,11 +210,13 @@ impl Writer {
             }
             (
                 head,
+                life,
                 (!state.windowed).then(|| state.pieces.iter().cloned().collect::<Vec<_>>()),
             )
         };
-        let stored = pieces.map(|pieces| Arc::new(Stored::new(head, compact(pieces))));
-        Ok(self.conclude(store, stored, true))
+        let stored = pieces.map(|pieces| Arc::new(Stored::new(head, compact(pieces), life)));
+        let keep = !self.unkept;
+        Ok(self.conclude(store, stored, keep))
     }
 
     /// The object is known as a whole, as after a 304: ends the flight with it, in place of
@@ -216,10 +238,14 @@ impl Writer {
     ) -> Option<Arc<Stored>> {
         self.ended = true;
         let key = self.flight.key.as_key();
-        let kept = self.table.end(&self.flight, || {
-            stored
-                .as_ref()
-                .is_some_and(|stored| keep && store.insert(key, Arc::clone(stored)))
+        let kept = self.table.end(&self.flight, |purged| {
+            let Some(stored) = stored.as_ref().filter(|_| keep) else {
+                return false;
+            };
+            if let Some(mode) = purged {
+                stored.life().purge(mode);
+            }
+            purged != Some(Mode::Hard) && store.insert(key, Arc::clone(stored))
         });
         if kept && self.alone {
             // What was not to be shared is now there for all.
@@ -233,7 +259,7 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         if !self.ended {
-            self.table.end(&self.flight, || false);
+            self.table.end(&self.flight, |_| false);
             self.flight.set_end(End::Failed);
         }
     }

@@ -1,10 +1,8 @@
 //! Keys of routes: what they match and what they do.
 
+use super::cache::ROUTE_CACHE;
 use super::matcher::MATCH;
-use super::{
-    Form, HEADER_NAME, Kind, NAME, SIZE, STATUS, Shape, TIME_OR_ZERO, URL_PATH, default, optional,
-    required,
-};
+use super::{Form, Kind, NAME, SIZE, STATUS, Shape, URL_PATH, default, optional, required};
 
 pub(super) const LOCATION: Form = Form {
     noun: "a location",
@@ -236,56 +234,6 @@ pub(crate) static RESPOND: Shape = Shape {
             "set them in a filter: [filter.NAME] response_headers = { set = { ... } }",
         ),
         ("type", "write content_type = \"text/html; charset=utf-8\""),
-    ],
-    example: "",
-};
-
-pub(crate) static ROUTE_CACHE: Shape = Shape {
-    title: "cache",
-    id: "route_cache",
-    doc: "Responses to GET and HEAD are stored as RFC 9111 allows. What the origin says comes before what stands here.",
-    keys: &[
-        optional(
-            "ttl",
-            TIME_OR_ZERO,
-            "such responses are not stored",
-            "Lifetime of responses that state none themselves. It never overrides one that is stated.",
-        ),
-        default(
-            "stale_while_revalidate",
-            TIME_OR_ZERO,
-            "\"0s\"",
-            "How long after its lifetime a response is still served while it is fetched anew behind the scenes (RFC 5861 section 3).",
-        ),
-        default(
-            "stale_if_error",
-            TIME_OR_ZERO,
-            "\"0s\"",
-            "How long after its lifetime a response is still served where the origin fails (RFC 5861 section 4).",
-        ),
-        optional(
-            "vary",
-            Kind::List {
-                of: &Kind::Text(&HEADER_NAME),
-                empty: false,
-            },
-            "only the origin's Vary",
-            "Request headers for whose values separate responses are stored, beside those of the origin's Vary.",
-        ),
-    ],
-    foreign: &[
-        ("max_age", "write ttl = \"60s\""),
-        ("valid", "write ttl = \"60s\""),
-        ("memory", "it belongs in the section [cache]"),
-        ("max_object_size", "it belongs in the section [cache]"),
-        (
-            "enabled",
-            "write cache = {} to cache, and no `cache` not to",
-        ),
-        (
-            "key",
-            "the key is scheme, host, path and query; `vary` adds headers",
-        ),
     ],
     example: "",
 };

@@ -1,4 +1,4 @@
-//! Keys of directories and of the store of responses.
+//! Keys of directories.
 
 use super::{Form, HEADER_VALUE, Kind, Shape, default, optional, required};
 
@@ -102,41 +102,5 @@ pub(crate) static STATIC: Shape = Shape {
     example: r#"[static.assets]
 root = "public"
 cache_control = "public, max-age=3600"
-"#,
-};
-
-pub(crate) static CACHE: Shape = Shape {
-    title: "[cache]",
-    id: "cache",
-    doc: "The store of responses that all routes share. Which responses go into it is said by the `cache` of each route.",
-    keys: &[
-        default(
-            "memory",
-            Kind::Size {
-                min: 1 << 20,
-                max: 1 << 50,
-            },
-            "\"256MiB\"",
-            "Memory for stored responses, their heads and keys included.",
-        ),
-        optional(
-            "max_object_size",
-            Kind::Size {
-                min: 1,
-                max: 1 << 50,
-            },
-            "\"8MiB\", or all of memory where that is less",
-            "A larger response is passed on and not stored.",
-        ),
-    ],
-    foreign: &[
-        ("size", "write memory = \"256MiB\""),
-        ("max_size", "write memory = \"256MiB\""),
-        ("ttl", "it belongs to a route: cache = { ttl = \"60s\" }"),
-        ("enabled", "each route says whether it caches: cache = {}"),
-        ("keys_zone", "write memory = \"256MiB\""),
-    ],
-    example: r#"[cache]
-memory = "512MiB"
 "#,
 };

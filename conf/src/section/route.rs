@@ -2,14 +2,14 @@
 
 use http::Method;
 
-use crate::config::{Action, FilterId, PathPattern, Route, RouteCache, StaticId, UpstreamId};
+use crate::config::{Action, CacheStore, FilterId, PathPattern, Route, StaticId, UpstreamId};
 use crate::keys;
 use crate::read::{Finding, Table};
 use crate::source::Place;
 use crate::text;
 
 use super::names::Names;
-use super::{entry, rules, template};
+use super::{cache, entry, rules, template};
 
 mod matcher;
 
@@ -17,7 +17,11 @@ mod matcher;
 const ACTIONS: [&str; 4] = ["upstream", "static", "redirect", "respond"];
 
 /// Routes with the place of each, in file order; `None`: reported.
-pub(super) fn routes(root: &Table<'_>, names: &Names) -> Vec<(Place, Option<Route>)> {
+pub(super) fn routes(
+    root: &Table<'_>,
+    names: &Names,
+    store: &CacheStore,
+) -> Vec<(Place, Option<Route>)> {
     let tables = entry::list(root, "route", &keys::ROUTE);
     let mut taken: Vec<(String, Place)> = Vec::new();
     let mut routes = Vec::new();
@@ -34,12 +38,12 @@ pub(super) fn routes(root: &Table<'_>, names: &Names) -> Vec<(Place, Option<Rout
             );
         }
         taken.push((name.clone(), place));
-        routes.push((table.place, route(table, name, names)));
+        routes.push((table.place, route(table, name, names, store)));
     }
     routes
 }
 
-fn route(table: &Table<'_>, name: String, names: &Names) -> Option<Route> {
+fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> Option<Route> {
     let matcher = table
         .table("match")
         .map(|inner| matcher::matcher(&inner, &names.listeners));
@@ -48,7 +52,9 @@ fn route(table: &Table<'_>, name: String, names: &Names) -> Option<Route> {
         None => Some(crate::config::Match::default()),
     };
     let action = action(table, names);
-    let cache = table.table("cache").map(|inner| cache(&inner));
+    let cache = table
+        .table("cache")
+        .map(|inner| cache::route(&inner, store));
     if let (Some(matcher), Some(_)) = (&matcher, &cache) {
         let cached = [Method::GET, Method::HEAD];
         if !matcher.methods.is_empty() && !matcher.methods.iter().any(|m| cached.contains(m)) {
@@ -164,22 +170,4 @@ fn filters(table: &Table<'_>, names: &Names) -> Option<Vec<FilterId>> {
         found.map(FilterId)
     });
     (!unknown).then_some(filters)
-}
-
-fn cache(table: &Table<'_>) -> RouteCache {
-    let vary = rules::strings(table, "vary", |text| {
-        if text == "*" {
-            return Err(text::Wrong::new(
-                "`*` would make every request different",
-                "name the headers, or leave `cache` out",
-            ));
-        }
-        text::header_name(text)
-    });
-    RouteCache {
-        ttl: table.duration("ttl"),
-        stale_while_revalidate: table.duration("stale_while_revalidate").unwrap_or_default(),
-        stale_if_error: table.duration("stale_if_error").unwrap_or_default(),
-        vary,
-    }
 }

@@ -1,6 +1,6 @@
-//! `[static.NAME]` and `[cache]`.
+//! `[static.NAME]`.
 
-use crate::config::{CacheStore, Precompressed, StaticSite};
+use crate::config::{Precompressed, StaticSite};
 use crate::defaults;
 use crate::environment::FileKind;
 use crate::keys::Kind;
@@ -45,16 +45,8 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
     })
 }
 
-pub(super) fn store(table: &Table<'_>) -> CacheStore {
-    let memory = table.size_or("memory", defaults::CACHE_MEMORY);
-    CacheStore {
-        memory,
-        max_object_size: part_of(table, "max_object_size", defaults::MAX_OBJECT_SIZE, memory),
-    }
-}
-
 /// A size that cannot be more than `memory`; its default gives way, what is written does not.
-fn part_of(table: &Table<'_>, name: &'static str, default: u64, memory: u64) -> u64 {
+pub(super) fn part_of(table: &Table<'_>, name: &'static str, default: u64, memory: u64) -> u64 {
     let Some(size) = table.size(name) else {
         return default.min(memory);
     };

@@ -1,5 +1,7 @@
 //! One admin request to its answer: the only place where admin outcomes become HTTP.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -8,8 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use super::purge::{Access, PurgeOutcome, PurgeTarget};
+use super::access::Access;
 use super::{State, ready};
+use crate::exchange::purging::{Purge, Target, Url, next_parameter};
 use crate::observe::metrics;
 
 /// An admin answer.
@@ -20,7 +23,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// What there is, in the order in which it is shown.
-const ENDPOINTS: [Endpoint; 8] = [
+const ENDPOINTS: [Endpoint; 10] = [
     Endpoint::reads("/", Page::Index, "this list"),
     Endpoint::reads(
         "/metrics",
@@ -44,11 +47,21 @@ const ENDPOINTS: [Endpoint; 8] = [
         "upstreams, their endpoints and health",
     ),
     Endpoint::reads("/routes", Page::Routes, "routes in order of precedence"),
+    Endpoint::reads(
+        "/cache",
+        Page::Cache,
+        "the cache: sizes, the most used objects, the largest tags",
+    ),
+    Endpoint::reads(
+        "/cache/inspect",
+        Page::Inspect,
+        "what is stored for ?url=https://host/path, and what a request would get now",
+    ),
     Endpoint {
         path: "/cache/purge",
         allow: "POST",
         page: Page::Purge,
-        what: "remove ?url=https://host/path from the cache (wants the token)",
+        what: "purge ?url=, ?tag=, ?prefix=, ?host= or ?all=true from the cache; soft=true makes stale, dry_run=true counts (wants the token)",
     },
 ];
 
@@ -86,11 +99,13 @@ enum Page {
     Config,
     Upstreams,
     Routes,
+    Cache,
+    Inspect,
     Purge,
 }
 
 /// Answers; the body of a request is not read. hyper leaves the body of an answer to HEAD out.
-pub(super) async fn answer<B>(request: &Request<B>, state: &dyn State) -> Answer {
+pub(super) async fn answer<B>(request: &Request<B>, state: &Arc<dyn State>) -> Answer {
     let path = request.uri().path();
     let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| endpoint.path == path) else {
         let there: Vec<&str> = ENDPOINTS.iter().map(|endpoint| endpoint.path).collect();
@@ -122,52 +137,120 @@ pub(super) async fn answer<B>(request: &Request<B>, state: &dyn State) -> Answer
         Page::Config => json_answer(StatusCode::OK, &state.config()),
         Page::Upstreams => json_answer(StatusCode::OK, &state.upstreams()),
         Page::Routes => json_answer(StatusCode::OK, &state.routes()),
-        Page::Purge => purge(request.headers(), request.uri().query(), state),
+        Page::Cache => match blocking(state, |state| state.cache()).await {
+            Some(cache) => json_answer(StatusCode::OK, &cache),
+            None => error(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"),
+        },
+        Page::Inspect => inspect(request.uri().query(), state).await,
+        Page::Purge => purge(request.headers(), request.uri().query(), state).await,
     }
 }
 
-fn purge(headers: &HeaderMap, query: Option<&str>, state: &dyn State) -> Answer {
-    let refused = |status, error: &str| json_answer(status, &json!({ "error": error }));
+/// Nothing, or the answer to who may not change state.
+fn refused(headers: &HeaderMap, state: &dyn State) -> Option<Answer> {
     match Access::of(headers, state.token().as_ref()) {
-        Access::Granted => {}
-        Access::Disabled => {
-            return refused(
-                StatusCode::FORBIDDEN,
-                "purging is off: set token in [admin] of the configuration",
-            );
-        }
+        Access::Granted => None,
+        Access::Disabled => Some(error(
+            StatusCode::FORBIDDEN,
+            "purging is off: set token in [admin] of the configuration",
+        )),
         Access::NoToken => {
-            let answer = refused(
+            let answer = error(
                 StatusCode::UNAUTHORIZED,
                 "this wants the admin token: Authorization: Bearer TOKEN",
             );
-            return with(answer, WWW_AUTHENTICATE, "Bearer realm=\"tidegate\"");
+            Some(with(answer, WWW_AUTHENTICATE, "Bearer realm=\"tidegate\""))
         }
         Access::WrongToken => {
             tracing::warn!("a purge was refused: wrong admin token");
-            let answer = refused(StatusCode::UNAUTHORIZED, "this is not the admin token");
+            let answer = error(StatusCode::UNAUTHORIZED, "this is not the admin token");
             let challenge = "Bearer realm=\"tidegate\", error=\"invalid_token\"";
-            return with(answer, WWW_AUTHENTICATE, challenge);
+            Some(with(answer, WWW_AUTHENTICATE, challenge))
         }
     }
-    let target = match PurgeTarget::from_query(query) {
-        Ok(target) => target,
-        Err(error) => return refused(StatusCode::BAD_REQUEST, error),
+}
+
+async fn purge(headers: &HeaderMap, query: Option<&str>, state: &Arc<dyn State>) -> Answer {
+    if let Some(refused) = refused(headers, state.as_ref()) {
+        return refused;
+    }
+    let purge = match Purge::from_query(query) {
+        Ok(purge) => purge,
+        Err(why) => return error(StatusCode::BAD_REQUEST, &why),
     };
-    let outcome = state.purge(&target);
-    tracing::info!(
-        host = target.host,
-        path = target.path,
-        stored = outcome == PurgeOutcome::Purged,
-        "purge"
-    );
-    match outcome {
-        PurgeOutcome::Purged => json_answer(StatusCode::OK, &json!({ "purged": 1 })),
-        PurgeOutcome::NotStored => {
-            let body = json!({ "purged": 0, "error": "nothing is stored for this URL" });
-            json_answer(StatusCode::NOT_FOUND, &body)
+    let asked = purge.clone();
+    let objects = blocking(state, move |state| state.purge(&asked)).await;
+    let Some(objects) = objects else {
+        return error(StatusCode::INTERNAL_SERVER_ERROR, "the purge failed");
+    };
+    let mode = if purge.soft { "soft" } else { "hard" };
+    if purge.dry_run {
+        return json_answer(
+            StatusCode::OK,
+            &json!({ "would_purge": objects, "mode": mode }),
+        );
+    }
+    tracing::info!(targets = ?purge.targets, mode, objects, "purge");
+    let body = json!({ "purged": objects, "mode": mode });
+    if objects == 0
+        && purge
+            .targets
+            .iter()
+            .all(|target| matches!(target, Target::Url(_)))
+    {
+        let body = json!({ "purged": 0, "error": "nothing is stored for this URL" });
+        return json_answer(StatusCode::NOT_FOUND, &body);
+    }
+    json_answer(StatusCode::OK, &body)
+}
+
+/// `?url=...`, and `header=NAME: VALUE` any number of times for what a request would say.
+async fn inspect(query: Option<&str>, state: &Arc<dyn State>) -> Answer {
+    let (url, fields) = match inspected(query.unwrap_or_default()) {
+        Ok(asked) => asked,
+        Err(why) => return error(StatusCode::BAD_REQUEST, &why),
+    };
+    match blocking(state, move |state| state.inspect(&url, &fields)).await {
+        Some(found) => json_answer(StatusCode::OK, &found),
+        None => error(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"),
+    }
+}
+
+fn inspected(mut query: &str) -> Result<(Url, HeaderMap), String> {
+    let mut url = None;
+    let mut fields = HeaderMap::new();
+    while !query.is_empty() {
+        let (name, value) = next_parameter(&mut query)?;
+        match name {
+            "url" => url = Some(Url::parse(&value)?),
+            "header" => {
+                let field = value.split_once(':').and_then(|(name, value)| {
+                    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+                    Some((name, HeaderValue::from_str(value.trim()).ok()?))
+                });
+                let wrong = || format!("header is NAME: VALUE, not {value:?}");
+                let (name, value) = field.ok_or_else(wrong)?;
+                fields.append(name, value);
+            }
+            other => return Err(format!("there is no parameter {other:?}")),
         }
     }
+    let url = url.ok_or("name the page as ?url=https://host/path")?;
+    Ok((url, fields))
+}
+
+/// Runs what may take a while off the event loop; `None` when it panicked.
+async fn blocking<T: Send + 'static>(
+    state: &Arc<dyn State>,
+    work: impl FnOnce(&dyn State) -> T + Send + 'static,
+) -> Option<T> {
+    let state = Arc::clone(state);
+    let done = tokio::task::spawn_blocking(move || work(state.as_ref()));
+    done.await.ok()
+}
+
+fn error(status: StatusCode, why: &str) -> Answer {
+    json_answer(status, &json!({ "error": why }))
 }
 
 /// A list for people: HTML for a browser, text for a terminal.
@@ -180,7 +263,7 @@ fn index(headers: &HeaderMap) -> Answer {
             let Endpoint {
                 path, allow, what, ..
             } = endpoint;
-            format!("{allow:<10} {path:<13} {what}\n")
+            format!("{allow:<10} {path:<15} {what}\n")
         };
         return plain(
             StatusCode::OK,

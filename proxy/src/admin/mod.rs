@@ -7,9 +7,9 @@
 //!
 //! It does no TLS: bind it to a loopback address, a private network or a Unix socket.
 
+mod access;
 mod answer;
 mod listener;
-mod purge;
 mod ready;
 
 use std::convert::Infallible;
@@ -20,6 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,9 +29,10 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::exchange::purging::{Purge, Url};
+
 pub(crate) use self::listener::AdminListener;
 use self::listener::{Accepted, Acceptor};
-pub(crate) use self::purge::{PurgeOutcome, PurgeTarget, Scheme};
 
 /// The whole head of a request, and the wait for the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,7 +47,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// After a failed accept (out of descriptors, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the admin server shows and does. Called on its thread; none may block for long.
+/// What the admin server shows and does. Called on its thread, where none may block for long, unless
+/// it says otherwise.
 pub(crate) trait State: Send + Sync {
     /// All metrics in Prometheus' text format.
     fn metrics_text(&self) -> String;
@@ -61,8 +64,13 @@ pub(crate) trait State: Send + Sync {
     fn routes(&self) -> Value;
     /// The token that is wanted for whatever changes state.
     fn token(&self) -> Option<conf::Secret>;
-    /// Removes what the cache holds for one URL.
-    fn purge(&self, target: &PurgeTarget) -> PurgeOutcome;
+    /// What the cache holds: sizes, the most used objects, the largest tags.
+    fn cache(&self) -> Value;
+    /// What the cache holds for a URL, and what it would do for a request with these fields.
+    fn inspect(&self, url: &Url, fields: &HeaderMap) -> Value;
+    /// Purges, or counts what it would find. Returns the number of objects. Called on a thread that may
+    /// block.
+    fn purge(&self, purge: &Purge) -> u64;
 }
 
 /// The process's own view of its readiness; the server probes the listeners itself.
@@ -146,7 +154,7 @@ async fn connection(
 ) {
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer::answer(&request, state.as_ref()).await) }
+        async move { Ok::<_, Infallible>(answer::answer(&request, &state).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

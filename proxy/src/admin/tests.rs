@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::exchange::purging::Target;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -22,7 +23,7 @@ struct Fake {
     draining: bool,
     listeners: Vec<ListenerAddress>,
     token: Option<&'static str>,
-    purged: Mutex<Vec<PurgeTarget>>,
+    purged: Mutex<Vec<Purge>>,
 }
 
 impl State for Fake {
@@ -51,13 +52,17 @@ impl State for Fake {
     fn token(&self) -> Option<conf::Secret> {
         self.token.map(|token| conf::Secret::new(token.to_owned()))
     }
-    fn purge(&self, target: &PurgeTarget) -> PurgeOutcome {
-        let stored = target.path == "/stored";
-        self.purged.lock().expect("no panic").push(target.clone());
-        if stored {
-            PurgeOutcome::Purged
-        } else {
-            PurgeOutcome::NotStored
+    fn cache(&self) -> Value {
+        json!({ "memory": {} })
+    }
+    fn inspect(&self, url: &Url, fields: &HeaderMap) -> Value {
+        json!({ "path": url.path, "fields": fields.len() })
+    }
+    fn purge(&self, purge: &Purge) -> u64 {
+        self.purged.lock().expect("no panic").push(purge.clone());
+        match &purge.targets[..] {
+            [Target::Url(url)] => u64::from(url.path == "/stored"),
+            _ => 7,
         }
     }
 }
@@ -310,7 +315,13 @@ async fn purging_wants_the_token_and_says_what_is_wrong() {
     assert_eq!(server.purge(url, Some("Bearer wrong!")).await.status, 401);
 
     let reply = server.purge(url, Some("Bearer s3cret")).await;
-    assert_eq!((reply.status, reply.json()), (200, json!({ "purged": 1 })));
+    let purged = json!({ "purged": 1, "mode": "hard" });
+    assert_eq!((reply.status, reply.json()), (200, purged));
+    let counted = json!({ "would_purge": 7, "mode": "soft" });
+    let reply = server
+        .purge("?tag=a&soft=1&dry_run=1", Some("Bearer s3cret"))
+        .await;
+    assert_eq!((reply.status, reply.json()), (200, counted));
     let reply = server
         .purge("?url=https://shop.example/other", Some("Bearer s3cret"))
         .await;
@@ -320,10 +331,34 @@ async fn purging_wants_the_token_and_says_what_is_wrong() {
         "?url=",
         "?url=/stored",
         "?page=https://shop.example/stored",
+        "?tag=",
+        "?all=maybe",
     ] {
         let reply = server.purge(query, Some("Bearer s3cret")).await;
         assert_eq!(reply.status, 400, "{query}");
         assert!(reply.json()["error"].is_string(), "{}", reply.body);
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_look_into_the_cache_names_a_url_and_a_requests_fields() {
+    let server = Server::start(Fake::default());
+    assert_eq!(server.get("/cache").await.json(), json!({ "memory": {} }));
+    let query = "?header=accept-language%3A%20de&header=x:1&url=https://shop.example/a?b";
+    let reply = server.get(&format!("/cache/inspect{query}")).await;
+    let found = json!({ "path": "/a", "fields": 2 });
+    assert_eq!((reply.status, reply.json()), (200, found));
+    for query in [
+        "",
+        "?url=/a",
+        "?url=https://a/&x",
+        "?header=x&url=https://a/",
+        "?x=1",
+    ] {
+        let reply = server.get(&format!("/cache/inspect{query}")).await;
+        let wrong = query != "?url=https://a/&x";
+        assert_eq!(reply.status == 400, wrong, "{query}: {}", reply.body);
     }
     server.stop().await;
 }

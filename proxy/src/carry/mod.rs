@@ -24,7 +24,7 @@ use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-pub(crate) use cached::key_of;
+pub(crate) use cached::purge;
 pub(crate) use respond::Refused;
 
 use crate::clock;

@@ -16,6 +16,7 @@ use super::failure::{ClientFault, Failure};
 use super::upstream::{Outgoing, Upload};
 use super::{Carrier, files, forward, request, respond, stored};
 use crate::clock;
+use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::{self, Asked, Course, Way};
 use crate::filter::Reply;
@@ -199,18 +200,23 @@ impl Turn {
                 upstream,
                 cache,
             } => {
+                if let Some(caching) = cache
+                    && let Some(purge) = cached::purge::asked(session, &self.snapshot)
+                {
+                    return Box::pin(self.purge(session, route, caching, &way, purge)).await;
+                }
                 if self.body_is_too_large(session, route) {
                     let failure = Failure::Client(ClientFault::BodyTooLarge);
                     return self.fail(session, Some(route), failure).await;
                 }
-                if let Some(policy) = cache
+                if let Some(caching) = cache
                     && cached::concerns(session)
                 {
                     let cached = Cached {
                         route,
                         upstream,
                         place: *place,
-                        policy,
+                        caching,
                         way: &way,
                     };
                     // Boxed, as are the other ways that a request seldom takes: a future is as
@@ -221,9 +227,56 @@ impl Turn {
                     self.record.cache = CacheResult::Bypass;
                 }
                 self.record.upstream = Some(*place);
-                Box::pin(self.forward(session, route, upstream, cache.is_some(), &way)).await
+                Box::pin(self.forward(session, route, upstream, cache.as_deref(), &way)).await
             }
         }
+    }
+
+    /// A PURGE from a client who may.
+    async fn purge(
+        &mut self,
+        session: &mut ServerSession,
+        route: &Route,
+        caching: &Arc<Caching>,
+        way: &Way,
+        purge: Result<cached::purge::Asked, cached::purge::TooManyTags>,
+    ) -> Result<(), Broken> {
+        self.record.cache = CacheResult::Bypass;
+        let allowed = &self.snapshot.config.cache.purge_from;
+        let client = self.record.client;
+        if !allowed.iter().any(|network| network.contains(&client)) {
+            self.record.why = Some("purge_refused");
+            let explanation = "This client may not purge.";
+            let status = StatusCode::FORBIDDEN;
+            return self
+                .error(session, Some(route), status, explanation, |_| {})
+                .await;
+        }
+        let Ok(purge) = purge else {
+            let explanation = "This PURGE names too many tags.";
+            let status = StatusCode::BAD_REQUEST;
+            return self
+                .error(session, Some(route), status, explanation, |_| {})
+                .await;
+        };
+        let snapshot = self.snapshot.clone();
+        let url = cached::purge::url(self.scheme(session), way);
+        let shown = caching.show_key.then(|| way.target().into_owned());
+        let work = tokio::task::spawn_blocking(move || purge.carry_out(&snapshot, url));
+        let Ok(objects) = work.await else {
+            return Err(Broken);
+        };
+        if objects > 0 {
+            self.snapshot.cache.counts.purged();
+        }
+        tracing::info!(route = route.name, target = shown, objects, "PURGE");
+        let body = Bytes::from(format!("{{\"purged\": {objects}}}\n"));
+        let mut head = respond::head(StatusCode::OK, 3)?;
+        head.insert_header(header::CONTENT_TYPE, "application/json")?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        route.chain.response(&mut *head);
+        self.write(session, head, body).await
     }
 
     /// A proxied request past the cache. Where the route has one, an unsafe request that went
@@ -233,20 +286,20 @@ impl Turn {
         session: &mut ServerSession,
         route: &Route,
         upstream: &Arc<Upstream>,
-        invalidates: bool,
+        caching: Option<&Caching>,
         way: &Way,
     ) -> Result<(), Broken> {
         let mut outgoing = match self.outgoing(session, route, upstream, way).await {
             Ok(outgoing) => outgoing,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
-        let cache = self.snapshot.cache.clone();
+        let snapshot = self.snapshot.clone();
         let scheme = self.scheme(session);
         let method = session.req_header().method.clone();
-        let merge = self.snapshot.config.server.merge_slashes;
         let untrue = |head: &mut ResponseHeader| {
-            if invalidates {
-                cached::invalidate(&cache, scheme, way, upstream, merge, &method, head);
+            if let Some(caching) = caching {
+                cached::strip_tags(head, &caching.policy);
+                cached::purge::after_unsafe(&snapshot, scheme, way, &method, head);
                 let why = match method {
                     Method::GET | Method::HEAD => Forward::Bypass,
                     _ => Forward::Method,

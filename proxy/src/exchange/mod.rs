@@ -4,12 +4,14 @@
 //! It knows no Pingora and moves nothing. A carrier gives it a head and does
 //! what comes out.
 
+pub(crate) mod caching;
 pub(crate) mod chunked;
 pub(crate) mod client;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
 pub(crate) mod normalise;
+pub(crate) mod purging;
 pub(crate) mod route;
 
 use std::borrow::Cow;
@@ -68,6 +70,19 @@ pub(crate) struct Way {
 }
 
 impl Way {
+    /// A way to nowhere in particular.
+    #[cfg(test)]
+    pub(crate) fn plain(host: &str, path: &str, query: Option<&str>) -> Self {
+        Self {
+            route: 0,
+            host: host.to_owned(),
+            authority: host.to_owned(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+            before_rewrite: None,
+        }
+    }
+
     /// Normalised path and query as the client asked: what a cached page is known by, whatever
     /// a rewrite makes of it for the upstream.
     pub(crate) fn as_asked(&self) -> (&str, Option<&str>) {

@@ -11,6 +11,7 @@
 
 pub(crate) mod access_log;
 pub(crate) mod attempts;
+pub(crate) mod cache_counts;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod names;
@@ -20,6 +21,7 @@ pub(crate) mod text;
 
 pub(crate) use access_log::AccessLog;
 pub(crate) use attempts::UpstreamFailure;
+pub(crate) use cache_counts::{CacheCounts, Compared};
 pub(crate) use metrics::{Metrics, Table};
 pub(crate) use names::{Names, UpstreamNames};
 pub(crate) use record::{CacheResult, Protocol, Record};

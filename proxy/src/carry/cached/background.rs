@@ -2,17 +2,19 @@
 //! its client left, and the refresh of what is served stale.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
-use cache::{Key, KeyBuf, Policy, RequestControl, Stored, Times, Writer};
+use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, coding};
 use pingora::protocols::http::ServerSession;
 
+use super::Cached;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, NOT_SHARED_FOR};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
 use crate::clock;
+use crate::exchange::caching::Caching;
 use crate::observe::{Record, Table};
 use crate::snapshot::Cache;
 use crate::upstreams::Upstream;
@@ -26,9 +28,12 @@ pub(super) async fn refresh(
     key: &KeyBuf,
     found: &Arc<Stored>,
 ) {
-    let fields = &session.req_header().headers;
-    let hint = cache.store.hint(key.as_key(), fields, &cached.policy.vary);
-    let most = cached.policy.max_object_size;
+    let policy = cached.policy();
+    let hint = {
+        let fields = cached.caching.normal.apply(&session.req_header().headers);
+        cache.store.hint(key.as_key(), &fields, &policy.vary)
+    };
+    let most = policy.max_object_size;
     let Some(writer) = cache.flights.refresh(key.as_key(), &hint, most) else {
         return;
     };
@@ -42,7 +47,7 @@ pub(super) async fn refresh(
         cache: cache.clone(),
         upstream: cached.upstream.clone(),
         worker: turn.carrier.worker(),
-        policy: cached.policy.clone(),
+        caching: cached.caching.clone(),
         record: turn.background_record(cached.place),
         table: turn.snapshot.table.clone(),
         asked: session.req_header().headers.clone(),
@@ -52,8 +57,14 @@ pub(super) async fn refresh(
 }
 
 /// Reads a reply into the store, whoever still listens.
-pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, incoming: Incoming) {
-    let Some(incoming) = read(&cache, &key, &mut writer, incoming).await else {
+pub(super) async fn pump(
+    cache: Arc<Cache>,
+    key: Key,
+    hit_for_miss: Duration,
+    mut writer: Writer,
+    incoming: Incoming,
+) {
+    let Some(incoming) = read(&cache, &key, hit_for_miss, &mut writer, incoming).await else {
         return;
     };
     // Nothing is stored when the length is wrong; the readers are told by the writer.
@@ -65,6 +76,7 @@ pub(super) async fn pump(cache: Arc<Cache>, key: Key, mut writer: Writer, incomi
 pub(super) async fn read(
     cache: &Cache,
     key: &Key,
+    hit_for_miss: Duration,
     writer: &mut Writer,
     mut incoming: Incoming,
 ) -> Option<Incoming> {
@@ -80,7 +92,7 @@ pub(super) async fn read(
                         // Too large to keep: nobody is to wait for another one of it.
                         passing = true;
                         let now = clock::wall();
-                        cache.flights.mark(key.as_key(), now, NOT_SHARED_FOR);
+                        cache.flights.mark(key.as_key(), now, hit_for_miss);
                     }
                     Err(_) => break,
                 }
@@ -99,12 +111,27 @@ pub(super) async fn read(
     None
 }
 
+/// Compresses what is stored, on a thread that may be busy for milliseconds; two at a time.
+pub(super) fn compress(cache: Arc<Cache>, key: Key, stored: Arc<Stored>, coding: Coding) {
+    tokio::spawn(async move {
+        // It is never closed.
+        let Ok(_turn) = cache.compressing.acquire().await else {
+            return;
+        };
+        let source = stored.segments().clone();
+        let work = tokio::task::spawn_blocking(move || coding::compress(coding, &source));
+        let body = work.await.unwrap_or_default();
+        stored.set_coded(coding, body.map(Into::into));
+        cache.store.weigh(key.as_key(), &stored);
+    });
+}
+
 /// A refresh without a client.
 struct Background {
     cache: Arc<Cache>,
     upstream: Arc<Upstream>,
     worker: usize,
-    policy: Policy,
+    caching: Arc<Caching>,
     record: Record,
     table: Arc<Table>,
     asked: http::HeaderMap,
@@ -112,9 +139,17 @@ struct Background {
 }
 
 impl Background {
+    fn life(&self, tags: &[Box<[u8]>], writer: &Writer) -> Arc<Life> {
+        let several = self.caching.has_several_keys();
+        self.cache
+            .store
+            .life(self.key.as_key(), tags, writer.since(), several)
+    }
+
     async fn run(mut self, mut outgoing: Outgoing, base: Arc<Stored>, mut writer: Writer) {
         outgoing.upload = Upload::Done;
-        if make_question(&mut outgoing, Some(&base)).is_err() {
+        let question = make_question(&mut outgoing, &self.asked, &self.caching, Some(&base));
+        if question.is_err() {
             return;
         }
         let sent = clock::wall();
@@ -145,24 +180,24 @@ impl Background {
             received: clock::wall(),
         };
         let control = RequestControl::default();
-        match judge(
-            &self.asked,
-            &head,
-            Some(&base),
-            &self.policy,
-            &control,
-            times,
-        ) {
-            Judged::Store(head) => {
-                writer.head(head);
-                pump(self.cache, self.key, writer, incoming).await;
+        let judged = {
+            let asked = self.caching.normal.apply(&self.asked);
+            judge(&asked, &head, Some(&base), &self.caching, &control, times)
+        };
+        match judged {
+            Judged::Store(head, tags) => {
+                let life = self.life(&tags, &writer);
+                writer.head(head, life);
+                let hit_for_miss = self.caching.hit_for_miss;
+                pump(self.cache, self.key, hit_for_miss, writer, incoming).await;
             }
-            Judged::Renewed(head, not_kept) => {
+            Judged::Renewed(head, tags, not_kept) => {
                 incoming.finish().await;
                 if not_kept.is_some_and(NotStored::is_of_the_response) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
-                let renewed = Arc::new(base.with_head(head));
+                let tags = tags.unwrap_or_else(|| base.life().tags().map(Into::into).collect());
+                let renewed = Arc::new(base.renewed(head, self.life(&tags, &writer)));
                 writer.complete(&self.cache.store, renewed, not_kept.is_none());
             }
             // The stale one stays for as long as it may; the next request tries again.
@@ -172,7 +207,7 @@ impl Background {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
                 if reason.is_of_the_response() {
-                    writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                    writer.uncacheable(clock::wall(), self.caching.hit_for_miss);
                 }
                 incoming.abandon().await;
             }

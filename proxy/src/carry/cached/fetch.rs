@@ -9,13 +9,15 @@ use cache::reuse::{self, OnError};
 use cache::status::{CacheStatus, Forward};
 use cache::storable::NotStored;
 use cache::store::Lookup;
-use cache::{Join, KeyBuf, Reader, RequestControl, Stored, Times, Writer};
-use http::StatusCode;
+use cache::{
+    Fields, Join, KeyBuf, Life, Normalised, Reader, RequestControl, Stored, Times, Writer,
+};
+use http::{HeaderValue, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, NOT_SHARED_FOR, parts};
+use super::{Cached, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -37,6 +39,10 @@ pub(super) struct Fetch<'a> {
     pub(super) control: RequestControl,
     /// The request must not be answered with what others asked for.
     pub(super) alone: bool,
+    /// Its reply is not for others, who therefore must not wait for it.
+    pub(super) personal: bool,
+    /// The page was not asked for often enough to be stored.
+    pub(super) unused: bool,
     /// It asks for a part. The whole is fetched for it, unless that is too much.
     pub(super) wants_part: bool,
 }
@@ -93,12 +99,18 @@ impl Fetch<'_> {
         self.lead(turn, session, base, writer).await
     }
 
+    /// The request's fields as variants and the origin see them.
+    fn view<'s>(&'s self, session: &'s ServerSession) -> Normalised<'s> {
+        let fields = &session.req_header().headers;
+        self.cached.caching.normal.apply(fields)
+    }
+
     /// A fetch that nobody joins.
     fn writer(&self, session: &ServerSession) -> Writer {
-        let policy = self.cached.policy;
+        let policy = self.cached.policy();
         let key = self.key.as_key();
-        let fields = &session.req_header().headers;
-        let hint = self.cache.store.hint(key, fields, &policy.vary);
+        let fields = self.view(session);
+        let hint = self.cache.store.hint(key, &fields, &policy.vary);
         self.cache.flights.alone(key, &hint, policy.max_object_size)
     }
 
@@ -106,13 +118,17 @@ impl Fetch<'_> {
         if self.alone {
             return Join::Alone(self.writer(session));
         }
-        let fields = &session.req_header().headers;
-        let policy = self.cached.policy;
+        let fields = self.view(session);
+        let policy = self.cached.policy();
         let now = clock::wall();
         let hint = self
             .cache
             .store
-            .hint(self.key.as_key(), fields, &policy.vary);
+            .hint(self.key.as_key(), &fields, &policy.vary);
+        if self.personal {
+            let reader = self.cache.flights.follow(self.key.as_key(), &hint);
+            return reader.map_or_else(|| Join::Alone(self.writer(session)), Join::Follow);
+        }
         self.cache.flights.join(
             self.key.as_key(),
             &hint,
@@ -122,11 +138,11 @@ impl Fetch<'_> {
                 let Lookup::Found(found) =
                     self.cache
                         .store
-                        .lookup(self.key.as_key(), fields, &policy.vary)
+                        .lookup(self.key.as_key(), &fields, &policy.vary)
                 else {
                     return None;
                 };
-                reuse::usable(found.head().freshness(), &self.control, now)
+                reuse::usable(&found.freshness(), &self.control, now)
                     .is_hit()
                     .then_some(found)
             },
@@ -140,9 +156,12 @@ impl Fetch<'_> {
         session: &mut ServerSession,
         mut reader: Reader,
     ) -> Step {
+        let patience = self.cached.caching.collapse_timeout;
         let head = tokio::select! {
             biased;
             head = reader.head() => head,
+            // Whoever fetches it takes too long: the others are not to wait with them.
+            () = tokio::time::sleep(patience) => return Step::Alone,
             _ = session.read_body_or_idle(true) => {
                 let gone = Failure::Client(ClientFault::Gone);
                 return Step::Done(turn.fail(session, Some(self.cached.route), gone).await);
@@ -151,7 +170,7 @@ impl Fetch<'_> {
         match head {
             Err(NoHead::Released) => Step::Alone,
             Err(NoHead::Failed) => Step::Again,
-            Ok(head) if !head.variant().matches(&session.req_header().headers) => Step::Again,
+            Ok(head) if !head.variant().matches(&self.view(session)) => Step::Again,
             Ok(head) if !reuse::usable(head.freshness(), &self.control, clock::wall()).is_hit() => {
                 Step::Alone
             }
@@ -202,7 +221,7 @@ impl Fetch<'_> {
                 &mut turn.record,
             )
             .await;
-            let (incoming, reply) = match opened {
+            let (incoming, mut reply) = match opened {
                 Ok(opened) => opened,
                 Err(failure @ Failure::Client(_)) => {
                     return turn.fail(session, Some(self.cached.route), failure).await;
@@ -211,39 +230,49 @@ impl Fetch<'_> {
                     return self.failed(turn, session, base, writer, failure).await;
                 }
             };
-            let asked = &session.req_header().headers;
-            let judged = judge(
-                asked,
-                &reply,
-                base.as_deref(),
-                self.cached.policy,
-                &self.control,
-                Times {
-                    sent,
-                    received: clock::wall(),
-                },
-            );
+            let times = Times {
+                sent,
+                received: clock::wall(),
+            };
+            let judged = {
+                let asked = self.view(session);
+                let (base, caching) = (base.as_deref(), self.cached.caching);
+                judge(&asked, &reply, base, caching, &self.control, times)
+            };
+            strip_tags(&mut reply, self.cached.policy());
             if self.wants_part && is_too_much(&judged, reply.status) {
                 incoming.abandon().await;
                 self.give_up(base, writer, &judged, reply.status);
                 return parts::pass(turn, session, self.cached, self.key).await;
             }
             match judged {
-                Judged::Store(head) => {
+                Judged::Store(head, tags) => {
                     let status = CacheStatus {
                         fwd: Some(self.why),
-                        stored: true,
+                        stored: !self.unused,
+                        detail: self.unused.then_some(NotStored::MinUses.as_str()),
                         ..CacheStatus::default()
                     };
+                    if self.unused {
+                        self.cache.counts.not_stored(NotStored::MinUses);
+                        writer.keep_not();
+                    }
                     let now = clock::wall();
                     if !reuse::is_shareable(head.freshness(), now) {
-                        writer.release(now, NOT_SHARED_FOR);
+                        writer.release(now, self.cached.caching.hit_for_miss);
                     }
-                    writer.head(head.clone());
+                    let life = self.life(&tags, &writer);
+                    writer.head(head.clone(), life);
                     let reader = writer.reader();
+                    if negotiates(&*head) && !negotiates(&reply.headers) {
+                        let name = HeaderValue::from_name(header::ACCEPT_ENCODING);
+                        reply.append_header(header::VARY, name)?;
+                    }
                     // Fields that are for this client alone are in the upstream's head only.
                     let key = self.key.as_key().to_key();
-                    tokio::spawn(pump(self.cache.clone(), key, writer, incoming));
+                    let hit_for_miss = self.cached.caching.hit_for_miss;
+                    let cache = self.cache.clone();
+                    tokio::spawn(pump(cache, key, hit_for_miss, writer, incoming));
                     let route = self.cached.route;
                     let object = Arriving {
                         head: &head,
@@ -252,12 +281,13 @@ impl Fetch<'_> {
                     };
                     return stored::stream(turn, session, route, object, status).await;
                 }
-                Judged::Renewed(head, kept) => {
+                Judged::Renewed(head, tags, kept) => {
                     let Some(old) = base else {
                         return Err(Broken);
                     };
                     incoming.finish().await;
-                    let renewed = Arc::new(old.with_head(head));
+                    let tags = tags.unwrap_or_else(|| old.life().tags().map(Into::into).collect());
+                    let renewed = Arc::new(old.renewed(head, self.life(&tags, &writer)));
                     self.renew(&old, &renewed, kept, writer);
                     turn.record.cache = CacheResult::Revalidated;
                     let status = CacheStatus {
@@ -278,6 +308,7 @@ impl Fetch<'_> {
                     return self.stale(turn, session, base, writer).await;
                 }
                 Judged::Pass(reason) => {
+                    self.cache.counts.not_stored(reason);
                     if let Some(old) = &base
                         && replaces(reason, reply.status)
                     {
@@ -287,7 +318,7 @@ impl Fetch<'_> {
                         parts::let_pass(self.cache, self.key, parts::PASS_FOR);
                     }
                     if reason.is_of_the_response() {
-                        writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+                        writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
                     } else {
                         // This request's own doing: those who wait fetch together without it.
                         drop(writer);
@@ -306,6 +337,14 @@ impl Fetch<'_> {
                 }
             }
         }
+    }
+
+    /// What the object is bound to that `writer` takes in.
+    fn life(&self, tags: &[Box<[u8]>], writer: &Writer) -> Arc<Life> {
+        let several = self.cached.caching.has_several_keys();
+        self.cache
+            .store
+            .life(self.key.as_key(), tags, writer.since(), several)
     }
 
     /// The whole is not for the store: nobody who wants a part is to fetch it for a while.
@@ -329,11 +368,11 @@ impl Fetch<'_> {
         let lifetime = if of_the_response {
             parts::PASS_FOR
         } else {
-            NOT_SHARED_FOR
+            self.cached.caching.hit_for_miss
         };
         parts::let_pass(self.cache, self.key, lifetime);
         if reason.is_some_and(NotStored::is_of_the_response) {
-            writer.uncacheable(clock::wall(), NOT_SHARED_FOR);
+            writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
         }
     }
 
@@ -348,7 +387,8 @@ impl Fetch<'_> {
         let mut outgoing = turn
             .outgoing(session, cached.route, cached.upstream, cached.way)
             .await?;
-        make_question(&mut outgoing, base)?;
+        let asked = &session.req_header().headers;
+        make_question(&mut outgoing, asked, cached.caching, base)?;
         Ok(outgoing)
     }
 
@@ -375,9 +415,10 @@ impl Fetch<'_> {
         failure: Failure,
     ) -> Result<(), Broken> {
         let now = clock::wall();
+        let offline = self.cached.caching.offline;
         let verdict = base
             .as_ref()
-            .map(|stored| reuse::on_error(stored.head().freshness(), &self.control, now));
+            .map(|stored| reuse::on_error(&stored.freshness(), &self.control, now, offline));
         match verdict {
             Some(OnError::ServeStored) => {
                 turn.record.why = Some(failure.as_str());
@@ -425,9 +466,18 @@ impl Fetch<'_> {
     }
 }
 
+/// Whether a reply says that it depends on Accept-Encoding.
+fn negotiates(fields: &dyn Fields) -> bool {
+    let mut names = false;
+    cache::fields::each_member(fields, &header::VARY, &mut |name| {
+        names |= name.eq_ignore_ascii_case(b"accept-encoding");
+    });
+    names
+}
+
 fn is_too_much(judged: &Judged, status: StatusCode) -> bool {
     match judged {
-        Judged::Store(head) => range::wants_own_fetch(Some(head), status),
+        Judged::Store(head, _) => range::wants_own_fetch(Some(head), status),
         Judged::Pass(_) => range::wants_own_fetch(None, status),
         Judged::Renewed(..) | Judged::AskAgain | Judged::ServeStored => false,
     }

@@ -4,19 +4,37 @@ use std::sync::Arc;
 
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
-use cache::{Head, Policy, RequestControl, Response, Storable, Stored, Times, reuse, surrogate};
-use http::{HeaderValue, Method, StatusCode};
+use cache::{
+    Fields, Head, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse,
+    surrogate, tags,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
 use crate::carry::failure::Failure;
 use crate::carry::upstream::Outgoing;
+use crate::exchange::caching::Caching;
 
 /// Makes a client's request the cache's own.
-pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> Result<(), Failure> {
+pub(super) fn make_question(
+    outgoing: &mut Outgoing,
+    asked: &HeaderMap,
+    caching: &Caching,
+    base: Option<&Stored>,
+) -> Result<(), Failure> {
     outgoing.head.set_method(Method::GET);
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
+    }
+    for (name, value) in caching.normal.apply(asked).changes() {
+        match value {
+            Some(value) => outgoing
+                .head
+                .insert_header(name, value)
+                .map_err(|_| Failure::BadReply)?,
+            None => drop(outgoing.head.remove_header(&name)),
+        }
     }
     let able = HeaderValue::from_static(surrogate::CAPABILITIES);
     outgoing
@@ -36,9 +54,11 @@ pub(super) fn make_question(outgoing: &mut Outgoing, base: Option<&Stored>) -> R
 
 /// What a reply's head means for the cache.
 pub(super) enum Judged {
-    Store(Arc<Head>),
-    /// What is stored holds; the reason why it must not be kept, if there is one.
-    Renewed(Arc<Head>, Option<NotStored>),
+    /// To be stored, under these tags.
+    Store(Arc<Head>, Vec<Box<[u8]>>),
+    /// What is stored holds; its tags, where the 304 states them; the reason why it must not be kept,
+    /// if there is one.
+    Renewed(Arc<Head>, Option<Vec<Box<[u8]>>>, Option<NotStored>),
     /// The 304 was about something else.
     AskAgain,
     /// The upstream failed, and what is stored may stand in.
@@ -47,13 +67,14 @@ pub(super) enum Judged {
 }
 
 pub(super) fn judge(
-    asked: &http::HeaderMap,
+    asked: &dyn Fields,
     head: &ResponseHeader,
     base: Option<&Stored>,
-    policy: &Policy,
+    caching: &Caching,
     control: &RequestControl,
     times: Times,
 ) -> Judged {
+    let policy = &caching.policy;
     let request = cache::Request {
         method: &Method::GET,
         fields: asked,
@@ -65,23 +86,45 @@ pub(super) fn judge(
     if let Some(base) = base {
         if reply.status == StatusCode::NOT_MODIFIED {
             return match validate::freshen(base.head(), request, reply.fields, policy, times) {
-                Freshened::Updated(head) => Judged::Renewed(head, None),
-                Freshened::Once(head, reason) => Judged::Renewed(head, Some(reason)),
+                Freshened::Updated(head) => {
+                    let head = negotiated(head, caching);
+                    Judged::Renewed(head, restated(reply, policy), None)
+                }
+                Freshened::Once(head, reason) => Judged::Renewed(head, None, Some(reason)),
                 Freshened::Mismatch => Judged::AskAgain,
             };
         }
         if reuse::is_failure(reply.status)
-            && reuse::may_serve_on_error(base.head().freshness(), control, times.received)
+            && reuse::may_serve_on_error(&base.freshness(), control, times.received)
         {
             return Judged::ServeStored;
         }
     }
     match storable(request, reply, policy, times) {
         Storable::Store(freshness) => {
-            Judged::Store(Arc::new(Head::new(request, reply, freshness, policy)))
+            let head = Head::new(request, reply, freshness, policy);
+            // Too many of them are no reply to store.
+            let tags = tags::read(reply.fields, &policy.tags).unwrap_or_default();
+            Judged::Store(negotiated(Arc::new(head), caching), tags)
         }
         Storable::No(reason) => Judged::Pass(reason),
     }
+}
+
+/// The head of what is offered compressed too: caches behind this one have to tell the two apart.
+fn negotiated(head: Arc<Head>, caching: &Caching) -> Arc<Head> {
+    // A length that is not known yet may well be enough.
+    let length = head.content_length().unwrap_or(coding::MIN_LENGTH);
+    if caching.compress.is_empty() || !coding::is_compressible(&head, length, coding::MIN_LENGTH) {
+        return head;
+    }
+    coding::identity_head(&head).map_or(head, Arc::new)
+}
+
+/// The tags that a 304 brings; `None` where it has none of the fields that carry them.
+fn restated(reply: Response<'_>, policy: &Policy) -> Option<Vec<Box<[u8]>>> {
+    let stated = policy.tags.iter().any(|name| reply.fields.has(name));
+    stated.then(|| tags::read(reply.fields, &policy.tags).unwrap_or_default())
 }
 
 /// Whether a reply that is not stored means that what is stored is no longer true. One request

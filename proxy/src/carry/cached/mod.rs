@@ -6,41 +6,49 @@
 //! vanished client holds up those who wait for the same page.
 
 mod background;
+mod compare;
 mod fetch;
 mod judge;
 mod parts;
+pub(crate) mod purge;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
+use cache::Policy;
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
+use cache::stored::InCoding;
 use cache::validate::{self, HeadEffect};
-use cache::{KeyBuf, Policy, RequestControl, Stored, Times, condition, range};
+use cache::{Fields, KeyBuf, RequestControl, Stored, Times, coding, condition, range};
 use http::{Method, StatusCode, header};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
-use crate::exchange::normalise::normalise_path;
+use crate::exchange::caching::Caching;
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
 use fetch::Fetch;
-
-/// How long nobody waits for another's fetch of a page that was not to be shared.
-const NOT_SHARED_FOR: Duration = Duration::from_secs(10);
 
 /// One request on a cached route.
 pub(super) struct Cached<'a> {
     pub(super) route: &'a Route,
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) place: u16,
-    pub(super) policy: &'a Policy,
+    pub(super) caching: &'a Arc<Caching>,
     pub(super) way: &'a Way,
+}
+
+impl Cached<'_> {
+    fn policy(&self) -> &Policy {
+        &self.caching.policy
+    }
 }
 
 /// Whether the cache has to do with the request at all.
@@ -49,52 +57,10 @@ pub(super) fn concerns(session: &ServerSession) -> bool {
     matches!(head.method, Method::GET | Method::HEAD) && !head.headers.contains_key(header::UPGRADE)
 }
 
-/// The key of what `way` asks for.
-pub(crate) fn key(scheme: &str, way: &Way, upstream: &Upstream) -> KeyBuf {
-    let (path, query) = way.as_asked();
-    key_of(scheme, &way.authority, path, query, upstream)
-}
-
-/// Two upstreams never share an entry, even where a host name leads to both (by listener, say).
-pub(crate) fn key_of(
-    scheme: &str,
-    host: &str,
-    path: &str,
-    query: Option<&str>,
-    upstream: &Upstream,
-) -> KeyBuf {
-    let mut key = KeyBuf::new();
-    key.fill(scheme, host, path, query)
-        .part(Some(upstream.name().as_bytes()));
-    key
-}
-
-/// Takes out what an unsafe request made untrue: its own URI, and those of Location and
-/// Content-Location on the same host (RFC 9111 section 4.4).
-pub(super) fn invalidate(
-    cache: &Cache,
-    scheme: &str,
-    way: &Way,
-    upstream: &Upstream,
-    merge_slashes: bool,
-    method: &Method,
-    reply: &pingora::http::ResponseHeader,
-) {
-    let (path, query) = way.as_asked();
-    let origin = cache::invalidate::Origin {
-        scheme,
-        host: &way.authority,
-        path,
-        query,
-    };
-    for target in cache::invalidate::targets(method, origin, reply.status, &reply.headers) {
-        // In the spelling by which pages are known.
-        let Ok(path) = normalise_path(&target.path, merge_slashes) else {
-            continue;
-        };
-        let query = target.query.as_deref();
-        let key = key_of(scheme, &way.authority, &path, query, upstream);
-        cache.flights.purge(&cache.store, key.as_key());
+/// Takes the tags out of a reply: they are between the application and the cache.
+pub(super) fn strip_tags(reply: &mut ResponseHeader, policy: &Policy) {
+    for name in &policy.tags {
+        reply.remove_header(name);
     }
 }
 
@@ -106,39 +72,43 @@ pub(super) async fn serve(
 ) -> Result<(), Broken> {
     let cache = turn.snapshot.cache.clone();
     let scheme = turn.scheme(session);
-    let key = key(scheme, cached.way, cached.upstream);
     let fields = &session.req_header().headers;
+    let name = cached.upstream.name();
+    let key = cached.caching.key(scheme, cached.way, name, fields);
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
         return Box::pin(pass(turn, session, cached, &key)).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let request = cache::Request {
-        method: &session.req_header().method,
-        fields,
+    let (wants_part, found) = {
+        let view = cached.caching.normal.apply(fields);
+        let request = cache::Request {
+            method: &session.req_header().method,
+            fields: &view,
+        };
+        let vary = &cached.policy().vary;
+        let wants_part = range::is_asked(request);
+        let found = match cache.store.lookup(key.as_key(), &view, vary) {
+            Lookup::Found(found) => Ok(Lookup::Found(found)),
+            other if wants_part => {
+                let part = parts::find(&cache, &key, cached.policy(), request, &control, now);
+                part.ok_or(other).map_or_else(Ok, Err)
+            }
+            other => Ok(other),
+        };
+        (wants_part, found)
     };
-    let wants_part = range::is_asked(request);
-    let found = cache
-        .store
-        .lookup(key.as_key(), fields, &cached.policy.vary);
-    if wants_part
-        && !matches!(found, Lookup::Found(_))
-        && let Some((part, found)) =
-            parts::find(&cache, &key, cached.policy, request, &control, now)
-    {
-        turn.record.cache = CacheResult::Hit;
-        return Box::pin(stored::answer_part(
-            turn,
-            session,
-            cached.route,
-            &part,
-            &found,
-        ))
-        .await;
-    }
+    let found = match found {
+        Ok(found) => found,
+        Err((part, found)) => {
+            turn.record.cache = CacheResult::Hit;
+            let route = cached.route;
+            return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+        }
+    };
     let (base, why) = match found {
-        Lookup::Found(found) => match reuse::usable(found.head().freshness(), &control, now) {
+        Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
                 return hit(turn, session, cached, &cache, &key, &found, usable).await;
             }
@@ -153,12 +123,15 @@ pub(super) async fn serve(
     if wants_part && base.is_none() && passes {
         return Box::pin(parts::pass(turn, session, cached, &key)).await;
     }
+    let least = cached.caching.min_uses;
     let fetch = Fetch {
         cached,
         cache: &cache,
         key: &key,
         why,
         alone: control.no_cache || control.no_store,
+        personal: cached.policy().is_personal(fields),
+        unused: least > 1 && cache.uses.count(key.as_key().as_bytes()) < least,
         wants_part,
         control,
     };
@@ -222,8 +195,9 @@ async fn pass(
         &mut outgoing,
         |head| {
             if let Some(asked) = &asked {
-                take_in_head(&cache, key, cached.policy, asked, head, sent);
+                take_in_head(&cache, key, cached.caching, asked, head, sent);
             }
+            strip_tags(head, cached.policy());
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
                 detail: Some("precondition"),
@@ -239,17 +213,19 @@ async fn pass(
 fn take_in_head(
     cache: &Cache,
     key: &KeyBuf,
-    policy: &Policy,
+    caching: &Caching,
     asked: &http::HeaderMap,
-    reply: &pingora::http::ResponseHeader,
+    reply: &ResponseHeader,
     sent: SystemTime,
 ) {
-    let Lookup::Found(found) = cache.store.lookup(key.as_key(), asked, &policy.vary) else {
+    let policy = &caching.policy;
+    let view = caching.normal.apply(asked);
+    let Lookup::Found(found) = cache.store.lookup(key.as_key(), &view, &policy.vary) else {
         return;
     };
     let request = cache::Request {
         method: &Method::HEAD,
-        fields: asked,
+        fields: &view,
     };
     let reply = cache::Response {
         status: reply.status,
@@ -261,7 +237,8 @@ fn take_in_head(
     };
     match validate::head_effect(found.head(), request, reply, policy, times) {
         HeadEffect::Update(head) => {
-            let renewed = Arc::new(found.with_head(head));
+            // Its life goes on: what made it stale still does.
+            let renewed = Arc::new(found.renewed(head, found.life().clone()));
             cache.store.replace(key.as_key(), &found, renewed);
         }
         HeadEffect::Invalidate => cache.store.remove(key.as_key(), &found),
@@ -282,7 +259,17 @@ async fn hit(
         Use::Fresh => CacheResult::Hit,
         _ => CacheResult::Stale,
     };
-    if usable == Use::StaleWhileRevalidate {
+    found.life().hit();
+    if cached.caching.compare_sessions > 0 {
+        Box::pin(compare::sample(turn, session, cached, found)).await;
+    }
+    let early = || {
+        let window = cached.caching.early_refresh;
+        let now = clock::wall();
+        !window.is_zero()
+            && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
+    };
+    if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && early()) {
         Box::pin(background::refresh(
             turn, session, cached, cache, key, found,
         ))
@@ -292,5 +279,37 @@ async fn hit(
         hit: true,
         ..CacheStatus::default()
     };
+    let coded = compressed(session, cached, cache, key, found);
+    let found = coded.as_ref().unwrap_or(found);
     stored::answer(turn, session, cached.route, found, status).await
+}
+
+/// The representation in the coding that the client wants most, where it is offered and there. If it
+/// is not there yet, it is made behind the scenes, and this client gets what there is.
+///
+/// Parts are cut from what the origin sent: who asks for one may have another of it.
+fn compressed(
+    session: &ServerSession,
+    cached: &Cached<'_>,
+    cache: &Arc<Cache>,
+    key: &KeyBuf,
+    found: &Arc<Stored>,
+) -> Option<Arc<Stored>> {
+    let offered = &cached.caching.compress;
+    let fields = &session.req_header().headers;
+    if offered.is_empty() || fields.has(&header::RANGE) {
+        return None;
+    }
+    let coding = coding::choose(fields, offered)?;
+    match found.in_coding(coding) {
+        InCoding::Ready(coded) => Some(coded),
+        InCoding::Useless => None,
+        InCoding::Unknown => {
+            let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
+            if pays && found.begin_coding(coding) {
+                background::compress(cache.clone(), key.as_key().to_key(), found.clone(), coding);
+            }
+            None
+        }
+    }
 }

@@ -8,21 +8,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cache::part;
 use cache::reuse::{self, Use};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
 use cache::{Key, KeyBuf, Policy, RequestControl, Stored, Times, Writer};
+use cache::{part, tags};
 use http::HeaderMap;
 use pingora::protocols::http::ServerSession;
 
-use super::Cached;
 use super::background::read;
+use super::{Cached, strip_tags};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
 use crate::carry::turn::{Broken, Turn};
 use crate::carry::upstream::{self, Incoming};
 use crate::clock;
+use crate::exchange::caching::Caching;
 use crate::observe::CacheResult;
 use crate::snapshot::Cache;
 
@@ -41,7 +42,7 @@ pub(super) fn find(
 ) -> Option<(Arc<Stored>, part::Found)> {
     let stored = older(cache, &key.as_key().of_part(), policy, request.fields)?;
     // A part is never validated, so there is nothing to do in the background either.
-    match reuse::usable(stored.head().freshness(), control, now) {
+    match reuse::usable(&stored.freshness(), control, now) {
         Use::Fresh | Use::StaleByRequest => {
             let found = part::select(&stored, request, now)?;
             Some((stored, found))
@@ -91,28 +92,35 @@ pub(super) async fn pass(
         &mut turn.record,
     )
     .await;
-    let (incoming, reply) = match opened {
+    let (incoming, mut reply) = match opened {
         Ok(opened) => opened,
         Err(failure) => return turn.fail(session, Some(route), failure).await,
     };
-    let asked = session.req_header();
-    let kept = part::keepable(
-        cache::Request {
-            method: &asked.method,
-            fields: &asked.headers,
-        },
-        cache::Response {
-            status: reply.status,
-            fields: &reply.headers,
-        },
-        cached.policy,
-        Times {
-            sent,
-            received: clock::wall(),
-        },
-    );
-    let key = key.as_key().of_part();
-    let there = older(&cache, &key, cached.policy, &asked.headers).is_some();
+    let policy = cached.policy();
+    let whole = key.as_key();
+    let key = whole.of_part();
+    let (kept, there) = {
+        let asked = session.req_header();
+        let view = cached.caching.normal.apply(&asked.headers);
+        let kept = part::keepable(
+            cache::Request {
+                method: &asked.method,
+                fields: &view,
+            },
+            cache::Response {
+                status: reply.status,
+                fields: &reply.headers,
+            },
+            policy,
+            Times {
+                sent,
+                received: clock::wall(),
+            },
+        );
+        (kept, older(&cache, &key, policy, &view).is_some())
+    };
+    let tags = tags::read(&reply.headers, &policy.tags).unwrap_or_default();
+    strip_tags(&mut reply, policy);
     let status = CacheStatus {
         fwd: Some(if there {
             Forward::Partial
@@ -130,17 +138,22 @@ pub(super) async fn pass(
         })
         .await;
     };
-    let asked = asked.headers.clone();
-    let hint = cache.store.hint(key.as_key(), &asked, &cached.policy.vary);
-    let most = cached.policy.max_object_size;
+    let asked = session.req_header().headers.clone();
+    let hint = {
+        let view = cached.caching.normal.apply(&asked);
+        cache.store.hint(key.as_key(), &view, &policy.vary)
+    };
+    let most = policy.max_object_size;
     let mut writer = cache.flights.alone(key.as_key(), &hint, most);
-    writer.head(head.clone());
+    let several = cached.caching.has_several_keys();
+    let life = cache.store.life(whole, &tags, writer.since(), several);
+    writer.head(head.clone(), life);
     let reader = writer.reader();
     let keeping = Keeping {
         cache,
         key,
         asked,
-        policy: cached.policy.clone(),
+        caching: cached.caching.clone(),
     };
     tokio::spawn(keeping.run(writer, incoming));
     let object = Arriving {
@@ -156,25 +169,33 @@ struct Keeping {
     cache: Arc<Cache>,
     key: Key,
     asked: HeaderMap,
-    policy: Policy,
+    caching: Arc<Caching>,
 }
 
 impl Keeping {
     async fn run(self, mut writer: Writer, incoming: Incoming) {
         let cache = &self.cache;
-        let Some(incoming) = read(cache, &self.key, &mut writer, incoming).await else {
+        let wait = self.caching.hit_for_miss;
+        let Some(incoming) = read(cache, &self.key, wait, &mut writer, incoming).await else {
             return;
         };
         // Looked for only now: another part may have come meanwhile.
-        let older = older(cache, &self.key, &self.policy, &self.asked);
+        self.join(writer);
+        incoming.finish().await;
+    }
+
+    fn join(&self, writer: Writer) {
+        let cache = &self.cache;
+        let policy = &self.caching.policy;
+        let view = self.caching.normal.apply(&self.asked);
+        let older = older(cache, &self.key, policy, &view);
         if let Ok(Some(newer)) = writer.finish(&cache.store)
             && let Some(older) = older
-            && let Some(both) = part::combine(&older, &newer, &self.asked, &self.policy)
+            && let Some(both) = part::combine(&older, &newer, &view, policy)
         {
             let key = self.key.as_key();
             cache.store.replace(key, &newer, Arc::new(both));
         }
-        incoming.finish().await;
     }
 }
 

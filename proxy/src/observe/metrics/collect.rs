@@ -219,10 +219,21 @@ fn cache(page: &mut Page, cache: &CacheMetrics) {
         (&f::CACHE_LIMIT, &cache.limit),
         (&f::CACHE_ENTRIES, &cache.entries),
         (&f::CACHE_EVICTIONS, &cache.evictions),
+        (&f::CACHE_TAGS, &cache.tags),
     ] {
         page.single(family, cell.load(Ordering::Relaxed) as f64);
     }
-    page.single(&f::CACHE_PURGES, cache.purges.value() as f64);
+    page.single(&f::CACHE_PURGES, cache.counts.purges() as f64);
+    page.family(&f::CACHE_NOT_STORED, |samples| {
+        for (reason, count) in cache.counts.reasons() {
+            samples.value(&[reason], count as f64);
+        }
+    });
+    page.family(&f::CACHE_COMPARED, |samples| {
+        for (route, result, count) in cache.counts.comparisons() {
+            samples.value(&[&route, result], count as f64);
+        }
+    });
 }
 
 fn configuration(page: &mut Page, metrics: &Metrics) {

@@ -114,7 +114,13 @@ families! {
     CACHE_EVICTIONS = counter("tidegate_cache_evictions_total", [],
         "Cache entries evicted for want of room.");
     CACHE_PURGES = counter("tidegate_cache_purges_total", [],
-        "Purges that removed something.");
+        "Purges that removed something or made it stale.");
+    CACHE_TAGS = gauge("tidegate_cache_tags", [],
+        "Tags that stored responses have.");
+    CACHE_NOT_STORED = counter("tidegate_cache_not_stored_total", ["reason"],
+        "Fetched responses that were not stored, by the reason that Cache-Status gives.");
+    CACHE_COMPARED = counter("tidegate_cache_compared_sessions_total", ["route", "result"],
+        "Pages fetched with and without a session, by what came of it.");
     CONFIG_RELOADS = counter("tidegate_config_reloads_total", ["result"],
         "Reloads tried.");
     CONFIG_LAST_OK = gauge("tidegate_config_last_reload_successful", [],

@@ -33,8 +33,8 @@ use self::cells::Counter;
 pub(crate) use self::cells::TlsHandshake;
 pub(crate) use self::handles::{EndpointMetrics, ListenerMetrics, OpenConnection};
 pub(crate) use self::table::Table;
-use super::access_log;
 use super::names::Names;
+use super::{CacheCounts, access_log};
 
 /// Content-Type of [`Metrics::render`].
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -130,7 +130,8 @@ pub(crate) struct CacheMetrics {
     limit: AtomicU64,
     entries: AtomicU64,
     evictions: AtomicU64,
-    purges: Counter,
+    tags: AtomicU64,
+    counts: Arc<CacheCounts>,
 }
 
 /// What the cache holds, as of now.
@@ -144,6 +145,8 @@ pub(crate) struct CacheState {
     pub(crate) entries: u64,
     /// Evictions since the start; never falls.
     pub(crate) evictions: u64,
+    /// Tags that stored responses have.
+    pub(crate) tags: u64,
 }
 
 impl CacheMetrics {
@@ -152,12 +155,13 @@ impl CacheMetrics {
         self.bytes.store(state.bytes, Ordering::Relaxed);
         self.limit.store(state.limit, Ordering::Relaxed);
         self.entries.store(state.entries, Ordering::Relaxed);
+        self.tags.store(state.tags, Ordering::Relaxed);
         self.evictions.fetch_max(state.evictions, Ordering::Relaxed);
     }
 
-    /// A purge removed something.
-    pub(crate) fn purged(&self) {
-        self.purges.add(1);
+    /// What each store adds to, one after another.
+    pub(crate) fn counts(&self) -> Arc<CacheCounts> {
+        Arc::clone(&self.counts)
     }
 }
 

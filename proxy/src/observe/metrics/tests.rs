@@ -326,12 +326,16 @@ fn full() -> Metrics {
         endpoint.ejected();
         endpoint.set(false, 3);
     }
-    metrics.cache().purged();
+    let counts = metrics.cache().counts();
+    counts.purged();
+    counts.not_stored(cache::storable::NotStored::NoStore);
+    counts.compared("catalog", crate::observe::Compared::Same);
     metrics.cache().set(CacheState {
         bytes: 5,
         limit: 10,
         entries: 1,
         evictions: 2,
+        tags: 3,
     });
     metrics.reloaded(true);
     metrics

@@ -1,0 +1,203 @@
+//! Purges: what an operator, an application's PURGE or an unsafe request takes out of the store.
+
+use std::sync::Arc;
+
+use cache::tags::{self, Mode};
+use cache::{Key, invalidate};
+use http::{HeaderName, Method};
+use pingora::protocols::http::ServerSession;
+
+use crate::clock;
+use crate::exchange::Way;
+use crate::exchange::normalise::normalise_path;
+use crate::exchange::purging::{Target, Url};
+use crate::snapshot::{Action, Cache, Snapshot};
+
+/// A PURGE request, the method that Varnish and others know for it.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    soft: bool,
+    /// Tags to purge instead of the page.
+    tags: Vec<Box<[u8]>>,
+}
+
+/// A PURGE names more tags than a page may have.
+#[derive(Debug)]
+pub(crate) struct TooManyTags;
+
+static SOFT_PURGE: HeaderName = HeaderName::from_static("soft-purge");
+
+/// What a PURGE asks for, where the method means something here: `Soft-Purge: 1` makes stale instead
+/// of removing; the fields that carry tags in responses name tags instead of the page.
+pub(crate) fn asked(
+    session: &ServerSession,
+    snapshot: &Snapshot,
+) -> Option<Result<Asked, TooManyTags>> {
+    let head = session.req_header();
+    let settings = &snapshot.config.cache;
+    if head.method.as_str() != "PURGE" || settings.purge_from.is_empty() {
+        return None;
+    }
+    let soft = head.headers.get(&SOFT_PURGE);
+    let asked = tags::read(&head.headers, &settings.tags).map(|tags| Asked {
+        soft: soft.is_some_and(|value| value.as_bytes() != b"0"),
+        tags,
+    });
+    Some(asked.map_err(|_| TooManyTags))
+}
+
+/// The page that a way leads to.
+pub(crate) fn url(scheme: &'static str, way: &Way) -> Url {
+    let (path, query) = way.as_asked();
+    Url {
+        scheme,
+        host: way.authority.clone(),
+        path: path.to_owned(),
+        query: query.map(str::to_owned),
+    }
+}
+
+impl Asked {
+    /// Purges. Returns how many objects were stored; for a thread that may block.
+    pub(crate) fn carry_out(self, snapshot: &Snapshot, url: Url) -> u64 {
+        let mode = match self.soft {
+            true => Mode::Soft(clock::wall()),
+            false => Mode::Hard,
+        };
+        if self.tags.is_empty() {
+            return purge(snapshot, &Target::Url(url), mode);
+        }
+        let Cache { store, flights, .. } = &*snapshot.cache;
+        let objects = self
+            .tags
+            .iter()
+            .map(|tag| flights.purge_tag(store, tag, mode))
+            .sum();
+        if mode == Mode::Hard {
+            store.sweep(flights.oldest());
+        }
+        objects
+    }
+}
+
+/// Purges. Returns how many objects were stored, each variant counted.
+///
+/// A prefix is looked for among all keys, and what a purge by tag, host or of everything took away is
+/// swept out: work for a thread that may block.
+pub(crate) fn purge(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
+    let Cache { store, flights, .. } = &*snapshot.cache;
+    let by_tag = |name: &[u8]| {
+        let objects = flights.purge_tag(store, name, mode);
+        if mode == Mode::Hard {
+            store.sweep(flights.oldest());
+        }
+        objects
+    };
+    match target {
+        Target::Url(url) => keys_of(snapshot, url)
+            .iter()
+            .map(|key| purge_key(&snapshot.cache, key, mode))
+            .sum(),
+        Target::Tag(name) => by_tag(name.as_bytes()),
+        Target::Host(host) => by_tag(&tags::of_host(host.as_bytes())),
+        Target::All => by_tag(tags::ALL),
+        Target::Prefix { host, path } => {
+            flights.purge_where(store, &|parts| is_below(parts, host, path), mode)
+        }
+    }
+}
+
+/// How many objects [`purge`] would find.
+pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
+    let store = &snapshot.cache.store;
+    match target {
+        Target::Url(url) => keys_of(snapshot, url)
+            .iter()
+            .map(|key| match key {
+                UrlKey::One(key) => store.count(key.as_key()),
+                UrlKey::Several(tag) => store.tags().count(tag),
+            })
+            .sum(),
+        Target::Tag(name) => store.tags().count(name.as_bytes()),
+        Target::Host(host) => store.tags().count(&tags::of_host(host.as_bytes())),
+        Target::All => store.tags().count(tags::ALL),
+        Target::Prefix { host, path } => store.count_where(&|parts| is_below(parts, host, path)),
+    }
+}
+
+fn is_below(parts: &cache::key::Parts<'_>, host: &str, path: &str) -> bool {
+    parts.host == host.as_bytes() && parts.path.starts_with(path.as_bytes())
+}
+
+/// How the objects of a URL are found on one route.
+#[derive(Debug, PartialEq, Eq)]
+enum UrlKey {
+    One(Key),
+    /// There are several keys, which share this tag.
+    Several(Vec<u8>),
+}
+
+/// On every route that caches: which of them took the page is not asked.
+fn keys_of(snapshot: &Snapshot, url: &Url) -> Vec<UrlKey> {
+    let merge = snapshot.config.server.merge_slashes;
+    let Ok(path) = normalise_path(&url.path, merge) else {
+        return Vec::new();
+    };
+    let mut keys = Vec::new();
+    for route in &snapshot.routes {
+        let Action::Upstream {
+            upstream,
+            cache: Some(caching),
+            ..
+        } = &route.action
+        else {
+            continue;
+        };
+        let query = url.query.as_deref();
+        let key = caching.key_of(url.scheme, &url.host, &path, query, upstream.name());
+        let key = match caching.has_several_keys() {
+            true => UrlKey::Several(tags::of_url(key.as_key().url())),
+            false => UrlKey::One(key.as_key().to_key()),
+        };
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    keys
+}
+
+fn purge_key(cache: &Cache, key: &UrlKey, mode: Mode) -> u64 {
+    match key {
+        UrlKey::One(key) => cache.flights.purge(&cache.store, key.as_key(), mode),
+        UrlKey::Several(tag) => cache.flights.purge_tag(&cache.store, tag, mode),
+    }
+}
+
+/// Takes out what an unsafe request made untrue: its own URI, and those of Location and
+/// Content-Location on the same host (RFC 9111 section 4.4).
+pub(crate) fn after_unsafe(
+    snapshot: &Arc<Snapshot>,
+    scheme: &'static str,
+    way: &Way,
+    method: &Method,
+    reply: &pingora::http::ResponseHeader,
+) {
+    let (path, query) = way.as_asked();
+    let origin = invalidate::Origin {
+        scheme,
+        host: &way.authority,
+        path,
+        query,
+    };
+    for target in invalidate::targets(method, origin, reply.status, &reply.headers) {
+        let url = Url {
+            scheme,
+            host: way.authority.clone(),
+            path: target.path,
+            query: target.query,
+        };
+        for key in keys_of(snapshot, &url) {
+            purge_key(&snapshot.cache, &key, Mode::Hard);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! How a route caches: its settings as they are compiled, and the key of a request.
+//!
+//! Here and not with the carrier, since every carrier must come to the same key.
+
+use std::time::Duration;
+
+use cache::{Coding, Fields, Key, KeyBuf, Normal, Policy, QueryRules};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
+
+use super::Way;
+
+/// The `cache` of a route.
+#[derive(Debug, Clone)]
+pub(crate) struct Caching {
+    /// What the decisions go by.
+    pub(crate) policy: Policy,
+    /// What is stored is served, however old, when nobody answers.
+    pub(crate) offline: bool,
+    /// The last part of a lifetime, in which a page in demand is refreshed.
+    pub(crate) early_refresh: Duration,
+    /// Longest wait for the head that another's fetch brings.
+    pub(crate) collapse_timeout: Duration,
+    /// How long nobody waits for another's fetch of a page that was not to be shared.
+    pub(crate) hit_for_miss: Duration,
+    /// Requests before a page is stored.
+    pub(crate) min_uses: u8,
+    /// What becomes of Accept-Encoding and Accept-Language, for variants and for the origin.
+    pub(crate) normal: Normal,
+    /// Codings in which stored pages are offered, the preferred first.
+    pub(crate) compress: Vec<Coding>,
+    /// What of the query is part of the key.
+    pub(crate) query: QueryRules,
+    /// Request fields that are part of the key.
+    pub(crate) key_headers: Vec<HeaderName>,
+    /// Cookies that are part of the key.
+    pub(crate) key_cookies: Vec<String>,
+    /// All cookies that belong to one visitor, whether they are shared here or not.
+    pub(crate) sessions: Vec<String>,
+    /// Percentage of hits by sessions that are compared.
+    pub(crate) compare_sessions: u8,
+    /// Cache-Status shows the key.
+    pub(crate) show_key: bool,
+}
+
+impl Caching {
+    /// The key of a request. Two upstreams never share an entry, even where a host name leads to
+    /// both (by listener, say).
+    pub(crate) fn key(
+        &self,
+        scheme: &str,
+        way: &Way,
+        upstream: &str,
+        fields: &HeaderMap,
+    ) -> KeyBuf {
+        let (path, query) = way.as_asked();
+        let mut key = self.key_of(scheme, &way.authority, path, query, upstream);
+        for name in &self.key_headers {
+            key.part(line_of(fields, name).as_deref());
+        }
+        for name in &self.key_cookies {
+            key.part(cache::fields::cookie(fields, name).as_deref());
+        }
+        key
+    }
+
+    /// The key of a URL, as far as it does not hang on the request's fields.
+    pub(crate) fn key_of(
+        &self,
+        scheme: &str,
+        host: &str,
+        path: &str,
+        query: Option<&str>,
+        upstream: &str,
+    ) -> KeyBuf {
+        let mut room = String::new();
+        let query = self.query.apply(query, &mut room);
+        let mut key = KeyBuf::new();
+        key.fill(scheme, host, path, query)
+            .part(Some(upstream.as_bytes()));
+        key
+    }
+
+    /// Whether one URL may have several keys.
+    pub(crate) fn has_several_keys(&self) -> bool {
+        !(self.key_headers.is_empty() && self.key_cookies.is_empty())
+    }
+
+    /// Whether a request says whose it is.
+    pub(crate) fn is_of_a_session(&self, fields: &dyn Fields) -> bool {
+        let has = |name: &String| cache::fields::cookie(fields, name).is_some();
+        fields.has(&AUTHORIZATION) || self.sessions.iter().any(has)
+    }
+}
+
+/// What a request says to a field: its lines, joined; `None` where there is none.
+fn line_of(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let mut all: Option<Vec<u8>> = None;
+    fields.each(name, &mut |line| match &mut all {
+        None => all = Some(line.to_vec()),
+        Some(all) => {
+            all.extend_from_slice(b", ");
+            all.extend_from_slice(line);
+        }
+    });
+    all
+}
+
+/// A key for people: `https://shop.example/p?q`, and what the route adds in brackets.
+pub(crate) fn shown(key: &Key) -> String {
+    let Some(parts) = key.as_key().parts() else {
+        return String::new();
+    };
+    let text = String::from_utf8_lossy;
+    let mut shown = format!(
+        "{}://{}{}",
+        text(parts.scheme),
+        text(parts.host),
+        text(parts.path)
+    );
+    if let Some(query) = parts.query {
+        shown.push('?');
+        shown.push_str(&text(query));
+    }
+    let added: Vec<String> = key
+        .as_key()
+        .added()
+        .skip(1)
+        .map(|part| part.map_or_else(|| "-".to_owned(), |part| text(part).into_owned()))
+        .collect();
+    if !added.is_empty() {
+        shown.push_str(&format!(" [{}]", added.join(", ")));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn caching() -> Caching {
+        Caching {
+            policy: Policy::default(),
+            offline: false,
+            early_refresh: Duration::ZERO,
+            collapse_timeout: Duration::ZERO,
+            hit_for_miss: Duration::ZERO,
+            min_uses: 1,
+            normal: Normal::default(),
+            compress: Vec::new(),
+            query: QueryRules {
+                drop: vec!["utm_*".parse().expect("a pattern")],
+                ..QueryRules::default()
+            },
+            key_headers: vec![HeaderName::from_static("x-currency")],
+            key_cookies: vec!["country".to_owned()],
+            sessions: vec!["sid".to_owned()],
+            compare_sessions: 0,
+            show_key: true,
+        }
+    }
+
+    fn fields(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    fn key(lines: &[(&'static str, &'static str)]) -> Key {
+        let way = Way::plain("shop.example", "/p", Some("q=1"));
+        let key = caching().key("https", &way, "app", &fields(lines));
+        key.as_key().to_key()
+    }
+
+    #[test]
+    fn chosen_headers_and_cookies_are_part_of_the_key() {
+        let plain = key(&[]);
+        assert_ne!(plain, key(&[("x-currency", "")]), "absent is not empty");
+        assert_ne!(key(&[("x-currency", "eur")]), key(&[("x-currency", "chf")]));
+        assert_ne!(plain, key(&[("cookie", "a=b; country=ch")]));
+        assert_eq!(plain, key(&[("cookie", "a=b"), ("x-other", "1")]));
+    }
+
+    #[test]
+    fn query_parameters_that_make_no_difference_are_left_out() {
+        let key = |query| {
+            let key = caching().key_of("https", "shop.example", "/p", query, "app");
+            key.as_key().to_key()
+        };
+        assert_eq!(key(Some("q=1&utm_source=x")), key(Some("q=1")));
+        assert_ne!(key(Some("q=1&ref=x")), key(Some("q=1")));
+    }
+
+    #[test]
+    fn a_key_is_shown_as_the_url_and_what_is_added() {
+        assert_eq!(
+            shown(&key(&[("x-currency", "eur")])),
+            "https://shop.example/p?q=1 [eur, -]"
+        );
+    }
+
+    #[test]
+    fn a_session_is_known_by_its_cookie_or_its_authorization() {
+        let is = |lines: &[_]| caching().is_of_a_session(&fields(lines));
+        assert!(is(&[("cookie", "sid=1")]) && is(&[("authorization", "Bearer x")]));
+        assert!(!is(&[("cookie", "theme=dark")]));
+    }
+}
