@@ -298,12 +298,14 @@ impl Store {
         self.count_purged(objects)
     }
 
-    /// How many objects a purge of this key would find.
+    /// How many objects a purge of this page and its [parts](crate::part) would find.
     pub fn count(&self, key: KeyRef<'_>) -> u64 {
         let latest = self.tags.latest();
-        self.entries
-            .get(key.as_bytes())
-            .map_or(0, |entry| entry.live(latest).count() as u64)
+        let count = |key: &[u8]| {
+            let entry = self.entries.get(key);
+            entry.map_or(0, |entry| entry.live(latest).count() as u64)
+        };
+        count(key.as_bytes()) + count(key.of_part().as_key().as_bytes())
     }
 
     /// How many objects [`purge_where`](Self::purge_where) would find.

@@ -81,32 +81,24 @@ pub(super) async fn serve(
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let (wants_part, found) = {
+    let wants_part = range::is_asked(cache::Request {
+        method: &session.req_header().method,
+        fields,
+    });
+    let found = {
         let view = cached.caching.normal.apply(fields);
-        let request = cache::Request {
-            method: &session.req_header().method,
-            fields: &view,
-        };
         let vary = &cached.policy().vary;
-        let wants_part = range::is_asked(request);
-        let found = match cache.store.lookup(key.as_key(), &view, vary) {
-            Lookup::Found(found) => Ok(Lookup::Found(found)),
-            other if wants_part => {
-                let part = parts::find(&cache, &key, cached.policy(), request, &control, now);
-                part.ok_or(other).map_or_else(Ok, Err)
-            }
-            other => Ok(other),
-        };
-        (wants_part, found)
+        cache.store.lookup(key.as_key(), &view, vary)
     };
-    let found = match found {
-        Ok(found) => found,
-        Err((part, found)) => {
-            turn.record.cache = CacheResult::Hit;
-            let route = cached.route;
-            return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
-        }
-    };
+    if wants_part
+        && !matches!(found, Lookup::Found(_))
+        && let Some((part, found)) = parts::find(&cache, &key, cached, session, &control, now)
+    {
+        turn.record.cache = CacheResult::Hit;
+        part.life().hit();
+        let route = cached.route;
+        return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+    }
     let (base, why) = match found {
         Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
@@ -119,11 +111,12 @@ pub(super) async fn serve(
         Lookup::VaryMiss => (None, Forward::VaryMiss),
         Lookup::UriMiss => (None, Forward::UriMiss),
     };
+    let least = cached.caching.min_uses;
+    let unused = least > 1 && cache.uses.count(key.as_key().as_bytes()) < least;
     let passes = control.no_store || parts::pass_at_once(&cache, &key);
     if wants_part && base.is_none() && passes {
-        return Box::pin(parts::pass(turn, session, cached, &key)).await;
+        return Box::pin(parts::pass(turn, session, cached, &key, !unused)).await;
     }
-    let least = cached.caching.min_uses;
     let fetch = Fetch {
         cached,
         cache: &cache,
@@ -131,7 +124,7 @@ pub(super) async fn serve(
         why,
         alone: control.no_cache || control.no_store,
         personal: cached.policy().is_personal(fields),
-        unused: least > 1 && cache.uses.count(key.as_key().as_bytes()) < least,
+        unused,
         wants_part,
         control,
     };
@@ -187,6 +180,10 @@ async fn pass(
         Ok(outgoing) => outgoing,
         Err(failure) => return turn.fail(session, Some(cached.route), failure).await,
     };
+    let fields = &session.req_header().headers;
+    if let Err(failure) = judge::normalise(&mut outgoing, fields, cached.caching) {
+        return turn.fail(session, Some(cached.route), failure).await;
+    }
     forward::proxy(
         turn,
         session,
