@@ -476,6 +476,31 @@ fn what_outdates_a_page_outdates_its_parts() {
 }
 
 #[test]
+fn a_part_on_its_way_when_its_page_is_purged_is_not_kept() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = Origin::start(move |seen| match seen.field("range") {
+        Some("bytes=10-14") => file(seen, "\"v1\"").when(&held),
+        _ => file(seen, "\"v1\""),
+    });
+    let edge = small(&origin);
+    edge.ask(&range("/a", "0-4")).expect(206);
+    let before = origin.count();
+    std::thread::scope(|scope| {
+        let part = scope.spawn(|| edge.ask(&range("/a", "10-14")).expect(206).text());
+        wait::eventually("it is on its way", wait::secs(5), || {
+            origin.count() > before
+        });
+        edge.command("/cache/purge?url=http://shop.test/a")
+            .expect(200);
+        gate.open();
+        assert_eq!(part.join().unwrap(), "abcde");
+    });
+    let again = edge.ask(&range("/a", "10-14")).expect(206);
+    assert!(!again.is_hit(), "{again:?}");
+}
+
+#[test]
 fn several_parts_of_a_stored_page_come_as_one_multipart_reply() {
     let origin = Origin::start(|seen| {
         file(seen, "\"v1\"")
