@@ -387,6 +387,17 @@ fn a_part_of_what_is_too_large_passes_and_the_next_ones_at_once() {
 }
 
 #[test]
+fn a_head_of_what_is_too_large_goes_up_as_head() {
+    let origin = Origin::start(|seen| file(seen, "\"v1\""));
+    let edge = small(&origin);
+    for method in ["GET", "HEAD"] {
+        let reply = edge.plain().ask(&Ask::head("/a")).expect(200);
+        assert_eq!(reply.field("content-length"), Some("36"));
+        assert_eq!(origin.last().method, method, "the first one found out");
+    }
+}
+
+#[test]
 fn a_whole_of_unknown_length_is_given_up_for_the_part() {
     let origin = Origin::start(|seen| match seen.field("range") {
         Some(_) => file(seen, "\"v1\""),

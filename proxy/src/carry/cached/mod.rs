@@ -77,7 +77,7 @@ pub(super) async fn serve(
     let key = cached.caching.key(scheme, cached.way, name, fields);
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return Box::pin(pass(turn, session, cached, &key)).await;
+        return Box::pin(pass(turn, session, cached, &key, "precondition")).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
@@ -113,9 +113,13 @@ pub(super) async fn serve(
     };
     let least = cached.caching.min_uses;
     let unused = least > 1 && cache.uses.count(key.as_key().as_bytes()) < least;
-    let passes = control.no_store || parts::pass_at_once(&cache, &key);
-    if wants_part && base.is_none() && passes {
+    if base.is_none() && wants_part && (control.no_store || parts::pass_at_once(&cache, &key)) {
         return Box::pin(parts::pass(turn, session, cached, &key, !unused)).await;
+    }
+    let is_head = session.req_header().method == Method::HEAD;
+    if base.is_none() && is_head && parts::pass_at_once(&cache, &key) {
+        // Asked by GET, the reply would have to be broken off.
+        return Box::pin(pass(turn, session, cached, &key, "head")).await;
     }
     let fetch = Fetch {
         cached,
@@ -159,12 +163,13 @@ async fn unavailable(
     .await
 }
 
-/// Past the cache: only the application can answer.
+/// Past the cache, with the reason in Cache-Status.
 async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
     key: &KeyBuf,
+    detail: &'static str,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
@@ -197,7 +202,7 @@ async fn pass(
             strip_tags(head, cached.policy());
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
-                detail: Some("precondition"),
+                detail: Some(detail),
                 ..CacheStatus::default()
             };
             stored::mark(head, &status);
