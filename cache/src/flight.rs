@@ -32,8 +32,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::key::{Key, KeyRef, Parts};
-use crate::store::Store;
+use crate::key::{Key, KeyRef};
+use crate::store::{Store, is_below};
 use crate::stored::Stored;
 use crate::tags::{Mode, Tags};
 
@@ -221,25 +221,15 @@ impl Flights {
         objects
     }
 
-    /// Purges all objects whose key is `wanted`. Returns how many were stored.
-    pub fn purge_where(
-        &self,
-        store: &Store,
-        wanted: &dyn Fn(&Parts<'_>) -> bool,
-        mode: Mode,
-    ) -> u64 {
+    /// Purges all objects of a host whose path begins with `path`. Returns how many were stored.
+    pub fn purge_prefix(&self, store: &Store, host: &[u8], path: &[u8], mode: Mode) -> u64 {
         self.each(&mut |flight| {
-            if flight
-                .key
-                .as_key()
-                .parts()
-                .is_some_and(|parts| wanted(&parts))
-            {
+            if is_below(flight.key.as_key(), host, path) {
                 lock(&flight.state).purge(mode);
             }
         });
         // What ended before it was told of the purge is in the store by now.
-        store.purge_where(wanted, mode)
+        store.purge_prefix(host, path, mode)
     }
 
     /// The number of the latest purge when the oldest fetch under way began.

@@ -48,6 +48,12 @@ impl Key {
         buffer.as_key().to_key()
     }
 
+    /// The key that has these bytes, if they can be those of one.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        KeyRef(bytes).parts()?;
+        Some(Self(bytes.into()))
+    }
+
     /// For a look-up.
     pub fn as_key(&self) -> KeyRef<'_> {
         KeyRef(&self.0)

@@ -6,7 +6,7 @@
 //! arriving and already read by several clients.
 //!
 //! The crate reads no clock, opens no socket and knows no proxy: whoever carries the bytes asks it
-//! and turns its answers into HTTP.
+//! and turns its answers into HTTP. Files are opened in [`disk`] only, the log for a second tier.
 //!
 //! A request on a cached route goes this way:
 //!
@@ -23,6 +23,7 @@ pub mod coding;
 pub mod condition;
 pub mod control;
 pub mod date;
+pub mod disk;
 pub mod fields;
 pub mod flight;
 pub mod freshness;

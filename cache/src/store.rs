@@ -10,17 +10,23 @@
 //!
 //! A purge by tag, host or everything takes effect by the [tags](crate::tags) at once; the memory is
 //! given back by [`Store::sweep`], which goes through all entries and holds up nobody.
+//!
+//! With a [`Disk`], what is put in goes there, too, and purges and counts are over both tiers. A
+//! look-up asks memory alone; what only the disk has is [found](Store::find_on_disk) and
+//! [read](Store::read_from_disk) by whoever may wait for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 
+use crate::disk::{self, Disk};
 use crate::fields::Fields;
-use crate::key::{Key, KeyRef, Parts};
+use crate::key::{Key, KeyRef};
 use crate::stored::Stored;
 use crate::tags::{self, Life, Mode, State, Tags};
 use crate::vary::Spec;
@@ -37,6 +43,9 @@ const ENTRY_OVERHEAD: u64 = 380;
 pub struct Store {
     entries: Cache<Key, Arc<Entry>, ahash::RandomState>,
     tags: Tags,
+    disk: Option<Disk>,
+    /// Larger objects go to the disk alone.
+    most_in_memory: u64,
     counters: Arc<Counters>,
     /// Bytes inserted since moka last made room, and how many may be.
     unsettled: AtomicU64,
@@ -117,10 +126,32 @@ impl Store {
         Self {
             entries,
             tags: Tags::new(),
+            disk: None,
+            most_in_memory: u64::MAX,
             counters,
             unsettled: AtomicU64::new(0),
             slack: capacity / 64,
         }
+    }
+
+    /// The store with a second tier. An object that would take more than an eighth of the memory then
+    /// stays on the disk alone.
+    ///
+    /// # Errors
+    /// The folder cannot be had.
+    pub fn with_disk(self, settings: &disk::Settings) -> Result<Self, disk::OpenError> {
+        let disk = Disk::open(settings, &self.tags)?;
+        let capacity = self.entries.policy().max_capacity().unwrap_or(u64::MAX);
+        Ok(Self {
+            disk: Some(disk),
+            most_in_memory: capacity / 8,
+            ..self
+        })
+    }
+
+    /// The second tier.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// The index of tags.
@@ -159,6 +190,28 @@ impl Store {
         }
     }
 
+    /// Finds what only the disk has. Reads nothing from it.
+    pub fn find_on_disk(
+        &self,
+        key: KeyRef<'_>,
+        request: &dyn Fields,
+        extra: &[HeaderName],
+    ) -> Option<disk::Found> {
+        self.disk.as_ref()?.find(key, request, extra)
+    }
+
+    /// Reads what was found, and takes it into memory if it is not too large for that. Blocks.
+    /// `None`: it is not there any more.
+    pub fn read_from_disk(&self, found: &disk::Found) -> Option<Arc<Stored>> {
+        let stored = self.disk.as_ref()?.read(found)?;
+        // Whether it was purged meanwhile.
+        if stored.state(self.tags.latest()) == State::Gone {
+            return None;
+        }
+        self.keep_in_memory(found.key(), Arc::clone(&stored));
+        Some(stored)
+    }
+
     /// What the request says to the names by which this URL's variants differ, as far as is known:
     /// requests with the same hint are worth one fetch ([`crate::flight`]).
     pub fn hint(&self, key: KeyRef<'_>, request: &dyn Fields, extra: &[HeaderName]) -> Vec<u8> {
@@ -184,16 +237,36 @@ impl Store {
     /// Puts an object in, in place of the same variant. Returns whether it can be held at all: it is
     /// not too large, and was not purged while it was on its way.
     pub fn insert(&self, key: KeyRef<'_>, stored: Arc<Stored>) -> bool {
-        let weight = stored.weight() + key.as_bytes().len() as u64 + ENTRY_OVERHEAD;
-        let capacity = self.entries.policy().max_capacity().unwrap_or(u64::MAX);
-        if weight > capacity.min(u64::from(u32::MAX)) {
-            self.counters.refused.fetch_add(1, Ordering::Relaxed);
-            return false;
-        }
         let latest = self.tags.latest();
         if stored.state(latest) == State::Gone {
             return false;
         }
+        let Some(disk) = self.disk_for(&stored) else {
+            return self.keep_in_memory(key, stored);
+        };
+        disk.insert(key, &stored);
+        if !self.keep_in_memory(key, Arc::clone(&stored)) {
+            // What stands in its place is older.
+            let variant = stored.head().variant();
+            self.keep_only(key, |one| one.head().variant() != variant);
+        }
+        true
+    }
+
+    /// The disk, for what is to be found there: parts of pages are not.
+    fn disk_for(&self, stored: &Stored) -> Option<&Disk> {
+        let whole = stored.head().status() != StatusCode::PARTIAL_CONTENT;
+        self.disk.as_ref().filter(|_| whole)
+    }
+
+    fn keep_in_memory(&self, key: KeyRef<'_>, stored: Arc<Stored>) -> bool {
+        let weight = stored.weight() + key.as_bytes().len() as u64 + ENTRY_OVERHEAD;
+        let capacity = self.entries.policy().max_capacity().unwrap_or(u64::MAX);
+        if weight > capacity.min(u64::from(u32::MAX)).min(self.most_in_memory) {
+            self.counters.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        let latest = self.tags.latest();
         self.entries.entry(key.to_key()).and_compute_with(|known| {
             Op::Put(Arc::new(Entry::with(
                 known.as_ref().map(|known| &**known.value()),
@@ -209,6 +282,7 @@ impl Store {
     /// Puts `new` in the place of `old`, if that still stands there. Returns whether it did.
     pub fn replace(&self, key: KeyRef<'_>, old: &Arc<Stored>, new: Arc<Stored>) -> bool {
         let latest = self.tags.latest();
+        let renewed = Arc::clone(&new);
         let result = self.entries.entry(key.to_key()).and_compute_with(|known| {
             let Some(known) = known else { return Op::Nop };
             let entry = known.value();
@@ -223,6 +297,9 @@ impl Store {
         let replaced = matches!(result, CompResult::ReplacedWith(_));
         if replaced {
             self.counters.inserts.fetch_add(1, Ordering::Relaxed);
+            if let Some(disk) = self.disk_for(&renewed) {
+                disk.insert(key, &renewed);
+            }
         }
         replaced
     }
@@ -248,6 +325,9 @@ impl Store {
     /// Removes this one object, if it still stands there.
     pub fn remove(&self, key: KeyRef<'_>, stored: &Arc<Stored>) {
         self.keep_only(key, |one| !Arc::ptr_eq(one, stored));
+        if let Some(disk) = &self.disk {
+            disk.remove(key, stored.life());
+        }
     }
 
     fn keep_only(&self, key: KeyRef<'_>, keep: impl Fn(&Arc<Stored>) -> bool) {
@@ -269,56 +349,82 @@ impl Store {
     /// Purges a key with all its variants. Returns how many objects there were. What is on its way
     /// at the same time needs [`crate::Flights::purge`].
     pub fn purge(&self, key: KeyRef<'_>, mode: Mode) -> u64 {
+        let on_disk = self.disk.as_ref().map(|disk| disk.purge(key, mode));
         let entry = match mode {
             Mode::Hard => self.entries.remove(key.as_bytes()),
             Mode::Soft(_) => self.entries.get(key.as_bytes()),
         };
-        let objects = entry.map_or(0, |entry| entry.purge(mode, self.tags.latest()));
-        self.count_purged(objects)
+        let mut lives = Lives::of(on_disk.unwrap_or_default());
+        if let Some(entry) = entry {
+            lives.add(&entry, self.tags.latest());
+        }
+        lives.purge(mode);
+        self.count_purged(lives.count())
     }
 
     /// Purges all objects with this tag. Returns how many there were.
     pub fn purge_tag(&self, name: &[u8], mode: Mode) -> u64 {
-        self.count_purged(self.tags.purge(name, mode))
-    }
-
-    /// Purges all objects whose key is `wanted`. Returns how many there were. It goes through the
-    /// whole store, and holds up nobody.
-    pub fn purge_where(&self, wanted: &dyn Fn(&Parts<'_>) -> bool, mode: Mode) -> u64 {
-        let latest = self.tags.latest();
-        let mut objects = 0;
-        for (key, entry) in &self.entries {
-            if key.as_key().parts().is_some_and(|parts| wanted(&parts)) {
-                objects += entry.purge(mode, latest);
-                if mode == Mode::Hard {
-                    self.keep_only(key.as_key(), |one| one.state(latest) != State::Gone);
-                }
-            }
+        let (objects, number) = self.tags.purge(name, mode);
+        if let Some(disk) = &self.disk {
+            disk.note_tag(name, mode, number);
         }
         self.count_purged(objects)
     }
 
+    /// Purges all objects of a host whose path begins with `path`. Returns how many there were. It goes
+    /// through the whole store, and holds up nobody.
+    pub fn purge_prefix(&self, host: &[u8], path: &[u8], mode: Mode) -> u64 {
+        let on_disk = self
+            .disk
+            .as_ref()
+            .map(|disk| disk.purge_prefix(host, path, mode));
+        let mut lives = Lives::of(on_disk.unwrap_or_default());
+        let latest = self.tags.latest();
+        let mut keys = Vec::new();
+        for (key, entry) in &self.entries {
+            if is_below(key.as_key(), host, path) {
+                lives.add(&entry, latest);
+                keys.push(key);
+            }
+        }
+        lives.purge(mode);
+        if mode == Mode::Hard {
+            for key in keys {
+                self.keep_only(key.as_key(), |one| one.state(latest) != State::Gone);
+            }
+        }
+        self.count_purged(lives.count())
+    }
+
     /// How many objects a purge of this page and its [parts](crate::part) would find.
     pub fn count(&self, key: KeyRef<'_>) -> u64 {
-        let latest = self.tags.latest();
-        let count = |key: &[u8]| {
-            let entry = self.entries.get(key);
-            entry.map_or(0, |entry| entry.live(latest).count() as u64)
-        };
-        count(key.as_bytes()) + count(key.of_part().as_key().as_bytes())
+        self.count_one(key) + self.count_one(key.of_part().as_key())
     }
 
-    /// How many objects [`purge_where`](Self::purge_where) would find.
-    pub fn count_where(&self, wanted: &dyn Fn(&Parts<'_>) -> bool) -> u64 {
+    fn count_one(&self, key: KeyRef<'_>) -> u64 {
         let latest = self.tags.latest();
-        self.entries
-            .iter()
-            .filter(|(key, _)| key.as_key().parts().is_some_and(|parts| wanted(&parts)))
-            .map(|(_, entry)| entry.live(latest).count() as u64)
-            .sum()
+        let on_disk = self.disk.as_ref().map(|disk| disk.lives_of(key));
+        let mut lives = Lives::of(on_disk.unwrap_or_default());
+        if let Some(entry) = self.entries.get(key.as_bytes()) {
+            lives.add(&entry, latest);
+        }
+        lives.count()
     }
 
-    /// All objects of a key that no purge took away.
+    /// How many objects [`purge_prefix`](Self::purge_prefix) would find.
+    pub fn count_prefix(&self, host: &[u8], path: &[u8]) -> u64 {
+        let latest = self.tags.latest();
+        let on_disk = self.disk.as_ref().map(|disk| disk.lives_below(host, path));
+        let mut lives = Lives::of(on_disk.unwrap_or_default());
+        for (key, entry) in &self.entries {
+            if is_below(key.as_key(), host, path) {
+                lives.add(&entry, latest);
+            }
+        }
+        lives.count()
+    }
+
+    /// All objects of a key in memory that no purge took away.
     pub fn variants(&self, key: KeyRef<'_>) -> Vec<Arc<Stored>> {
         let latest = self.tags.latest();
         let entry = self.entries.get(key.as_bytes());
@@ -355,6 +461,9 @@ impl Store {
             }
         }
         self.entries.run_pending_tasks();
+        if let Some(disk) = &self.disk {
+            disk.sweep();
+        }
         self.tags.forget_unused(oldest);
     }
 
@@ -394,6 +503,43 @@ impl Store {
 fn most_used(all: &mut Vec<Seen>, most: usize) {
     all.sort_by_key(|seen| std::cmp::Reverse(seen.stored.life().hits()));
     all.truncate(most);
+}
+
+/// Whether a key is of this host, and of a path that begins so.
+pub(crate) fn is_below(key: KeyRef<'_>, host: &[u8], path: &[u8]) -> bool {
+    let parts = key.parts();
+    parts.is_some_and(|parts| parts.host == host && parts.path.starts_with(path))
+}
+
+/// Objects of both tiers, each once.
+struct Lives {
+    lives: Vec<Arc<Life>>,
+    known: HashSet<*const Life, ahash::RandomState>,
+}
+
+impl Lives {
+    fn of(lives: Vec<Arc<Life>>) -> Self {
+        let known = lives.iter().map(Arc::as_ptr).collect();
+        Self { lives, known }
+    }
+
+    fn add(&mut self, entry: &Entry, latest: u64) {
+        // What the disk was told of is marked already, and is known here.
+        for stored in &entry.variants {
+            let life = stored.life();
+            if life.state(latest) != State::Gone && self.known.insert(Arc::as_ptr(life)) {
+                self.lives.push(Arc::clone(life));
+            }
+        }
+    }
+
+    fn purge(&self, mode: Mode) {
+        self.lives.iter().for_each(|life| life.purge(mode));
+    }
+
+    fn count(&self) -> u64 {
+        self.lives.len() as u64
+    }
 }
 
 impl Entry {
@@ -438,12 +584,6 @@ impl Entry {
         self.variants
             .iter()
             .filter(move |one| one.state(latest) != State::Gone)
-    }
-
-    fn purge(&self, mode: Mode, latest: u64) -> u64 {
-        self.live(latest)
-            .map(|stored| stored.life().purge(mode))
-            .count() as u64
     }
 
     /// Of those that match, one with Vary before one without, then the latest by Date (RFC 9111
@@ -697,10 +837,8 @@ mod tests {
             .map(|path| tagged(&store, "shop.example", path, &[]))
             .collect();
         let other = tagged(&store, "other.example", "/a/1", &[]);
-        let below =
-            |parts: &Parts<'_>| parts.host == b"shop.example" && parts.path.starts_with(b"/a/");
-        assert_eq!(store.count_where(&below), 2);
-        assert_eq!(store.purge_where(&below, Mode::Hard), 2);
+        assert_eq!(store.count_prefix(b"shop.example", b"/a/"), 2);
+        assert_eq!(store.purge_prefix(b"shop.example", b"/a/", Mode::Hard), 2);
         assert!(found(&store, &shop[0]).is_none() && found(&store, &shop[2]).is_some());
         assert_eq!(
             store.purge_tag(&tags::of_host(b"shop.example"), Mode::Hard),

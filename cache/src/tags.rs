@@ -186,33 +186,42 @@ impl Tags {
         }
     }
 
-    /// Purges all objects with this tag. Returns how many there were.
-    pub fn purge(&self, name: &[u8], mode: Mode) -> u64 {
+    /// Purges all objects with this tag. Returns how many there were, and the number of the purge.
+    pub fn purge(&self, name: &[u8], mode: Mode) -> (u64, u64) {
         let _one = lock(&self.0.purging);
         let number = self.latest() + 1;
-        let objects = {
-            let mut shard = lock(self.shard(name));
-            match mode {
-                Mode::Hard => {
-                    // Stays when there was none: what is on its way may carry it.
-                    let old = shard.insert(name.into(), Arc::new(Tag::new(name, number)));
-                    old.map_or(0, |old| {
-                        old.dead.store(true, Ordering::Release);
-                        old.objects.load(Ordering::Relaxed)
-                    })
-                }
-                Mode::Soft(now) => {
-                    let tag = shard
-                        .entry(name.into())
-                        .or_insert_with(|| Arc::new(Tag::new(name, 0)));
-                    tag.soft_at.store(millis(now), Ordering::Relaxed);
-                    tag.soft.store(number, Ordering::Release);
-                    tag.objects.load(Ordering::Relaxed)
-                }
-            }
-        };
+        let objects = self.carry_out(name, mode, number);
         self.0.latest.store(number, Ordering::Release);
-        objects
+        (objects, number)
+    }
+
+    /// Does once more what was done as number `number` before a restart.
+    pub(crate) fn replay(&self, name: &[u8], mode: Mode, number: u64) {
+        let _one = lock(&self.0.purging);
+        self.carry_out(name, mode, number);
+        self.0.latest.fetch_max(number, Ordering::AcqRel);
+    }
+
+    fn carry_out(&self, name: &[u8], mode: Mode, number: u64) -> u64 {
+        let mut shard = lock(self.shard(name));
+        match mode {
+            Mode::Hard => {
+                // Stays when there was none: what is on its way may carry it.
+                let old = shard.insert(name.into(), Arc::new(Tag::new(name, number)));
+                old.map_or(0, |old| {
+                    old.dead.store(true, Ordering::Release);
+                    old.objects.load(Ordering::Relaxed)
+                })
+            }
+            Mode::Soft(now) => {
+                let tag = shard
+                    .entry(name.into())
+                    .or_insert_with(|| Arc::new(Tag::new(name, 0)));
+                tag.soft_at.store(millis(now), Ordering::Relaxed);
+                tag.soft.store(number, Ordering::Release);
+                tag.objects.load(Ordering::Relaxed)
+            }
+        }
     }
 
     /// How many objects have this tag.
@@ -508,7 +517,7 @@ mod tests {
         let old = life(&tags, &["a", "b"], tags.latest());
         let other = life(&tags, &["b"], tags.latest());
         assert_eq!(old.state(tags.latest()), State::Live);
-        assert_eq!(tags.purge(b"a", Mode::Hard), 1);
+        assert_eq!(tags.purge(b"a", Mode::Hard).0, 1);
         assert_eq!(old.state(tags.latest()), State::Gone);
         assert_eq!(other.state(tags.latest()), State::Live);
         let new = life(&tags, &["a"], tags.latest());
@@ -522,13 +531,17 @@ mod tests {
     fn a_soft_purge_makes_it_stale_from_then_on_until_it_is_fetched_anew() {
         let tags = Tags::new();
         let old = life(&tags, &["a"], tags.latest());
-        assert_eq!(tags.purge(b"a", Mode::Soft(at(5))), 1);
-        assert_eq!(tags.purge(b"a", Mode::Soft(at(9))), 1, "it is still there");
+        assert_eq!(tags.purge(b"a", Mode::Soft(at(5))).0, 1);
+        assert_eq!(
+            tags.purge(b"a", Mode::Soft(at(9))).0,
+            1,
+            "it is still there"
+        );
         let outdated = old.state(tags.latest());
         assert!(matches!(outdated, State::Outdated(_)), "{outdated:?}");
         let new = life(&tags, &["a"], tags.latest());
         assert_eq!(new.state(tags.latest()), State::Live);
-        assert_eq!(tags.purge(b"a", Mode::Hard), 2);
+        assert_eq!(tags.purge(b"a", Mode::Hard).0, 2);
         assert_eq!(old.state(tags.latest()), State::Gone);
     }
 
@@ -536,8 +549,8 @@ mod tests {
     fn what_was_on_its_way_when_its_tag_was_purged_is_purged_too() {
         let tags = Tags::new();
         let began = tags.latest();
-        assert_eq!(tags.purge(b"a", Mode::Hard), 0, "nothing has it yet");
-        assert_eq!(tags.purge(b"b", Mode::Soft(at(5))), 0);
+        assert_eq!(tags.purge(b"a", Mode::Hard).0, 0, "nothing has it yet");
+        assert_eq!(tags.purge(b"b", Mode::Soft(at(5))).0, 0);
         tags.forget_unused(began);
         let gone = life(&tags, &["a"], began);
         assert_eq!(gone.state(tags.latest()), State::Gone);
@@ -599,7 +612,7 @@ mod tests {
                     Step::Hard(name) => {
                         let with = objects.iter().filter(|one| one.0.contains(&name) && !one.1);
                         let expected = with.count() as u64;
-                        prop_assert_eq!(tags.purge(&[name + b'a'], Mode::Hard), expected);
+                        prop_assert_eq!(tags.purge(&[name + b'a'], Mode::Hard).0, expected);
                         for one in objects.iter_mut().filter(|one| one.0.contains(&name)) {
                             one.1 = true;
                         }

@@ -1,5 +1,5 @@
-//! What must hold of the parsers at the door and of the cache's keys, whatever
-//! the octets.
+//! What must hold of the parsers at the door, of the cache's keys, and of what is read back from a
+//! disk, whatever the octets.
 //!
 //! Each function is one fuzz target. It panics where a promise is broken, and
 //! libFuzzer keeps the input. The README says how to run them.
@@ -12,12 +12,14 @@
 
 mod cache;
 mod cache_key;
+mod disk;
 mod exchange;
 
 use std::borrow::Cow;
 
 pub use cache_key::cache_key;
 
+use disk::record::{Damage, HEADER, Header, Kind, MAGIC, MAX_FRONT, header_sum, sum};
 use exchange::chunked::{ChunkScanner, Progress};
 use exchange::guard::{
     Framing, HeadFacts, Inspect, MAX_FIELDS, MethodKind, Reject, Version, inspect,
@@ -93,6 +95,79 @@ fn agrees_with_httparse(bytes: &[u8], facts: &HeadFacts) {
     );
     // May be refused for its path, but not for an octet.
     assert_ne!(normalise(target, true), Err(Reject::BadTarget), "{target}");
+}
+
+/// What reads as a record was written as this record for this place, whatever the file holds. The
+/// first 16 octets are the segment's id and the place.
+pub fn disk_record(data: &[u8]) {
+    let Some((numbers, bytes)) = data.split_at_checked(16) else {
+        return;
+    };
+    let number = |at: usize| u64::from_le_bytes(numbers[at..at + 8].try_into().expect("8 octets"));
+    let (segment, offset) = (number(0), number(8));
+    reads_as_written(bytes, segment, offset);
+    // Checksums are not guessed, so give the header the right one.
+    let mut sealed = bytes.to_vec();
+    if let Some(header) = sealed.first_chunk_mut::<HEADER>() {
+        header[..4].copy_from_slice(&MAGIC);
+        header[24..32].copy_from_slice(&offset.to_le_bytes());
+        let sum = header_sum(header, segment);
+        header[HEADER - 8..].copy_from_slice(&sum.to_le_bytes());
+        reads_as_written(&sealed, segment, offset);
+    }
+    no_change_passes(bytes, segment, offset / 2);
+}
+
+fn reads_as_written(bytes: &[u8], segment: u64, offset: u64) {
+    let Ok(header) = Header::decode(bytes, segment, offset) else {
+        return;
+    };
+    assert_eq!(header.encode(segment)[..], bytes[..HEADER], "one form only");
+    assert_eq!(header.offset, offset, "at its place only");
+    assert!(header.front_len() <= MAX_FRONT as u64, "bounded");
+    assert!(offset.checked_add(header.len()).is_some(), "an end");
+    if let Ok((key, meta)) = header.front(bytes) {
+        assert_eq!(
+            (key.len(), meta.len()),
+            (header.key as usize, header.meta as usize)
+        );
+        assert_eq!(sum([key, meta]), header.front_sum);
+    }
+}
+
+/// A record of these octets, then the same with one of them changed.
+fn no_change_passes(bytes: &[u8], segment: u64, offset: u64) {
+    let Some((&[at, change, cut], bytes)) = bytes.split_first_chunk::<3>() else {
+        return;
+    };
+    let (key, meta) = bytes.split_at(bytes.len().min(usize::from(cut)));
+    let (Ok(key_len), Ok(meta_len)) = (u32::try_from(key.len()), u32::try_from(meta.len())) else {
+        return;
+    };
+    let header = Header {
+        kind: Kind::Object,
+        key: key_len,
+        meta: meta_len,
+        body: 0,
+        offset,
+        front_sum: sum([key, meta]),
+        body_sum: sum([]),
+    };
+    let mut record = [&header.encode(segment), key, meta].concat();
+    assert_eq!(Header::decode(&record, segment, offset), Ok(header));
+    assert_eq!(header.front(&record), Ok((key, meta)));
+    if change == 0 {
+        return;
+    }
+    let at = usize::from(at) % record.len();
+    record[at] ^= change;
+    let read = Header::decode(&record, segment, offset);
+    if at < HEADER {
+        assert_eq!(read, Err(Damage::Header), "octet {at} of the header");
+    } else {
+        assert_eq!(read, Ok(header));
+        assert_eq!(header.front(&record), Err(Damage::Front), "octet {at}");
+    }
 }
 
 /// A chunked body ends at one place however it is split, and a reading by

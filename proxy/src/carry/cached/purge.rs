@@ -102,7 +102,7 @@ pub(crate) fn purge(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
         Target::Host(host) => by_tag(&tags::of_host(host.as_bytes())),
         Target::All => by_tag(tags::ALL),
         Target::Prefix { host, path } => {
-            flights.purge_where(store, &|parts| is_below(parts, host, path), mode)
+            flights.purge_prefix(store, host.as_bytes(), path.as_bytes(), mode)
         }
     }
 }
@@ -121,12 +121,8 @@ pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
         Target::Tag(name) => store.tags().count(name.as_bytes()),
         Target::Host(host) => store.tags().count(&tags::of_host(host.as_bytes())),
         Target::All => store.tags().count(tags::ALL),
-        Target::Prefix { host, path } => store.count_where(&|parts| is_below(parts, host, path)),
+        Target::Prefix { host, path } => store.count_prefix(host.as_bytes(), path.as_bytes()),
     }
-}
-
-fn is_below(parts: &cache::key::Parts<'_>, host: &str, path: &str) -> bool {
-    parts.host == host.as_bytes() && parts.path.starts_with(path.as_bytes())
 }
 
 /// How the objects of a URL are found on one route.
