@@ -387,6 +387,24 @@ fn a_part_of_what_is_too_large_passes_and_the_next_ones_at_once() {
 }
 
 #[test]
+fn a_part_for_one_visitor_alone_passes_and_is_not_kept() {
+    let origin = Origin::start(|seen| file(seen, "\"v1\""));
+    let edge = cached(&origin, "{}");
+    for field in [
+        ("Authorization", "Bearer alice"),
+        ("Cache-Control", "no-store"),
+    ] {
+        let before = origin.count();
+        let own = range("/a", "0-4").field(field.0, field.1);
+        expect_part(&edge, &own, "01234");
+        expect_part(&edge, &own, "01234");
+        assert_eq!(origin.count(), before + 2, "the whole is not asked for");
+    }
+    expect_part(&edge, &range("/a", "0-4"), "01234");
+    assert_eq!(origin.last().field("range"), None, "for all it is");
+}
+
+#[test]
 fn a_head_of_what_is_too_large_goes_up_as_head() {
     let origin = Origin::start(|seen| file(seen, "\"v1\""));
     let edge = small(&origin);

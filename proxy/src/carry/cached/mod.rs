@@ -113,7 +113,10 @@ pub(super) async fn serve(
     };
     let least = cached.caching.min_uses;
     let unused = least > 1 && cache.uses.count(key.as_key().as_bytes()) < least;
-    if base.is_none() && wants_part && (control.no_store || parts::pass_at_once(&cache, &key)) {
+    let personal = cached.policy().is_personal(fields);
+    // Of these it is known that the whole will not be stored.
+    let passes = || control.no_store || personal || parts::pass_at_once(&cache, &key);
+    if base.is_none() && wants_part && passes() {
         return Box::pin(parts::pass(turn, session, cached, &key, !unused)).await;
     }
     let is_head = session.req_header().method == Method::HEAD;
@@ -127,7 +130,7 @@ pub(super) async fn serve(
         key: &key,
         why,
         alone: control.no_cache || control.no_store,
-        personal: cached.policy().is_personal(fields),
+        personal,
         unused,
         wants_part,
         control,
