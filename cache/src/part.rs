@@ -121,8 +121,8 @@ pub fn select(part: &Stored, request: Request<'_>, now: SystemTime) -> Option<Fo
 }
 
 /// One part of two, where they are of the same representation and leave no gap: the newer one's
-/// fields stand in the place of the older one's (RFC 9110 section 15.3.7.3). `request` is the one
-/// that brought the newer.
+/// fields and life stand in the place of the older one's (RFC 9110 section 15.3.7.3). `request` is the
+/// one that brought the newer.
 pub fn combine(
     older: &Stored,
     newer: &Stored,

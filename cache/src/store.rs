@@ -396,8 +396,12 @@ impl Store {
         self.count_purged(lives.count())
     }
 
-    /// How many objects a purge of this key would find.
+    /// How many objects a purge of this page and its [parts](crate::part) would find.
     pub fn count(&self, key: KeyRef<'_>) -> u64 {
+        self.count_one(key) + self.count_one(key.of_part().as_key())
+    }
+
+    fn count_one(&self, key: KeyRef<'_>) -> u64 {
         let latest = self.tags.latest();
         let on_disk = self.disk.as_ref().map(|disk| disk.lives_of(key));
         let mut lives = Lives::of(on_disk.unwrap_or_default());

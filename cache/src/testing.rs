@@ -64,28 +64,33 @@ pub(crate) fn head_for(asked: &[&str], status: u16, lines: &[&str]) -> crate::He
     )
 }
 
+/// Of this crate, and end to end.
 #[test]
 fn every_test_that_the_conformance_table_names_is_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = std::fs::read_to_string(root.join("../docs/cache-conformance.md")).unwrap();
-    let sources: String = ["src", "src/flight"]
-        .iter()
-        .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .map(|path| std::fs::read_to_string(path).unwrap())
-        .collect();
-    let names: Vec<&str> = table
-        .split('`')
-        .skip(1)
-        .step_by(2)
-        .filter(|name| name.contains('_'))
-        .collect();
-    assert!(names.len() > 50, "the table was found and names tests");
-    for name in names {
-        assert!(
-            sources.contains(&format!("fn {name}(")),
-            "{name} is no test"
-        );
+    let tests_of = |folders: &[&str]| -> String {
+        folders
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+            .map(|path| std::fs::read_to_string(path).unwrap())
+            .collect()
+    };
+    let own = tests_of(&["src", "src/flight"]);
+    let end_to_end = tests_of(&["../tests/e2e"]);
+    let (mut own_names, mut end_to_end_names) = (0, 0);
+    for name in table.split('`').skip(1).step_by(2) {
+        let (name, sources, count) = match name.strip_prefix("e2e::") {
+            Some(name) => (name, &end_to_end, &mut end_to_end_names),
+            None if name.contains('_') => (name, &own, &mut own_names),
+            None => continue,
+        };
+        let found = sources.contains(&format!("fn {name}("));
+        assert!(found, "{name} is no test");
+        *count += 1;
     }
+    assert!(own_names > 80, "the table was found and names tests");
+    assert!(end_to_end_names > 40, "those of the whole, too");
 }

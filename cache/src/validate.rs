@@ -100,6 +100,16 @@ pub fn head_effect(
     if reply.status != StatusCode::OK || stored.status() != StatusCode::OK {
         return HeadEffect::Nothing;
     }
+    let get = Request {
+        method: &Method::GET,
+        fields: request.fields,
+    };
+    if let Storable::No(why) = storable(get, reply, policy, times)
+        && !why.is_of_the_response()
+    {
+        // What one visitor gets says nothing of what is stored for all.
+        return HeadEffect::Nothing;
+    }
     let fields = reply.fields;
     let same = |name: &HeaderName| {
         fields
@@ -113,7 +123,7 @@ pub fn head_effect(
     }
     match updated(stored, request, fields, policy, times) {
         Freshened::Updated(head) => HeadEffect::Update(head),
-        Freshened::Once(_, NotStored::RequestNoStore) | Freshened::Mismatch => HeadEffect::Nothing,
+        Freshened::Mismatch => HeadEffect::Nothing,
         Freshened::Once(..) => HeadEffect::Invalidate,
     }
 }
@@ -362,8 +372,8 @@ mod tests {
                 "content-length: 3",
             ],
         );
-        let effect = |status: u16, reply: &[&str]| {
-            let (asked, reply) = (fields(&[]), fields(reply));
+        let effect_for = |asked: &[&str], status: u16, reply: &[&str]| {
+            let (asked, reply) = (fields(asked), fields(reply));
             let request = Request {
                 method: &Method::HEAD,
                 fields: &asked,
@@ -379,6 +389,7 @@ mod tests {
             };
             head_effect(&stored, request, response, &Policy::default(), times)
         };
+        let effect = |status, reply: &[&str]| effect_for(&[], status, reply);
         let same = effect(200, &["etag: \"a\"", "content-length: 3", "x-new: 1"]);
         assert!(
             matches!(same, HeadEffect::Update(head) if head.has(&HeaderName::from_static("x-new")))
@@ -396,5 +407,9 @@ mod tests {
             HeadEffect::Invalidate
         ));
         assert!(matches!(effect(503, &["etag: \"b\""]), HeadEffect::Nothing));
+        for own in ["authorization: x", "cache-control: no-store"] {
+            let other = effect_for(&[own], 200, &["etag: \"b\""]);
+            assert!(matches!(other, HeadEffect::Nothing), "{own}");
+        }
     }
 }

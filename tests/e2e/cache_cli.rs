@@ -87,7 +87,10 @@ fn pages_are_purged_by_all_their_names() {
         "stale, and served while it is fetched: {reply:?}"
     );
     let status = reply.cache_status();
-    assert!(status.contains("ttl=0") || status.contains("ttl=-"), "{reply:?}");
+    assert!(
+        status.contains("ttl=0") || status.contains("ttl=-"),
+        "{reply:?}"
+    );
 }
 
 #[test]

@@ -81,6 +81,25 @@ fn date_stays_the_origins_and_age_grows() {
 }
 
 #[test]
+fn only_what_the_origin_did_not_just_say_has_an_age() {
+    let origin = counting(|seen, a| {
+        let a = match seen.field("if-none-match") {
+            Some(_) => Answer::new(304, ""),
+            None => a,
+        };
+        a.field("Cache-Control", "max-age=60")
+            .field("ETag", "\"v1\"")
+    });
+    let edge = cached(&origin, "{}");
+    assert_eq!(edge.get("/a").field("age"), None, "fetched");
+    assert!(edge.get("/a").field("age").is_some(), "stored");
+    let ask = Ask::get("/a").field("Cache-Control", "no-cache");
+    let validated = edge.ask(&ask);
+    assert!(validated.cache_status().contains("fwd-status=304"));
+    assert_eq!(validated.field("age"), None, "validated");
+}
+
+#[test]
 fn a_condition_for_the_origin_goes_there() {
     let origin = counting(|seen, a| match seen.field("if-match") {
         Some("\"v0\"") => Answer::new(412, "no"),
@@ -282,6 +301,19 @@ fn a_reply_that_points_to_another_host_empties_nothing_there() {
 }
 
 #[test]
+fn a_reply_that_points_to_a_page_in_another_spelling_outdates_it() {
+    let origin = counting(|seen, a| match seen.method.as_str() {
+        "POST" => Answer::new(201, "").field("Location", "../x/./%6cist?a=1"),
+        _ => a.field("Cache-Control", "max-age=60"),
+    });
+    let edge = cached(&origin, "{}");
+    edge.get("/x/list?a=1");
+    assert!(edge.get("/x/list?a=1").is_hit());
+    edge.ask(&Ask::post("/item/new", "x")).expect(201);
+    assert!(!edge.get("/x/list?a=1").is_hit());
+}
+
+#[test]
 fn an_age_that_cannot_be_read_is_never_a_hit() {
     for age in ["x", "-1", "1.0", "5;a=b"] {
         let origin = counting(move |_, a| {
@@ -352,6 +384,35 @@ fn a_part_of_what_is_too_large_passes_and_the_next_ones_at_once() {
     // A weak tag does not say that two parts belong together: nothing was kept.
     expect_part(&edge, &range("/a", "5-9"), "56789");
     assert_eq!(origin.count(), 4);
+}
+
+#[test]
+fn a_part_for_one_visitor_alone_passes_and_is_not_kept() {
+    let origin = Origin::start(|seen| file(seen, "\"v1\""));
+    let edge = cached(&origin, "{}");
+    for field in [
+        ("Authorization", "Bearer alice"),
+        ("Cache-Control", "no-store"),
+    ] {
+        let before = origin.count();
+        let own = range("/a", "0-4").field(field.0, field.1);
+        expect_part(&edge, &own, "01234");
+        expect_part(&edge, &own, "01234");
+        assert_eq!(origin.count(), before + 2, "the whole is not asked for");
+    }
+    expect_part(&edge, &range("/a", "0-4"), "01234");
+    assert_eq!(origin.last().field("range"), None, "for all it is");
+}
+
+#[test]
+fn a_head_of_what_is_too_large_goes_up_as_head() {
+    let origin = Origin::start(|seen| file(seen, "\"v1\""));
+    let edge = small(&origin);
+    for method in ["GET", "HEAD"] {
+        let reply = edge.plain().ask(&Ask::head("/a")).expect(200);
+        assert_eq!(reply.field("content-length"), Some("36"));
+        assert_eq!(origin.last().method, method, "the first one found out");
+    }
 }
 
 #[test]
@@ -441,6 +502,31 @@ fn what_outdates_a_page_outdates_its_parts() {
     edge.command("/cache/purge?url=http://shop.test/a")
         .expect(200);
     assert!(!edge.ask(&ask).is_hit());
+}
+
+#[test]
+fn a_part_on_its_way_when_its_page_is_purged_is_not_kept() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = Origin::start(move |seen| match seen.field("range") {
+        Some("bytes=10-14") => file(seen, "\"v1\"").when(&held),
+        _ => file(seen, "\"v1\""),
+    });
+    let edge = small(&origin);
+    edge.ask(&range("/a", "0-4")).expect(206);
+    let before = origin.count();
+    std::thread::scope(|scope| {
+        let part = scope.spawn(|| edge.ask(&range("/a", "10-14")).expect(206).text());
+        wait::eventually("it is on its way", wait::secs(5), || {
+            origin.count() > before
+        });
+        edge.command("/cache/purge?url=http://shop.test/a")
+            .expect(200);
+        gate.open();
+        assert_eq!(part.join().unwrap(), "abcde");
+    });
+    let again = edge.ask(&range("/a", "10-14")).expect(206);
+    assert!(!again.is_hit(), "{again:?}");
 }
 
 #[test]

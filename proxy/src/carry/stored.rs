@@ -231,7 +231,12 @@ fn finish_head(
     mark_with: &CacheStatus<'_>,
 ) -> pingora::Result<()> {
     let age = head.freshness().age_seconds(clock::wall());
-    reply.insert_header(header::AGE, HeaderValue::from(age))?;
+    // Age says that the origin neither made nor validated the reply for this request (RFC 9111
+    // section 5.1). Where it did, only what came through another cache has one.
+    let first_hand = mark_with.fwd.is_some() && !mark_with.collapsed;
+    if age > 0 || !first_hand {
+        reply.insert_header(header::AGE, HeaderValue::from(age))?;
+    }
     mark(reply, mark_with);
     Ok(())
 }

@@ -91,7 +91,8 @@ impl Fetch<'_> {
             if self.wants_part && base.is_none() && parts::pass_at_once(self.cache, self.key) {
                 // Somebody has found out meanwhile.
                 drop(writer);
-                return parts::pass(turn, session, self.cached, self.key).await;
+                let keep = !self.unused;
+                return parts::pass(turn, session, self.cached, self.key, keep).await;
             }
             return self.lead(turn, session, base, writer).await;
         }
@@ -243,7 +244,8 @@ impl Fetch<'_> {
             if self.wants_part && is_too_much(&judged, reply.status) {
                 incoming.abandon().await;
                 self.give_up(base, writer, &judged, reply.status);
-                return parts::pass(turn, session, self.cached, self.key).await;
+                let keep = !self.unused;
+                return parts::pass(turn, session, self.cached, self.key, keep).await;
             }
             match judged {
                 Judged::Store(head, tags) => {

@@ -27,6 +27,29 @@ pub(super) fn make_question(
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
     }
+    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
+    outgoing
+        .head
+        .append_header(surrogate::CAPABILITY, able)
+        .map_err(|_| Failure::BadReply)?;
+    normalise(outgoing, asked, caching)?;
+    if let Some(base) = base {
+        for (name, value) in validate::conditions(base.head()) {
+            outgoing
+                .head
+                .insert_header(name, value)
+                .map_err(|_| Failure::BadReply)?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the origin see of a request what tells the variants apart, and no more of it.
+pub(super) fn normalise(
+    outgoing: &mut Outgoing,
+    asked: &HeaderMap,
+    caching: &Caching,
+) -> Result<(), Failure> {
     for (name, value) in caching.normal.apply(asked).changes() {
         match value {
             Some(value) => outgoing
@@ -34,19 +57,6 @@ pub(super) fn make_question(
                 .insert_header(name, value)
                 .map_err(|_| Failure::BadReply)?,
             None => drop(outgoing.head.remove_header(&name)),
-        }
-    }
-    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
-    outgoing
-        .head
-        .append_header(surrogate::CAPABILITY, able)
-        .map_err(|_| Failure::BadReply)?;
-    if let Some(base) = base {
-        for (name, value) in validate::conditions(base.head()) {
-            outgoing
-                .head
-                .insert_header(name, value)
-                .map_err(|_| Failure::BadReply)?;
         }
     }
     Ok(())

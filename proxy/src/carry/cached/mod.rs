@@ -77,36 +77,28 @@ pub(super) async fn serve(
     let key = cached.caching.key(scheme, cached.way, name, fields);
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
-        return Box::pin(pass(turn, session, cached, &key)).await;
+        return Box::pin(pass(turn, session, cached, &key, "precondition")).await;
     }
     let fields = &session.req_header().headers;
     let now = clock::wall();
-    let (wants_part, found) = {
+    let wants_part = range::is_asked(cache::Request {
+        method: &session.req_header().method,
+        fields,
+    });
+    let found = {
         let view = cached.caching.normal.apply(fields);
-        let request = cache::Request {
-            method: &session.req_header().method,
-            fields: &view,
-        };
         let vary = &cached.policy().vary;
-        let wants_part = range::is_asked(request);
-        let found = match cache.store.lookup(key.as_key(), &view, vary) {
-            Lookup::Found(found) => Ok(Lookup::Found(found)),
-            other if wants_part => {
-                let part = parts::find(&cache, &key, cached.policy(), request, &control, now);
-                part.ok_or(other).map_or_else(Ok, Err)
-            }
-            other => Ok(other),
-        };
-        (wants_part, found)
+        cache.store.lookup(key.as_key(), &view, vary)
     };
-    let found = match found {
-        Ok(found) => found,
-        Err((part, found)) => {
-            turn.record.cache = CacheResult::Hit;
-            let route = cached.route;
-            return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
-        }
-    };
+    if wants_part
+        && !matches!(found, Lookup::Found(_))
+        && let Some((part, found)) = parts::find(&cache, &key, cached, session, &control, now)
+    {
+        turn.record.cache = CacheResult::Hit;
+        part.life().hit();
+        let route = cached.route;
+        return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+    }
     let (found, detail) = match found {
         Lookup::UriMiss | Lookup::VaryMiss if cache.disk.is_some() => {
             match Box::pin(from_disk(&cache, cached, &key, fields)).await {
@@ -140,19 +132,27 @@ pub(super) async fn serve(
         Lookup::VaryMiss => (None, Forward::VaryMiss),
         Lookup::UriMiss => (None, Forward::UriMiss),
     };
-    let passes = control.no_store || parts::pass_at_once(&cache, &key);
-    if wants_part && base.is_none() && passes {
-        return Box::pin(parts::pass(turn, session, cached, &key)).await;
-    }
     let least = cached.caching.min_uses;
+    let unused = least > 1 && cache.uses.count(key.as_key().as_bytes()) < least;
+    let personal = cached.policy().is_personal(fields);
+    // Of these it is known that the whole will not be stored.
+    let passes = || control.no_store || personal || parts::pass_at_once(&cache, &key);
+    if base.is_none() && wants_part && passes() {
+        return Box::pin(parts::pass(turn, session, cached, &key, !unused)).await;
+    }
+    let is_head = session.req_header().method == Method::HEAD;
+    if base.is_none() && is_head && parts::pass_at_once(&cache, &key) {
+        // Asked by GET, the reply would have to be broken off.
+        return Box::pin(pass(turn, session, cached, &key, "head")).await;
+    }
     let fetch = Fetch {
         cached,
         cache: &cache,
         key: &key,
         why,
         alone: control.no_cache || control.no_store,
-        personal: cached.policy().is_personal(fields),
-        unused: least > 1 && cache.uses.count(key.as_key().as_bytes()) < least,
+        personal,
+        unused,
         wants_part,
         control,
     };
@@ -214,12 +214,13 @@ async fn unavailable(
     .await
 }
 
-/// Past the cache: only the application can answer.
+/// Past the cache, with the reason in Cache-Status.
 async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
     key: &KeyBuf,
+    detail: &'static str,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
@@ -235,6 +236,10 @@ async fn pass(
         Ok(outgoing) => outgoing,
         Err(failure) => return turn.fail(session, Some(cached.route), failure).await,
     };
+    let fields = &session.req_header().headers;
+    if let Err(failure) = judge::normalise(&mut outgoing, fields, cached.caching) {
+        return turn.fail(session, Some(cached.route), failure).await;
+    }
     forward::proxy(
         turn,
         session,
@@ -248,7 +253,7 @@ async fn pass(
             strip_tags(head, cached.policy());
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
-                detail: Some("precondition"),
+                detail: Some(detail),
                 ..CacheStatus::default()
             };
             stored::mark(head, &status);

@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 use cache::reuse::{self, Use};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
-use cache::{Key, KeyBuf, Policy, RequestControl, Stored, Times, Writer};
-use cache::{part, tags};
+use cache::{Head, Key, KeyBuf, RequestControl, Stored, Times, Writer, part, tags};
 use http::HeaderMap;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::background::read;
+use super::judge::normalise;
 use super::{Cached, strip_tags};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -35,12 +36,22 @@ pub(super) const PASS_FOR: Duration = Duration::from_secs(300);
 pub(super) fn find(
     cache: &Cache,
     key: &KeyBuf,
-    policy: &Policy,
-    request: cache::Request<'_>,
+    cached: &Cached<'_>,
+    session: &ServerSession,
     control: &RequestControl,
     now: SystemTime,
 ) -> Option<(Arc<Stored>, part::Found)> {
-    let stored = older(cache, &key.as_key().of_part(), policy, request.fields)?;
+    let asked = session.req_header();
+    let request = cache::Request {
+        method: &asked.method,
+        fields: &asked.headers,
+    };
+    let stored = known(
+        cache,
+        &key.as_key().of_part(),
+        cached.caching,
+        &asked.headers,
+    )?;
     // A part is never validated, so there is nothing to do in the background either.
     match reuse::usable(&stored.freshness(), control, now) {
         Use::Fresh | Use::StaleByRequest => {
@@ -63,12 +74,13 @@ pub(super) fn let_pass(cache: &Cache, key: &KeyBuf, lifetime: Duration) {
     cache.flights.mark(mark.as_key(), clock::wall(), lifetime);
 }
 
-/// The client's own request for a part, and what comes back is kept.
+/// The client's own request for a part. What comes back is kept, if it may be and `keep` says so.
 pub(super) async fn pass(
     turn: &mut Turn,
     session: &mut ServerSession,
     cached: &Cached<'_>,
     key: &KeyBuf,
+    keep: bool,
 ) -> Result<(), Broken> {
     turn.record.cache = CacheResult::Bypass;
     turn.record.upstream = Some(cached.place);
@@ -80,6 +92,19 @@ pub(super) async fn pass(
     let mut outgoing = match outgoing {
         Ok(outgoing) => outgoing,
         Err(failure) => return turn.fail(session, Some(route), failure).await,
+    };
+    let asked = &session.req_header().headers;
+    if let Err(failure) = normalise(&mut outgoing, asked, cached.caching) {
+        return turn.fail(session, Some(route), failure).await;
+    }
+    let key = key.as_key().of_part();
+    // It flies from here on, so that a purge meanwhile reaches it.
+    let mut writer = {
+        let (caching, policy) = (cached.caching, cached.policy());
+        let view = caching.normal.apply(&session.req_header().headers);
+        let hint = cache.store.hint(key.as_key(), &view, &policy.vary);
+        let most = policy.max_object_size;
+        cache.flights.alone(key.as_key(), &hint, most)
     };
     let sent = clock::wall();
     let worker = turn.carrier.worker();
@@ -96,31 +121,12 @@ pub(super) async fn pass(
         Ok(opened) => opened,
         Err(failure) => return turn.fail(session, Some(route), failure).await,
     };
-    let policy = cached.policy();
-    let whole = key.as_key();
-    let key = whole.of_part();
-    let (kept, there) = {
-        let asked = session.req_header();
-        let view = cached.caching.normal.apply(&asked.headers);
-        let kept = part::keepable(
-            cache::Request {
-                method: &asked.method,
-                fields: &view,
-            },
-            cache::Response {
-                status: reply.status,
-                fields: &reply.headers,
-            },
-            policy,
-            Times {
-                sent,
-                received: clock::wall(),
-            },
-        );
-        (kept, older(&cache, &key, policy, &view).is_some())
-    };
-    let tags = tags::read(&reply.headers, &policy.tags).unwrap_or_default();
+    let kept = keepable(session, cached, &reply, sent).filter(|_| keep);
+    let (caching, policy) = (cached.caching, cached.policy());
+    let names = tags::read(&reply.headers, &policy.tags).unwrap_or_default();
     strip_tags(&mut reply, policy);
+    let asked = &session.req_header().headers;
+    let there = known(&cache, &key, caching, asked).is_some();
     let status = CacheStatus {
         fwd: Some(if there {
             Forward::Partial
@@ -132,28 +138,24 @@ pub(super) async fn pass(
         ..CacheStatus::default()
     };
     let Some(head) = kept.map(Arc::new) else {
+        drop(writer);
         let opened = (incoming, reply);
         return forward::relay(turn, session, route, opened, &mut outgoing, |head| {
             stored::mark(head, &status);
         })
         .await;
     };
-    let asked = session.req_header().headers.clone();
-    let hint = {
-        let view = cached.caching.normal.apply(&asked);
-        cache.store.hint(key.as_key(), &view, &policy.vary)
-    };
-    let most = policy.max_object_size;
-    let mut writer = cache.flights.alone(key.as_key(), &hint, most);
-    let several = cached.caching.has_several_keys();
-    let life = cache.store.life(whole, &tags, writer.since(), several);
+    let several = caching.has_several_keys();
+    let life = cache
+        .store
+        .life(key.as_key(), &names, writer.since(), several);
     writer.head(head.clone(), life);
     let reader = writer.reader();
     let keeping = Keeping {
         cache,
         key,
-        asked,
-        caching: cached.caching.clone(),
+        asked: asked.clone(),
+        caching: caching.clone(),
     };
     tokio::spawn(keeping.run(writer, incoming));
     let object = Arriving {
@@ -162,6 +164,29 @@ pub(super) async fn pass(
         reader,
     };
     stored::stream(turn, session, route, object, status).await
+}
+
+fn keepable(
+    session: &ServerSession,
+    cached: &Cached<'_>,
+    reply: &ResponseHeader,
+    sent: SystemTime,
+) -> Option<Head> {
+    let asked = session.req_header();
+    let view = cached.caching.normal.apply(&asked.headers);
+    let request = cache::Request {
+        method: &asked.method,
+        fields: &view,
+    };
+    let reply = cache::Response {
+        status: reply.status,
+        fields: &reply.headers,
+    };
+    let times = Times {
+        sent,
+        received: clock::wall(),
+    };
+    part::keepable(request, reply, cached.policy(), times)
 }
 
 /// A part on its way into the store.
@@ -175,37 +200,39 @@ struct Keeping {
 impl Keeping {
     async fn run(self, mut writer: Writer, incoming: Incoming) {
         let cache = &self.cache;
-        let wait = self.caching.hit_for_miss;
-        let Some(incoming) = read(cache, &self.key, wait, &mut writer, incoming).await else {
+        let read = read(
+            cache,
+            &self.key,
+            self.caching.hit_for_miss,
+            &mut writer,
+            incoming,
+        );
+        let Some(incoming) = read.await else {
             return;
         };
         // Looked for only now: another part may have come meanwhile.
-        self.join(writer);
-        incoming.finish().await;
-    }
-
-    fn join(&self, writer: Writer) {
-        let cache = &self.cache;
-        let policy = &self.caching.policy;
-        let view = self.caching.normal.apply(&self.asked);
-        let older = older(cache, &self.key, policy, &view);
+        let older = known(cache, &self.key, &self.caching, &self.asked);
         if let Ok(Some(newer)) = writer.finish(&cache.store)
             && let Some(older) = older
-            && let Some(both) = part::combine(&older, &newer, &view, policy)
         {
-            let key = self.key.as_key();
-            cache.store.replace(key, &newer, Arc::new(both));
+            let view = self.caching.normal.apply(&self.asked);
+            let both = part::combine(&older, &newer, &view, &self.caching.policy);
+            if let Some(both) = both {
+                let key = self.key.as_key();
+                cache.store.replace(key, &newer, Arc::new(both));
+            }
         }
+        incoming.finish().await;
     }
 }
 
-fn older(
-    cache: &Cache,
-    key: &Key,
-    policy: &Policy,
-    asked: &dyn cache::Fields,
-) -> Option<Arc<Stored>> {
-    match cache.store.lookup(key.as_key(), asked, &policy.vary) {
+/// The part that is stored.
+fn known(cache: &Cache, key: &Key, caching: &Caching, asked: &HeaderMap) -> Option<Arc<Stored>> {
+    let view = caching.normal.apply(asked);
+    match cache
+        .store
+        .lookup(key.as_key(), &view, &caching.policy.vary)
+    {
         Lookup::Found(stored) => Some(stored),
         Lookup::VaryMiss | Lookup::UriMiss => None,
     }
