@@ -200,10 +200,9 @@ impl Turn {
                 upstream,
                 cache,
             } => {
-                if let Some(caching) = cache
-                    && let Some(purge) = cached::purge::asked(session, &self.snapshot)
-                {
-                    return Box::pin(self.purge(session, route, caching, &way, purge)).await;
+                if cache.is_some() && cached::purge_method::is_asked(session, &self.snapshot) {
+                    return Box::pin(cached::purge_method::answer(self, session, route, &way))
+                        .await;
                 }
                 if self.body_is_too_large(session, route) {
                     let failure = Failure::Client(ClientFault::BodyTooLarge);
@@ -230,53 +229,6 @@ impl Turn {
                 Box::pin(self.forward(session, route, upstream, cache.as_deref(), &way)).await
             }
         }
-    }
-
-    /// A PURGE from a client who may.
-    async fn purge(
-        &mut self,
-        session: &mut ServerSession,
-        route: &Route,
-        caching: &Arc<Caching>,
-        way: &Way,
-        purge: Result<cached::purge::Asked, cached::purge::TooManyTags>,
-    ) -> Result<(), Broken> {
-        self.record.cache = CacheResult::Bypass;
-        let allowed = &self.snapshot.config.cache.purge_from;
-        let client = self.record.client;
-        if !allowed.iter().any(|network| network.contains(&client)) {
-            self.record.why = Some("purge_refused");
-            let explanation = "This client may not purge.";
-            let status = StatusCode::FORBIDDEN;
-            return self
-                .error(session, Some(route), status, explanation, |_| {})
-                .await;
-        }
-        let Ok(purge) = purge else {
-            let explanation = "This PURGE names too many tags.";
-            let status = StatusCode::BAD_REQUEST;
-            return self
-                .error(session, Some(route), status, explanation, |_| {})
-                .await;
-        };
-        let snapshot = self.snapshot.clone();
-        let url = cached::purge::url(self.scheme(session), way);
-        let shown = caching.show_key.then(|| way.target().into_owned());
-        let work = tokio::task::spawn_blocking(move || purge.carry_out(&snapshot, url));
-        let Ok(objects) = work.await else {
-            return Err(Broken);
-        };
-        if objects > 0 {
-            self.snapshot.cache.counts.purged();
-        }
-        tracing::info!(route = route.name, target = shown, objects, "PURGE");
-        let body = Bytes::from(format!("{{\"purged\": {objects}}}\n"));
-        let mut head = respond::head(StatusCode::OK, 3)?;
-        head.insert_header(header::CONTENT_TYPE, "application/json")?;
-        head.insert_header(header::CACHE_CONTROL, "no-store")?;
-        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
-        route.chain.response(&mut *head);
-        self.write(session, head, body).await
     }
 
     /// A proxied request past the cache. Where the route has one, an unsafe request that went

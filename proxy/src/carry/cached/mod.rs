@@ -11,6 +11,7 @@ mod fetch;
 mod judge;
 mod parts;
 pub(crate) mod purge;
+pub(crate) mod purge_method;
 
 use std::sync::Arc;
 use std::time::SystemTime;

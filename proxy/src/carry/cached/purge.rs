@@ -4,81 +4,12 @@ use std::sync::Arc;
 
 use cache::tags::{self, Mode};
 use cache::{Key, invalidate};
-use http::{HeaderName, Method};
-use pingora::protocols::http::ServerSession;
+use http::Method;
 
-use crate::clock;
 use crate::exchange::Way;
 use crate::exchange::normalise::normalise_path;
 use crate::exchange::purging::{Target, Url};
 use crate::snapshot::{Action, Cache, Snapshot};
-
-/// A PURGE request, the method that Varnish and others know for it.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    soft: bool,
-    /// Tags to purge instead of the page.
-    tags: Vec<Box<[u8]>>,
-}
-
-/// A PURGE names more tags than a page may have.
-#[derive(Debug)]
-pub(crate) struct TooManyTags;
-
-static SOFT_PURGE: HeaderName = HeaderName::from_static("soft-purge");
-
-/// What a PURGE asks for, where the method means something here: `Soft-Purge: 1` makes stale instead
-/// of removing; the fields that carry tags in responses name tags instead of the page.
-pub(crate) fn asked(
-    session: &ServerSession,
-    snapshot: &Snapshot,
-) -> Option<Result<Asked, TooManyTags>> {
-    let head = session.req_header();
-    let settings = &snapshot.config.cache;
-    if head.method.as_str() != "PURGE" || settings.purge_from.is_empty() {
-        return None;
-    }
-    let soft = head.headers.get(&SOFT_PURGE);
-    let asked = tags::read(&head.headers, &settings.tags).map(|tags| Asked {
-        soft: soft.is_some_and(|value| value.as_bytes() != b"0"),
-        tags,
-    });
-    Some(asked.map_err(|_| TooManyTags))
-}
-
-/// The page that a way leads to.
-pub(crate) fn url(scheme: &'static str, way: &Way) -> Url {
-    let (path, query) = way.as_asked();
-    Url {
-        scheme,
-        host: way.authority.clone(),
-        path: path.to_owned(),
-        query: query.map(str::to_owned),
-    }
-}
-
-impl Asked {
-    /// Purges. Returns how many objects were stored; for a thread that may block.
-    pub(crate) fn carry_out(self, snapshot: &Snapshot, url: Url) -> u64 {
-        let mode = match self.soft {
-            true => Mode::Soft(clock::wall()),
-            false => Mode::Hard,
-        };
-        if self.tags.is_empty() {
-            return purge(snapshot, &Target::Url(url), mode);
-        }
-        let Cache { store, flights, .. } = &*snapshot.cache;
-        let objects = self
-            .tags
-            .iter()
-            .map(|tag| flights.purge_tag(store, tag, mode))
-            .sum();
-        if mode == Mode::Hard {
-            store.sweep(flights.oldest());
-        }
-        objects
-    }
-}
 
 /// Purges. Returns how many objects were stored, each variant counted.
 ///

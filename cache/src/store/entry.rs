@@ -1,0 +1,120 @@
+//! What stands at a key: the variants of a URL.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::{ENTRY_OVERHEAD, MAX_VARIANTS};
+use crate::fields::Fields;
+use crate::key::Key;
+use crate::stored::Stored;
+use crate::tags::{Life, Mode, State};
+use http::HeaderName;
+
+/// The variants of one URL, the oldest first.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) variants: Vec<Arc<Stored>>,
+}
+
+impl Entry {
+    /// The variants of `known` and one more; its equal goes, what was purged, and the oldest if there
+    /// are too many.
+    pub(super) fn with(known: Option<&Self>, stored: Arc<Stored>, latest: u64) -> Self {
+        let known = known.map_or(&[][..], |known| known.variants.as_slice());
+        let (mut variants, displaced): (Vec<_>, Vec<_>) = known.iter().cloned().partition(|one| {
+            one.head().variant() != stored.head().variant() && one.state(latest) != State::Gone
+        });
+        stored.life().hold();
+        variants.push(stored);
+        let mut total: u64 = variants.iter().map(|one| one.weight()).sum();
+        let mut surplus = variants.len().saturating_sub(MAX_VARIANTS);
+        total -= variants[..surplus]
+            .iter()
+            .map(|one| one.weight())
+            .sum::<u64>();
+        // moka counts an entry in 32 bits.
+        while total > u64::from(u32::MAX) / 2 && surplus + 1 < variants.len() {
+            total -= variants[surplus].weight();
+            surplus += 1;
+        }
+        let surplus = variants.drain(..surplus);
+        displaced
+            .into_iter()
+            .chain(surplus)
+            .for_each(|one| one.life().release());
+        variants.shrink_to_fit();
+        Self { variants }
+    }
+
+    pub(super) fn filtered(&self, keep: impl Fn(&Arc<Stored>) -> bool) -> Self {
+        let variants = self.variants.iter().filter(|one| keep(one)).cloned();
+        Self {
+            variants: variants.collect(),
+        }
+    }
+
+    /// Those that no purge took away.
+    pub(super) fn live(&self, latest: u64) -> impl Iterator<Item = &Arc<Stored>> {
+        self.variants
+            .iter()
+            .filter(move |one| one.state(latest) != State::Gone)
+    }
+
+    /// Of those that match, one with Vary before one without, then the latest by Date (RFC 9111
+    /// sections 4 and 4.1), then the latest stored.
+    pub(super) fn select(
+        &self,
+        request: &dyn Fields,
+        extra: &[HeaderName],
+        latest: u64,
+    ) -> Option<&Arc<Stored>> {
+        let fits = |stored: &&Arc<Stored>| {
+            let variant = stored.head().variant();
+            variant.spec().covers(extra)
+                && variant.matches(request)
+                && stored.state(latest) != State::Gone
+        };
+        match self.variants.as_slice() {
+            [only] => Some(only).filter(fits),
+            several => several.iter().filter(fits).max_by_key(|stored| {
+                (stored.head().variant().is_by_origin(), stored.head().date())
+            }),
+        }
+    }
+
+    pub(super) fn weight(&self, key: &Key) -> u32 {
+        let variants: u64 = self.variants.iter().map(|one| one.weight()).sum();
+        u32::try_from(variants + key.len() as u64 + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+    }
+}
+
+/// Objects of both tiers, each once.
+pub(super) struct Lives {
+    lives: Vec<Arc<Life>>,
+    known: HashSet<*const Life, ahash::RandomState>,
+}
+
+impl Lives {
+    pub(super) fn of(lives: Vec<Arc<Life>>) -> Self {
+        let known = lives.iter().map(Arc::as_ptr).collect();
+        Self { lives, known }
+    }
+
+    pub(super) fn add(&mut self, entry: &Entry, latest: u64) {
+        // What the disk was told of is marked already, and is known here.
+        for stored in &entry.variants {
+            let life = stored.life();
+            if life.state(latest) != State::Gone && self.known.insert(Arc::as_ptr(life)) {
+                self.lives.push(Arc::clone(life));
+            }
+        }
+    }
+
+    pub(super) fn purge(&self, mode: Mode) {
+        self.lives.iter().for_each(|life| life.purge(mode));
+    }
+
+    pub(super) fn count(&self) -> u64 {
+        self.lives.len() as u64
+    }
+}
