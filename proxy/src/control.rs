@@ -5,6 +5,10 @@
 //! configurations, runs health checks and the admin server, and ends the
 //! process once the last request is done.
 
+mod last_reload;
+
+pub(crate) use last_reload::LastReload;
+
 use std::io;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -596,31 +600,5 @@ async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
                 upstream.log(&transition, "time");
             }
         }
-    }
-}
-
-/// How the last reload went, for the admin server.
-#[derive(Debug, Default)]
-pub(crate) struct LastReload(std::sync::Mutex<Option<Reload>>);
-
-#[derive(Debug, Clone)]
-struct Reload {
-    /// Why it failed.
-    error: Option<String>,
-}
-
-impl LastReload {
-    fn set(&self, error: Option<String>) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Reload { error });
-    }
-
-    /// `null` before the first reload.
-    pub(crate) fn to_json(&self) -> serde_json::Value {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().map_or(
-            serde_json::Value::Null,
-            |last| serde_json::json!({ "successful": last.error.is_none(), "error": last.error }),
-        )
     }
 }

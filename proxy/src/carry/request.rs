@@ -195,6 +195,16 @@ fn join_cookies(fields: &mut HeaderMap) {
     }
 }
 
+/// A request's id as it is sent: 32 hexadecimal digits.
+pub(super) fn id_value(id: u128) -> HeaderValue {
+    let mut digits = [0; 32];
+    for (place, digit) in digits.iter_mut().enumerate() {
+        let nibble = (id >> (124 - 4 * place)) & 15;
+        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
+    }
+    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static(""))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -81,7 +81,7 @@ impl Turn {
             info,
             settings,
             record,
-            id: id_value(id),
+            id: request::id_value(id),
         }
     }
 
@@ -592,13 +592,4 @@ fn capture(session: &ServerSession) -> Captured {
         user_agent: field(header::USER_AGENT),
         referer: field(header::REFERER),
     })
-}
-
-fn id_value(id: u128) -> HeaderValue {
-    let mut digits = [0; 32];
-    for (place, digit) in digits.iter_mut().enumerate() {
-        let nibble = (id >> (124 - 4 * place)) & 15;
-        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
-    }
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static(""))
 }
