@@ -128,6 +128,32 @@ fn every_purge_takes_what_it_names_in_all_variants_and_nothing_else() {
 }
 
 #[test]
+fn a_softly_purged_page_is_past_its_lifetime_and_may_be_served_as_such() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = counting(move |seen, a| {
+        let a = a
+            .field("Cache-Control", "max-age=600, stale-while-revalidate=600")
+            .field("Surrogate-Key", "x");
+        if seen.nth == 0 { a } else { a.when(&held) }
+    });
+    let edge = cached_in(&origin, "", "{}");
+    let old = edge.get("/a").text();
+    assert_eq!(purge(&edge, "soft=true&tag=x")["purged"], 1);
+    let reply = edge.get("/a").expect(200);
+    assert_eq!(reply.text(), old);
+    let ttl = reply.cache_status();
+    let ttl = ttl.rsplit_once("ttl=").map(|(_, ttl)| ttl.to_owned());
+    let ttl: i64 = ttl.expect("a ttl").parse().unwrap();
+    assert!(ttl <= 0, "{ttl} seconds fresh after a purge");
+    wait::eventually("the renewal", wait::SOON, || origin.count() == 2);
+    gate.open();
+    wait::eventually("the new page", wait::SOON, || edge.get("/a").text() != old);
+    assert_eq!(origin.count(), 2);
+    assert!(edge.get("/a").is_hit(), "the new one is fresh");
+}
+
+#[test]
 fn what_is_on_its_way_when_it_is_purged_is_not_kept_as_fresh() {
     for soft in [false, true] {
         for what in [

@@ -38,7 +38,8 @@ pub(super) async fn answer(
 ) -> Result<(), Broken> {
     let now = clock::wall();
     let head = stored.head();
-    status.ttl = Some(head.freshness().ttl_seconds(now));
+    // What a soft purge made stale is past its lifetime.
+    status.ttl = Some(stored.freshness().ttl_seconds(now));
     let request = session.req_header();
     if condition::evaluate(head, &request.headers, now) == Condition::NotModified {
         let reply = not_modified(head, &status)?;
