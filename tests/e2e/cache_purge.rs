@@ -216,6 +216,35 @@ fn what_is_on_its_way_is_kept_when_another_tag_is_purged() {
 }
 
 #[test]
+fn the_stored_part_of_a_page_is_counted_and_purged_with_it() {
+    let origin = Origin::start(|seen| {
+        let answer = match seen.field("range") {
+            Some(_) => Answer::new(206, "01").field("Content-Range", "bytes 0-1/200000"),
+            None => Answer::ok(vec![b'x'; 200_000]),
+        };
+        answer
+            .field("Cache-Control", "max-age=600")
+            .field("ETag", "\"v1\"")
+            .field("Surrogate-Key", "film")
+    });
+    for what in [
+        "url=http://shop.test/a",
+        "tag=film",
+        "prefix=http://shop.test/a",
+    ] {
+        let edge = cached_in(&origin, "max_object_size = \"100KiB\"", "{}");
+        let part = Ask::get("/a").field("Range", "bytes=0-1");
+        wait::eventually("the part to be stored", wait::SOON, || {
+            edge.ask(&part).expect(206).is_hit()
+        });
+        let dry = purge(&edge, &format!("dry_run=true&{what}"));
+        assert_eq!(dry["would_purge"], 1, "{what}");
+        assert_eq!(purge(&edge, what)["purged"], 1, "{what}");
+        assert!(!edge.ask(&part).expect(206).is_hit(), "{what}");
+    }
+}
+
+#[test]
 fn a_purge_that_makes_no_sense_is_refused_with_a_sentence() {
     let origin = site();
     let edge = cached_in(&origin, "", "{}");
