@@ -19,6 +19,7 @@ mod support;
 mod balancing;
 mod cache;
 mod cache_fetch;
+mod cache_look;
 mod cache_purge;
 mod cache_rfc;
 mod cache_tags;

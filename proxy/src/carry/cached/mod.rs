@@ -30,7 +30,7 @@ use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
-use crate::exchange::caching::Caching;
+use crate::exchange::caching::{Caching, shown};
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
@@ -43,11 +43,21 @@ pub(super) struct Cached<'a> {
     pub(super) place: u16,
     pub(super) caching: &'a Arc<Caching>,
     pub(super) way: &'a Way,
+    /// The key, for Cache-Status, where the route shows it.
+    pub(super) shown: Option<String>,
 }
 
 impl Cached<'_> {
     fn policy(&self) -> &Policy {
         &self.caching.policy
+    }
+
+    /// What every Cache-Status of this request says.
+    fn status(&self) -> CacheStatus<'_> {
+        CacheStatus {
+            key: self.shown.as_deref(),
+            ..CacheStatus::default()
+        }
     }
 }
 
@@ -68,13 +78,17 @@ pub(super) fn strip_tags(reply: &mut ResponseHeader, policy: &Policy) {
 pub(super) async fn serve(
     turn: &mut Turn,
     session: &mut ServerSession,
-    cached: &Cached<'_>,
+    mut cached: Cached<'_>,
 ) -> Result<(), Broken> {
     let cache = turn.snapshot.cache.clone();
     let scheme = turn.scheme(session);
     let fields = &session.req_header().headers;
     let name = cached.upstream.name();
     let key = cached.caching.key(scheme, cached.way, name, fields);
+    if cached.caching.show_key {
+        cached.shown = Some(shown(key.as_key()));
+    }
+    let cached = &cached;
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
         return Box::pin(pass(turn, session, cached, &key)).await;
@@ -104,7 +118,8 @@ pub(super) async fn serve(
         Err((part, found)) => {
             turn.record.cache = CacheResult::Hit;
             let route = cached.route;
-            return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+            let answer = stored::answer_part(turn, session, route, &part, &found, cached.status());
+            return Box::pin(answer).await;
         }
     };
     let (base, why) = match found {
@@ -159,7 +174,7 @@ async fn unavailable(
     turn.error(session, Some(cached.route), status, explanation, |head| {
         let mark = CacheStatus {
             detail: Some("only-if-cached"),
-            ..CacheStatus::default()
+            ..cached.status()
         };
         stored::mark(head, &mark);
     })
@@ -201,7 +216,7 @@ async fn pass(
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
                 detail: Some("precondition"),
-                ..CacheStatus::default()
+                ..cached.status()
             };
             stored::mark(head, &status);
         },
@@ -277,7 +292,7 @@ async fn hit(
     }
     let status = CacheStatus {
         hit: true,
-        ..CacheStatus::default()
+        ..cached.status()
     };
     let coded = compressed(session, cached, cache, key, found);
     let found = coded.as_ref().unwrap_or(found);

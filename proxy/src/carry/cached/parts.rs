@@ -129,7 +129,7 @@ pub(super) async fn pass(
         }),
         stored: kept.is_some(),
         detail: Some("range"),
-        ..CacheStatus::default()
+        ..cached.status()
     };
     let Some(head) = kept.map(Arc::new) else {
         let opened = (incoming, reply);
