@@ -19,6 +19,8 @@ mod support;
 mod balancing;
 mod cache;
 mod cache_fetch;
+mod cache_guard;
+mod cache_key;
 mod cache_look;
 mod cache_purge;
 mod cache_rfc;
