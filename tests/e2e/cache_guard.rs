@@ -182,6 +182,26 @@ fn no_visitor_sees_another_whatever_the_order_of_requests() {
     });
 }
 
+/// What comes back for a session is not stored, so fetching it behind the scenes would be for
+/// nothing.
+#[test]
+fn a_stale_page_is_not_refreshed_by_a_request_whose_reply_is_not_stored() {
+    let origin = counting(|_, a| a.field("Cache-Control", "max-age=0, stale-while-revalidate=600"));
+    let edge = cached_in(&origin, SESSIONS, "{}");
+    let old = edge.get("/a").text();
+    for ask in [
+        session("/a", "x"),
+        Ask::get("/a").field("Authorization", "x"),
+    ] {
+        let reply = edge.ask(&ask).expect(200);
+        assert!(reply.is_hit(), "{reply:?}");
+        assert_eq!(reply.text(), old);
+    }
+    wait::always("no fetch", wait::millis(300), || origin.count() == 1);
+    assert!(edge.get("/a").is_hit());
+    wait::eventually("the renewal", wait::SOON, || edge.get("/a").text() != old);
+}
+
 fn compared(edge: &Edge, result: &str) -> f64 {
     edge.metric(&format!(
         "tidegate_cache_compared_sessions_total{{route=\"pages\",result=\"{result}\"}}"

@@ -284,7 +284,9 @@ async fn hit(
         !window.is_zero()
             && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
     };
-    if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && early()) {
+    let due = usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && early());
+    // What comes back for a personal request would not be stored.
+    if due && !cached.policy().is_personal(&session.req_header().headers) {
         Box::pin(background::refresh(
             turn, session, cached, cache, key, found,
         ))
