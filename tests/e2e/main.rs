@@ -18,6 +18,7 @@ mod support;
 
 mod balancing;
 mod cache;
+mod cache_calm;
 mod cache_coding;
 mod cache_fetch;
 mod cache_guard;
