@@ -7,8 +7,15 @@ use crate::support::{Answer, Ask, Edge, Origin, Setup, wait};
 
 /// A route with this `cache = {...}` in front of the origin.
 pub(crate) fn cached(origin: &Origin, cache: &str) -> Edge {
+    cached_in(origin, "", cache)
+}
+
+/// The same with these lines in `[cache]`.
+pub(crate) fn cached_in(origin: &Origin, store: &str, cache: &str) -> Edge {
     Setup::new().with("APP", origin.address).start(&format!(
         r#"
+        [cache]
+        {store}
         [upstream.app]
         endpoints = ["@APP@"]
         outlier_detection = false

@@ -18,10 +18,17 @@ mod support;
 
 mod balancing;
 mod cache;
+mod cache_calm;
 mod cache_cli;
+mod cache_coding;
 mod cache_disk;
 mod cache_fetch;
+mod cache_guard;
+mod cache_key;
+mod cache_look;
+mod cache_purge;
 mod cache_rfc;
+mod cache_tags;
 mod cli;
 mod defaults;
 mod demo;

@@ -38,6 +38,7 @@ pub(super) async fn answer(
 ) -> Result<(), Broken> {
     let now = clock::wall();
     let head = stored.head();
+    // What a soft purge made stale is past its lifetime.
     status.ttl = Some(stored.freshness().ttl_seconds(now));
     let request = session.req_header();
     if condition::evaluate(head, &request.headers, now) == Condition::NotModified {
@@ -78,14 +79,12 @@ pub(super) async fn answer_part(
     route: &Route,
     stored: &Stored,
     found: &part::Found,
+    mut status: CacheStatus<'_>,
 ) -> Result<(), Broken> {
     let now = clock::wall();
     let head = stored.head();
-    let status = CacheStatus {
-        hit: true,
-        ttl: Some(head.freshness().ttl_seconds(now)),
-        ..CacheStatus::default()
-    };
+    status.hit = true;
+    status.ttl = Some(stored.freshness().ttl_seconds(now));
     if condition::evaluate(head, &session.req_header().headers, now) == Condition::NotModified {
         let reply = not_modified(head, &status)?;
         return write(turn, session, route, reply, Vec::new()).await;

@@ -217,10 +217,11 @@ impl Turn {
                         place: *place,
                         caching,
                         way: &way,
+                        shown: None,
                     };
                     // Boxed, as are the other ways that a request seldom takes: a future is as
                     // large as its largest way, and it is moved.
-                    return Box::pin(cached::serve(self, session, &cached)).await;
+                    return Box::pin(cached::serve(self, session, cached)).await;
                 }
                 if cache.is_some() {
                     self.record.cache = CacheResult::Bypass;

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use cache::{Coding, Fields, Key, KeyBuf, Normal, Policy, QueryRules};
+use cache::key::KeyRef;
+use cache::{Coding, Fields, KeyBuf, Normal, Policy, QueryRules};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 
@@ -107,8 +108,8 @@ fn line_of(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
 }
 
 /// A key for people: `https://shop.example/p?q`, and what the route adds in brackets.
-pub(crate) fn shown(key: &Key) -> String {
-    let Some(parts) = key.as_key().parts() else {
+pub(crate) fn shown(key: KeyRef<'_>) -> String {
+    let Some(parts) = key.parts() else {
         return String::new();
     };
     let text = String::from_utf8_lossy;
@@ -123,7 +124,6 @@ pub(crate) fn shown(key: &Key) -> String {
         shown.push_str(&text(query));
     }
     let added: Vec<String> = key
-        .as_key()
         .added()
         .skip(1)
         .map(|part| part.map_or_else(|| "-".to_owned(), |part| text(part).into_owned()))
@@ -137,6 +137,7 @@ pub(crate) fn shown(key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cache::Key;
     use http::HeaderValue;
 
     fn caching() -> Caching {
@@ -197,7 +198,7 @@ mod tests {
     #[test]
     fn a_key_is_shown_as_the_url_and_what_is_added() {
         assert_eq!(
-            shown(&key(&[("x-currency", "eur")])),
+            shown(key(&[("x-currency", "eur")]).as_key()),
             "https://shop.example/p?q=1 [eur, -]"
         );
     }

@@ -60,7 +60,7 @@ pub(super) fn overview(snapshot: &Snapshot) -> Value {
 
 fn used(seen: &Seen) -> Value {
     json!({
-        "key": shown(&seen.key),
+        "key": shown(seen.key.as_key()),
         "hits": seen.stored.life().hits(),
         "bytes": seen.stored.len(),
     })
@@ -110,7 +110,7 @@ pub(super) fn inspect(
     let (decision, why) = decide(&found, &control, caching, fields, now);
     json!({
         "route": route.name,
-        "key": shown(&key.as_key().to_key()),
+        "key": shown(key.as_key()),
         "stored": stored,
         "decision": decision,
         "why": why,

@@ -44,6 +44,20 @@ macro_rules! tool {
 }
 pub(crate) use tool;
 
+/// Lets this process, and what it starts from now on, have so many files open.
+#[track_caller]
+pub(crate) fn raise_open_files(wanted: u64) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files");
+    assert!(
+        hard >= wanted,
+        "this test needs {wanted} open files; ulimit -Hn is {hard}"
+    );
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).expect("a higher limit");
+    }
+}
+
 /// What a program left behind.
 #[derive(Debug)]
 pub(crate) struct Finished {

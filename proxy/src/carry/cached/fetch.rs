@@ -71,7 +71,7 @@ impl Fetch<'_> {
                     turn.record.cache = CacheResult::Hit;
                     let status = CacheStatus {
                         hit: true,
-                        ..CacheStatus::default()
+                        ..self.cached.status()
                     };
                     return stored::answer(turn, session, self.cached.route, &found, status).await;
                 }
@@ -180,7 +180,7 @@ impl Fetch<'_> {
                 let status = CacheStatus {
                     fwd: Some(self.why),
                     collapsed: true,
-                    ..CacheStatus::default()
+                    ..self.cached.status()
                 };
                 let route = self.cached.route;
                 let object = Arriving {
@@ -253,7 +253,7 @@ impl Fetch<'_> {
                         fwd: Some(self.why),
                         stored: !self.unused,
                         detail: self.unused.then_some(NotStored::MinUses.as_str()),
-                        ..CacheStatus::default()
+                        ..self.cached.status()
                     };
                     if self.unused {
                         self.cache.counts.not_stored(NotStored::MinUses);
@@ -296,7 +296,7 @@ impl Fetch<'_> {
                         fwd: Some(self.why),
                         fwd_status: Some(304),
                         stored: kept.is_none(),
-                        ..CacheStatus::default()
+                        ..self.cached.status()
                     };
                     return stored::answer(turn, session, self.cached.route, &renewed, status)
                         .await;
@@ -328,7 +328,7 @@ impl Fetch<'_> {
                     let status = CacheStatus {
                         fwd: Some(self.why),
                         detail: Some(reason.as_str()),
-                        ..CacheStatus::default()
+                        ..self.cached.status()
                     };
                     let route = self.cached.route;
                     let opened = (incoming, reply);
@@ -462,7 +462,7 @@ impl Fetch<'_> {
         let status = CacheStatus {
             hit: true,
             detail: Some("stale-if-error"),
-            ..CacheStatus::default()
+            ..self.cached.status()
         };
         stored::answer(turn, session, self.cached.route, &stored, status).await
     }

@@ -31,7 +31,7 @@ use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
-use crate::exchange::caching::Caching;
+use crate::exchange::caching::{Caching, shown};
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
@@ -44,11 +44,21 @@ pub(super) struct Cached<'a> {
     pub(super) place: u16,
     pub(super) caching: &'a Arc<Caching>,
     pub(super) way: &'a Way,
+    /// The key, for Cache-Status, where the route shows it.
+    pub(super) shown: Option<String>,
 }
 
 impl Cached<'_> {
     fn policy(&self) -> &Policy {
         &self.caching.policy
+    }
+
+    /// What every Cache-Status of this request says.
+    fn status(&self) -> CacheStatus<'_> {
+        CacheStatus {
+            key: self.shown.as_deref(),
+            ..CacheStatus::default()
+        }
     }
 }
 
@@ -69,13 +79,17 @@ pub(super) fn strip_tags(reply: &mut ResponseHeader, policy: &Policy) {
 pub(super) async fn serve(
     turn: &mut Turn,
     session: &mut ServerSession,
-    cached: &Cached<'_>,
+    mut cached: Cached<'_>,
 ) -> Result<(), Broken> {
     let cache = turn.snapshot.cache.clone();
     let scheme = turn.scheme(session);
     let fields = &session.req_header().headers;
     let name = cached.upstream.name();
     let key = cached.caching.key(scheme, cached.way, name, fields);
+    if cached.caching.show_key {
+        cached.shown = Some(shown(key.as_key()));
+    }
+    let cached = &cached;
     let control = RequestControl::read(fields);
     if condition::is_for_origin(fields) || !session.is_body_empty() {
         return Box::pin(pass(turn, session, cached, &key, "precondition")).await;
@@ -98,7 +112,8 @@ pub(super) async fn serve(
         turn.record.cache = CacheResult::Hit;
         part.life().hit();
         let route = cached.route;
-        return Box::pin(stored::answer_part(turn, session, route, &part, &found)).await;
+        let answer = stored::answer_part(turn, session, route, &part, &found, cached.status());
+        return Box::pin(answer).await;
     }
     let (found, detail) = match found {
         Lookup::UriMiss | Lookup::VaryMiss if cache.disk.is_some() => {
@@ -115,7 +130,7 @@ pub(super) async fn serve(
                 let status = CacheStatus {
                     hit: true,
                     detail,
-                    ..CacheStatus::default()
+                    ..cached.status()
                 };
                 let hit = Hit {
                     cache: &cache,
@@ -208,7 +223,7 @@ async fn unavailable(
     turn.error(session, Some(cached.route), status, explanation, |head| {
         let mark = CacheStatus {
             detail: Some("only-if-cached"),
-            ..CacheStatus::default()
+            ..cached.status()
         };
         stored::mark(head, &mark);
     })
@@ -255,7 +270,7 @@ async fn pass(
             let status = CacheStatus {
                 fwd: Some(Forward::Bypass),
                 detail: Some(detail),
-                ..CacheStatus::default()
+                ..cached.status()
             };
             stored::mark(head, &status);
         },
@@ -331,7 +346,10 @@ impl Hit<'_> {
         if cached.caching.compare_sessions > 0 {
             Box::pin(compare::sample(turn, session, cached, found)).await;
         }
-        if usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && is_due(cached, found)) {
+        let due =
+            usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && is_due(cached, found));
+        // What comes back for a personal request would not be stored.
+        if due && !cached.policy().is_personal(&session.req_header().headers) {
             Box::pin(background::refresh(
                 turn, session, cached, cache, key, found,
             ))

@@ -135,7 +135,7 @@ pub(super) async fn pass(
         }),
         stored: kept.is_some(),
         detail: Some("range"),
-        ..CacheStatus::default()
+        ..cached.status()
     };
     let Some(head) = kept.map(Arc::new) else {
         drop(writer);

@@ -45,7 +45,11 @@ pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
         Target::Url(url) => keys_of(snapshot, url)
             .iter()
             .map(|key| match key {
-                UrlKey::One(key) => store.count(key.as_key()),
+                // With the part of it that may be stored, which a purge takes too.
+                UrlKey::One(key) => {
+                    let part = key.as_key().of_part();
+                    store.count(key.as_key()) + store.count(part.as_key())
+                }
                 UrlKey::Several(tag) => store.tags().count(tag),
             })
             .sum(),
