@@ -6,6 +6,7 @@
 //! process once the last request is done.
 
 mod last_reload;
+mod restart;
 
 pub(crate) use last_reload::LastReload;
 
@@ -421,7 +422,7 @@ impl Control {
         // Files and names are read off the event loop.
         let work = tokio::task::spawn_blocking(move || {
             let config = load()?;
-            needs_no_restart(&previous.config, &config)?;
+            restart::needs_none(&previous.config, &config)?;
             let assembled =
                 assemble(config, &surroundings, Some(&previous)).map_err(|e| e.to_string())?;
             bind_next(assembled, &previous, surroundings.workers).map_err(|e| e.to_string())
@@ -558,29 +559,6 @@ fn bind_next(
         snapshot.listeners.push(listener);
     }
     Ok((Next { snapshot, kept }, bound))
-}
-
-/// Whether the disk tier would have to be opened while it is open.
-fn keeps_disk(running: &conf::Config, next: &conf::Config) -> bool {
-    let (old, new) = (&running.cache, &next.cache);
-    old.disk.is_some() && new.disk.is_some() && (old.memory != new.memory || old.disk != new.disk)
-}
-
-/// What only a new process can change is refused, so that nobody believes it in force.
-fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), String> {
-    let changed = if running.server.workers != next.server.workers {
-        "[server] workers"
-    } else if running.server.user != next.server.user {
-        "[server] user"
-    } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address)
-    {
-        "[admin] address"
-    } else if keeps_disk(running, next) {
-        "[cache] disk (or its memory)"
-    } else {
-        return Ok(());
-    };
-    Err(format!("{changed} changed, and that needs a restart"))
 }
 
 /// What has to be done now and then, beside requests.
