@@ -432,6 +432,10 @@ impl Conn {
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            // No progress either: a stall that is under way goes on.
+            return Poll::Ready(Ok(()));
+        }
         let mut done = 0;
         let result = loop {
             if done == self.out.len() {
