@@ -3,6 +3,7 @@
 //! The carrier of today is one: Pingora's HTTP/1 and HTTP/2 sessions towards
 //! clients and upstreams, joined by loops of our own ([`turn`]).
 
+mod account;
 mod cached;
 mod failure;
 mod fields;
