@@ -19,6 +19,7 @@ mod support;
 mod balancing;
 mod cache;
 mod cache_fetch;
+mod cache_hits;
 mod cli;
 mod defaults;
 mod demo;

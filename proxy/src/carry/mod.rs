@@ -1,7 +1,8 @@
 //! Those who move bytes. They ask `exchange` what is to be done and do it.
 //!
-//! The carrier of today is one: Pingora's HTTP/1 and HTTP/2 sessions towards
-//! clients and upstreams, joined by loops of our own ([`turn`]).
+//! There are Pingora's HTTP/1 and HTTP/2 sessions towards clients and upstreams,
+//! joined by loops of our own ([`turn`]), and in front of them a short way for
+//! fresh pages ([`lane`]).
 
 mod account;
 mod cached;
@@ -9,6 +10,7 @@ mod failure;
 mod fields;
 mod files;
 mod forward;
+mod lane;
 mod request;
 mod respond;
 mod stored;
@@ -26,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use cached::key_of;
+pub(crate) use lane::Taken;
 pub(crate) use respond::Refused;
 
 use crate::clock;
