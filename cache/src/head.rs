@@ -19,6 +19,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::companion::Companion;
 use crate::control::ResponseControl;
 use crate::date;
 use crate::fields::{self, Fields, is_token, trim};
@@ -253,6 +254,7 @@ pub struct Stored {
     head: Arc<Head>,
     segments: Arc<[Bytes]>,
     length: u64,
+    companion: Companion,
 }
 
 /// What a segment costs beside its bytes: the handle and the counter that it shares.
@@ -276,13 +278,17 @@ impl Stored {
             head,
             segments,
             length,
+            companion: Companion::default(),
         }
     }
 
     /// The same body under another head, as after a 304.
     #[must_use]
     pub fn with_head(&self, head: Arc<Head>) -> Self {
-        Self::new(head, Arc::clone(&self.segments))
+        Self {
+            companion: self.companion.clone(),
+            ..Self::new(head, Arc::clone(&self.segments))
+        }
     }
 
     /// The head.
@@ -293,6 +299,11 @@ impl Stored {
     /// The body, in as many pieces as it is kept in; one where it is small.
     pub fn segments(&self) -> &Arc<[Bytes]> {
         &self.segments
+    }
+
+    /// What a carrier keeps with the body.
+    pub fn companion(&self) -> &Companion {
+        &self.companion
     }
 
     /// Bytes of body.

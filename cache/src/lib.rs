@@ -18,6 +18,7 @@
 //!    may be kept, [`flight::Writer`] takes it in.
 //! 5. An unsafe request that went well ends in [`invalidate`].
 
+pub mod companion;
 pub mod condition;
 pub mod control;
 pub mod date;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cache::Flights;
 use static_server::Site;
 
+use crate::carry::Twins;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
 use crate::listen::ListenerState;
@@ -40,6 +41,8 @@ pub(crate) struct Snapshot {
 pub(crate) struct Cache {
     pub(crate) store: cache::Store,
     pub(crate) flights: Flights,
+    /// Copies of stored bodies that the kernel sends by itself.
+    pub(crate) twins: Arc<Twins>,
     /// What it was made with; another size makes another store.
     pub(crate) settings: conf::CacheStore,
 }
@@ -52,6 +55,7 @@ impl Cache {
                 max_buffered: settings.memory,
                 ..cache::flight::Limits::default()
             }),
+            twins: Arc::new(Twins::new(settings.memory)),
             settings,
         }
     }

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use cached::key_of;
-pub(crate) use lane::Taken;
+pub(crate) use lane::{Taken, Twins};
 pub(crate) use respond::Refused;
 
 use crate::clock;

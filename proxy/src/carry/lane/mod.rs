@@ -10,6 +10,7 @@
 //! decides may run twice for one request, so it must neither count nor remember.
 
 mod block;
+mod twin;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -36,6 +37,9 @@ use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Snapshot};
 use crate::upstreams::Upstream;
 use block::Block;
+use twin::Twin;
+
+pub(crate) use twin::Twins;
 
 /// What became of a request that was offered.
 pub(crate) enum Taken {
@@ -67,12 +71,16 @@ impl Carrier {
         };
         let closes = last || !facts.keep_alive;
         hit.write_head(conn.begin_reply(facts.head_len), closes);
-        let body = match facts.method {
-            MethodKind::Head => &[],
-            _ => &**hit.stored.segments(),
-        };
         let mut sent = 0;
-        let whole = conn.send(body, &mut sent).await.is_ok();
+        let whole = if facts.method == MethodKind::Head {
+            conn.send(&[], &mut sent).await
+        } else if let Some(twin) = hit.twin(conn) {
+            conn.send_file(twin.file(), hit.stored.len(), &mut sent)
+                .await
+        } else {
+            conn.send(hit.stored.segments(), &mut sent).await
+        };
+        let whole = whole.is_ok();
         hit.record.bytes_out = sent;
         hit.record.status = hit.stored.head().status().as_u16();
         if !whole {
@@ -232,6 +240,12 @@ fn fresh(
 }
 
 impl Hit {
+    /// The copy of the body that can go out on `conn` without passing through here.
+    fn twin(&self, conn: &Conn) -> Option<&Twin> {
+        let twins = &self.snapshot.cache.twins;
+        conn.is_plain().then(|| twins.of(&self.stored)).flatten()
+    }
+
     /// Status line and fields, with what belongs to this reply alone.
     fn write_head(&self, out: &mut Vec<u8>, closes: bool) {
         let head = self.stored.head();

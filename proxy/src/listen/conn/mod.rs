@@ -9,6 +9,7 @@
 //! Replies are collected until a flush or a full record, so that head and body
 //! of a small reply leave in one write (and one TLS record).
 
+mod file;
 mod gate;
 mod stream;
 
