@@ -20,6 +20,7 @@
 //! 5. An unsafe request that went well ends in [`invalidate`], a purge in [`tags`].
 
 pub mod coding;
+pub mod companion;
 pub mod condition;
 pub mod control;
 pub mod date;

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use crate::coding::{Coding, coded_head};
+use crate::companion::Companion;
 use crate::freshness::Freshness;
 use crate::head::Head;
 use crate::tags::{Life, State};
@@ -18,6 +19,7 @@ pub struct Stored {
     length: u64,
     life: Arc<Life>,
     coded: OnceLock<Box<Coded>>,
+    companion: Companion,
 }
 
 /// The compressed representations.
@@ -63,13 +65,17 @@ impl Stored {
             length,
             life,
             coded: OnceLock::new(),
+            companion: Companion::default(),
         }
     }
 
     /// The same body under another head, as after a 304, which begins another life.
     #[must_use]
     pub fn renewed(&self, head: Arc<Head>, life: Arc<Life>) -> Self {
-        let renewed = Self::new(head, Arc::clone(&self.segments), life);
+        let renewed = Self {
+            companion: self.companion.clone(),
+            ..Self::new(head, Arc::clone(&self.segments), life)
+        };
         for coding in Coding::ALL {
             match self.in_coding(coding) {
                 InCoding::Ready(coded) => renewed.set_coded(coding, Some(coded.segments.clone())),
@@ -141,6 +147,11 @@ impl Stored {
     /// The body, in as many pieces as it is kept in; one where it is small.
     pub fn segments(&self) -> &Arc<[Bytes]> {
         &self.segments
+    }
+
+    /// What a carrier keeps with the body.
+    pub fn companion(&self) -> &Companion {
+        &self.companion
     }
 
     /// Bytes of body.

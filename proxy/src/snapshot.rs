@@ -10,6 +10,7 @@ use std::sync::Arc;
 use cache::Flights;
 use static_server::Site;
 
+use crate::carry::Twins;
 use crate::exchange::caching::Caching;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
@@ -49,6 +50,8 @@ pub(crate) struct Cache {
     pub(crate) flights: Flights,
     /// How often pages were asked for, where that decides whether they are stored.
     pub(crate) uses: cache::Uses,
+    /// Copies of stored bodies that the kernel sends by itself.
+    pub(crate) twins: Arc<Twins>,
     /// Turns to compress a page.
     pub(crate) compressing: tokio::sync::Semaphore,
     /// Held while a page is fetched to compare it for sessions.
@@ -87,6 +90,7 @@ impl Cache {
             flights: Flights::new(limits, store.tags().clone()),
             store,
             uses: cache::Uses::default(),
+            twins: Arc::new(Twins::new(settings.memory)),
             compressing: tokio::sync::Semaphore::new(COMPRESSIONS),
             comparing: tokio::sync::Mutex::default(),
             counts,

@@ -24,6 +24,7 @@ mod cache_coding;
 mod cache_disk;
 mod cache_fetch;
 mod cache_guard;
+mod cache_hits;
 mod cache_key;
 mod cache_look;
 mod cache_purge;

@@ -1,13 +1,16 @@
 //! Those who move bytes. They ask `exchange` what is to be done and do it.
 //!
-//! The carrier of today is one: Pingora's HTTP/1 and HTTP/2 sessions towards
-//! clients and upstreams, joined by loops of our own ([`turn`]).
+//! There are Pingora's HTTP/1 and HTTP/2 sessions towards clients and upstreams,
+//! joined by loops of our own ([`turn`]), and in front of them a short way for
+//! fresh pages ([`lane`]).
 
+mod account;
 mod cached;
 mod failure;
 mod fields;
 mod files;
 mod forward;
+mod lane;
 mod request;
 mod respond;
 mod stored;
@@ -25,6 +28,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use cached::purge;
+pub(crate) use lane::{Taken, Twins};
 pub(crate) use respond::Refused;
 
 use crate::clock;

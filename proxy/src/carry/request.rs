@@ -10,7 +10,11 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
+use crate::exchange;
 use crate::exchange::guard::Upgrade;
+use crate::exchange::head::HeadView;
+use crate::listen::ConnInfo;
+use crate::snapshot::Snapshot;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -36,6 +40,17 @@ pub(super) struct Origin<'a> {
     pub(super) target: &'a str,
     /// What the client wants to change to.
     pub(super) upgrade: Upgrade,
+}
+
+/// The scheme that the client used: a trusted proxy in front may have ended its TLS.
+pub(super) fn scheme(snapshot: &Snapshot, info: &ConnInfo, head: &dyn HeadView) -> &'static str {
+    let trusted = &snapshot.config.server.trusted_proxies;
+    match head.field(&X_FORWARDED_PROTO) {
+        Some(said) if exchange::client::is_trusted(info.peer.ip(), trusted) => {
+            exchange::scheme(said.eq_ignore_ascii_case(b"https")).as_str()
+        }
+        _ => exchange::scheme(info.tls.is_some()).as_str(),
+    }
 }
 
 /// The head that goes up for the client's `head`.
@@ -193,16 +208,6 @@ fn join_cookies(fields: &mut HeaderMap) {
     if let Ok(all) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
         fields.insert(header::COOKIE, all);
     }
-}
-
-/// A request's id as it is sent: 32 hexadecimal digits.
-pub(super) fn id_value(id: u128) -> HeaderValue {
-    let mut digits = [0; 32];
-    for (place, digit) in digits.iter_mut().enumerate() {
-        let nibble = (id >> (124 - 4 * place)) & 15;
-        *digit = b"0123456789abcdef"[usize::try_from(nibble).unwrap_or(0)];
-    }
-    HeaderValue::from_bytes(&digits).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

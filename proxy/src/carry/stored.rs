@@ -18,7 +18,7 @@ use super::turn::{Broken, Turn};
 use crate::clock;
 use crate::snapshot::Route;
 
-static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Adds our line to Cache-Status (RFC 9211).
 pub(super) fn mark(head: &mut ResponseHeader, status: &CacheStatus<'_>) {

@@ -11,6 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use static_server::{Answer, Request as FileRequest, Site};
 
+use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Outgoing, Upload};
@@ -21,7 +22,7 @@ use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::{self, Asked, Course, Way};
 use crate::filter::Reply;
 use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
-use crate::observe::{CacheResult, Captured, Protocol, Record, Text};
+use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::upstreams::Upstream;
 
@@ -53,35 +54,31 @@ impl Turn {
         let snapshot = carrier.snapshot.load_full();
         let settings = info.listener.settings.load_full();
         let head = session.req_header();
-        let id = crate::random::id();
-        let mut record = Record::new(
-            clock::now(),
-            clock::wall(),
-            id,
-            place(&snapshot, &info),
-            exchange::client::address(
-                info.peer.ip(),
-                &**head,
-                &snapshot.config.server.trusted_proxies,
-            ),
+        let authority = head.uri.authority().filter(|_| session.is_http2());
+        let record = account::open(
+            &snapshot,
+            &Arrival {
+                info: &info,
+                settings: &settings,
+                head: &**head,
+                protocol: match head.version {
+                    Version::HTTP_2 => Protocol::Http2,
+                    Version::HTTP_10 => Protocol::Http10,
+                    _ => Protocol::Http11,
+                },
+                authority: authority.map(|authority| authority.as_str()),
+                target: head.raw_path(),
+                start: clock::now(),
+                wall: clock::wall(),
+            },
         );
-        record.tls = info.tls;
-        record.protocol = match head.version {
-            Version::HTTP_2 => Protocol::Http2,
-            Version::HTTP_10 => Protocol::Http10,
-            _ => Protocol::Http11,
-        };
-        if settings.access_log && snapshot.access.is_some() {
-            record.captured = capture(session);
-        }
-        settings.metrics.request_begins();
         Self {
             carrier,
             snapshot,
             info,
             settings,
+            id: account::id_value(record.id),
             record,
-            id: request::id_value(id),
         }
     }
 
@@ -104,11 +101,11 @@ impl Turn {
         let course = exchange::course(
             &snapshot.router,
             &Asked {
-                head,
+                head: &**head,
                 listener: usize::from(self.record.listener),
                 tls: self.info.tls.is_some(),
                 target,
-                h2: session.is_http2(),
+                h2: session.is_http2().then_some(&**head),
                 merge_slashes: snapshot.config.server.merge_slashes,
             },
         );
@@ -304,17 +301,8 @@ impl Turn {
         })
     }
 
-    /// The scheme that the client used: a trusted proxy in front may have ended its TLS.
     pub(super) fn scheme(&self, session: &ServerSession) -> &'static str {
-        let peer = self.info.peer.ip();
-        let trusted = &self.snapshot.config.server.trusted_proxies;
-        let said = session.req_header().headers.get("x-forwarded-proto");
-        match said.map(HeaderValue::as_bytes) {
-            Some(said) if exchange::client::is_trusted(peer, trusted) => {
-                exchange::scheme(said.eq_ignore_ascii_case(b"https")).as_str()
-            }
-            _ => exchange::scheme(self.info.tls.is_some()).as_str(),
-        }
+        request::scheme(&self.snapshot, &self.info, &**session.req_header())
     }
 
     fn most_body(&self, route: &Route) -> u64 {
@@ -503,27 +491,8 @@ impl Turn {
         }
         self.record.bytes_in = session.body_bytes_read() as u64;
         self.record.bytes_out = session.body_bytes_sent() as u64;
-        self.record.end(clock::now());
-        self.settings.metrics.request_ends();
-        self.snapshot.table.finish(&self.record);
-        if let Some(log) = self
-            .snapshot
-            .access
-            .as_ref()
-            .filter(|_| self.settings.access_log)
-        {
-            log.write(&self.record, self.snapshot.table.names());
-        }
+        account::close(&mut self.record, &self.snapshot, &self.settings);
     }
-}
-
-/// The listener's place in this very snapshot: its own settings may be of another by now.
-fn place(snapshot: &Snapshot, info: &ConnInfo) -> u16 {
-    let place = snapshot
-        .listeners
-        .iter()
-        .position(|listener| Arc::ptr_eq(listener, &info.listener));
-    place.map_or(NO_PLACE, |place| u16::try_from(place).unwrap_or(NO_PLACE))
 }
 
 fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option<&str>) -> Answer {
@@ -572,25 +541,4 @@ fn frame(
         Upload::Streamed { .. } | Upload::Done => {}
     }
     Ok(())
-}
-
-fn capture(session: &ServerSession) -> Captured {
-    let head = session.req_header();
-    let field = |name| {
-        head.headers
-            .get(name)
-            .map_or(&b""[..], HeaderValue::as_bytes)
-    };
-    let authority = head.uri.authority().map(|authority| authority.as_str());
-    let host = match authority {
-        Some(authority) if session.is_http2() => authority.as_bytes(),
-        _ => field(header::HOST),
-    };
-    Captured::new(Text {
-        method: head.method.as_str().as_bytes(),
-        host,
-        target: head.raw_path(),
-        user_agent: field(header::USER_AGENT),
-        referer: field(header::REFERER),
-    })
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use cache::key::KeyRef;
 use cache::{Coding, Fields, KeyBuf, Normal, Policy, QueryRules};
+use http::HeaderName;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName};
 
 use super::Way;
 
@@ -52,7 +52,7 @@ impl Caching {
         scheme: &str,
         way: &Way,
         upstream: &str,
-        fields: &HeaderMap,
+        fields: &dyn Fields,
     ) -> KeyBuf {
         let (path, query) = way.as_asked();
         let mut key = self.key_of(scheme, &way.authority, path, query, upstream);
@@ -95,7 +95,7 @@ impl Caching {
 }
 
 /// What a request says to a field: its lines, joined; `None` where there is none.
-fn line_of(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+fn line_of(fields: &dyn Fields, name: &HeaderName) -> Option<Vec<u8>> {
     let mut all: Option<Vec<u8>> = None;
     fields.each(name, &mut |line| match &mut all {
         None => all = Some(line.to_vec()),
@@ -138,7 +138,7 @@ pub(crate) fn shown(key: KeyRef<'_>) -> String {
 mod tests {
     use super::*;
     use cache::Key;
-    use http::HeaderValue;
+    use http::{HeaderMap, HeaderValue};
 
     fn caching() -> Caching {
         Caching {

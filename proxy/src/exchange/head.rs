@@ -1,13 +1,15 @@
 //! What decisions see of a request head, whoever parsed it.
 //!
 //! Routing and filters ask a [`HeadView`], which Pingora's request header, a
-//! parsed `http` head and a later carrier can all give. It is read-only and
-//! knows neither target nor host: those are normalised first and handed over
+//! parsed `http` head and a head in place ([`Checked`]) all give. It is read-only
+//! and knows neither target nor host: those are normalised first and handed over
 //! apart.
 
 use http::Method;
 use http::header::{self, HeaderMap, HeaderName};
 use http::request::Parts;
+
+use super::guard::MethodKind;
 
 /// A request head, as far as a decision may look into it.
 pub(crate) trait HeadView {
@@ -60,6 +62,98 @@ impl HeadView for Parts {
     }
 }
 
+/// A head of GET or HEAD where it stands in a connection's buffer, accepted by the guard.
+///
+/// It copies nothing; a field is found by looking through the lines, which for the few that
+/// a decision asks for costs less than a map of them all.
+#[derive(Debug)]
+pub(crate) struct Checked<'a> {
+    method: &'static Method,
+    target: &'a str,
+    fields: Vec<(&'a [u8], &'a [u8])>,
+}
+
+impl<'a> Checked<'a> {
+    /// Splits a head, `bytes` from its first to the empty line that ends it. Only for what
+    /// [`super::guard::inspect`] took: that there is one way to split it is the guard's word.
+    /// `None` for other methods, and for what no guard let through.
+    #[must_use]
+    pub(crate) fn new(bytes: &'a [u8], method: MethodKind) -> Option<Self> {
+        let method = match method {
+            MethodKind::Get => &Method::GET,
+            MethodKind::Head => &Method::HEAD,
+            MethodKind::Other => return None,
+        };
+        let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+        let (line, mut rest) = split_line(bytes)?;
+        let target = line.get(method.as_str().len() + 1..)?;
+        let target = &target[..memchr::memchr(b' ', target)?];
+        let mut fields = Vec::with_capacity(24);
+        loop {
+            let (line, next) = split_line(rest)?;
+            if line.is_empty() {
+                break;
+            }
+            let colon = memchr::memchr(b':', line)?;
+            fields.push((&line[..colon], cache::fields::trim(&line[colon + 1..])));
+            rest = next;
+        }
+        Some(Self {
+            method,
+            target: std::str::from_utf8(target).ok()?,
+            fields,
+        })
+    }
+
+    /// The target as it came.
+    #[must_use]
+    pub(crate) fn target(&self) -> &'a str {
+        self.target
+    }
+
+    fn values(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let name = name.as_str().as_bytes();
+        self.fields
+            .iter()
+            .filter(move |(one, _)| one.eq_ignore_ascii_case(name))
+            .map(|(_, value)| *value)
+    }
+}
+
+/// A line without its CRLF, and what follows.
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\r', bytes)?;
+    Some((&bytes[..end], bytes.get(end + 2..)?))
+}
+
+impl HeadView for Checked<'_> {
+    fn method(&self) -> &Method {
+        self.method
+    }
+
+    fn field(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    fn each_field<'a>(&'a self, name: &HeaderName, f: &mut dyn FnMut(&'a [u8])) {
+        self.values(name).for_each(f);
+    }
+}
+
+impl cache::Fields for Checked<'_> {
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    fn each(&self, name: &HeaderName, f: &mut dyn FnMut(&[u8])) {
+        self.values(name).for_each(f);
+    }
+
+    fn all(&self, f: &mut dyn FnMut(&[u8], &[u8])) {
+        self.fields.iter().for_each(|(name, value)| f(name, value));
+    }
+}
+
 fn each<'a>(fields: &'a HeaderMap, name: &HeaderName, f: &mut dyn FnMut(&'a [u8])) {
     for value in fields.get_all(name) {
         f(value.as_bytes());
@@ -98,7 +192,39 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
 mod tests {
     use http::{HeaderMap, HeaderValue, Method, Request, header};
 
-    use super::{Head, HeadView, cookie};
+    use super::super::guard::{Inspect, MethodKind, inspect};
+    use super::{Checked, Head, HeadView, cookie};
+
+    #[test]
+    fn a_head_in_place_reads_as_the_guard_took_it() {
+        for start in ["", "\r\n"] {
+            let head = format!(
+                "{start}HEAD /a?b=c HTTP/1.1\r\nHost: shop.test\r\nX-A: 1\r\nX-Empty:\r\nx-a:\t2 3 \r\n\r\n"
+            );
+            let both = format!("{head}GET /next HTTP/1.1\r\nHost: b\r\n\r\n");
+            let Inspect::Head(facts) = inspect(both.as_bytes(), 4096) else {
+                panic!("not a whole head");
+            };
+            assert_eq!(facts.head_len, head.len());
+            let checked = Checked::new(&both.as_bytes()[..facts.head_len], facts.method).unwrap();
+            assert_eq!(HeadView::method(&checked), Method::HEAD);
+            assert_eq!(checked.target(), "/a?b=c");
+            assert_eq!(checked.field(&header::HOST), Some(&b"shop.test"[..]));
+            let mut seen = Vec::new();
+            checked.each_field(&"x-a".parse().unwrap(), &mut |value| seen.push(value));
+            assert_eq!(seen, [&b"1"[..], b"2 3"]);
+            assert_eq!(checked.field(&"x-empty".parse().unwrap()), Some(&b""[..]));
+            assert_eq!(checked.field(&header::COOKIE), None);
+        }
+    }
+
+    #[test]
+    fn a_head_of_another_method_or_without_its_end_is_not_read_in_place() {
+        let head = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert!(Checked::new(head, MethodKind::Other).is_none());
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n";
+        assert!(Checked::new(head, MethodKind::Get).is_none());
+    }
 
     #[test]
     fn a_cookie_is_found_on_any_line_and_the_first_one_wins() {

@@ -22,20 +22,21 @@ use http::request::Parts;
 
 use crate::filter::{Chain, Context, FieldsMut, Reply, Scheme, Verdict};
 use guard::{Reject, Upgrade};
+use head::HeadView;
 use route::{Outcome, Query, Router};
 
 /// What is asked.
 pub(crate) struct Asked<'a> {
     /// The head.
-    pub(crate) head: &'a Parts,
+    pub(crate) head: &'a dyn HeadView,
     /// Place of the listener that it came in on.
     pub(crate) listener: usize,
     /// As it came, `:path` in HTTP/2.
     pub(crate) target: &'a str,
     /// It came over TLS.
     pub(crate) tls: bool,
-    /// It came as HTTP/2, whose framing left some things to check.
-    pub(crate) h2: bool,
+    /// The same head where it came as HTTP/2, whose framing left some things to check.
+    pub(crate) h2: Option<&'a Parts>,
     /// See [`normalise::normalise`].
     pub(crate) merge_slashes: bool,
 }
@@ -110,8 +111,8 @@ pub(crate) fn course(router: &Router, asked: &Asked<'_>) -> Course {
 }
 
 fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
-    if asked.h2 {
-        guard::inspect_parts(asked.head)?;
+    if let Some(parts) = asked.h2 {
+        guard::inspect_parts(parts)?;
     }
     let authority = guard::authority_of(host(asked)?)?;
     let host = guard::lower(authority.host);
@@ -148,10 +149,10 @@ pub(crate) fn spelled(host: &str, port: Option<u16>, tls: bool) -> String {
 
 /// `:authority` in HTTP/2, else Host, which the guard held against an absolute target.
 fn host<'a>(asked: &Asked<'a>) -> Result<&'a [u8], Reject> {
-    let authority = asked.head.uri.authority().filter(|_| asked.h2);
-    match (authority, asked.head.headers.get(header::HOST)) {
+    let authority = asked.h2.and_then(|parts| parts.uri.authority());
+    match (authority, asked.head.field(&header::HOST)) {
         (Some(authority), _) => Ok(authority.as_str().as_bytes()),
-        (None, Some(host)) => Ok(host.as_bytes()),
+        (None, Some(host)) => Ok(host),
         (None, None) => Err(Reject::MissingHost),
     }
 }

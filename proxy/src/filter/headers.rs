@@ -61,6 +61,12 @@ impl HeaderEdits {
         Self(removes.chain(sets).chain(adds).collect())
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Applies them all.
     pub(crate) fn apply(&self, fields: &mut dyn FieldsMut) {
         for edit in &self.0 {

@@ -154,6 +154,12 @@ impl Chain {
         self.filters.is_empty()
     }
 
+    /// Whether [`Chain::request`] may change fields of a request.
+    #[must_use]
+    pub(crate) fn edits_requests(&self) -> bool {
+        self.filters.iter().any(|filter| !filter.request.is_empty())
+    }
+
     /// Runs the steps on a request. What filters before a reply changed stays changed.
     pub(crate) fn request(&self, context: &mut Context<'_>) -> Verdict {
         for filter in &self.filters {

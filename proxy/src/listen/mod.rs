@@ -10,7 +10,7 @@ mod tls;
 
 pub use bind::BindError;
 pub(crate) use bind::bind;
-pub(crate) use conn::{ConnInfo, conn_info};
+pub(crate) use conn::{Conn, ConnInfo, conn_info};
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;

@@ -1,8 +1,9 @@
 //! One connection from its accept to its end.
 //!
 //! HTTP/1 connections wait here between requests: the head is read whole,
-//! under one deadline, and checked before anything else sees it; then the
-//! connection is lent to the carrier for that request alone. HTTP/2 connections
+//! under one deadline, and checked before anything else sees it. A stored page may
+//! be answered at once; else the connection is lent to the carrier for that
+//! request alone. HTTP/2 connections
 //! are accepted here too, stream by stream, so that limits, idle time and the
 //! drain are ours.
 
@@ -24,7 +25,7 @@ use tokio::time::timeout;
 use super::conn::Conn;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
-use crate::carry::{Carrier, Refused};
+use crate::carry::{Carrier, Refused, Taken};
 use crate::clock;
 use crate::exchange::guard::{self, HeadFacts, Inspect};
 use crate::observe::metrics::TlsHandshake;
@@ -120,9 +121,14 @@ async fn serve_h1(
                 served += 1;
                 let last = served >= settings.limits.max_requests_per_connection.get()
                     || *draining.borrow();
-                match Box::pin(lend(conn, &facts, last, &carrier)).await {
-                    Some(back) => conn = back,
-                    None => return,
+                match carrier.hit(&mut conn, &facts, last).await {
+                    Taken::Served => {}
+                    Taken::Last => return conn.close().await,
+                    Taken::Broken => return,
+                    Taken::No => match Box::pin(lend(conn, &facts, last, &carrier)).await {
+                        Some(back) => conn = back,
+                        None => return,
+                    },
                 }
             }
             Next::H2 => {

@@ -143,7 +143,7 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
                 listener,
                 tls,
                 target: &target,
-                h2: false,
+                h2: None,
                 merge_slashes: snapshot.config.server.merge_slashes,
             };
             course(&snapshot.router, &asked)

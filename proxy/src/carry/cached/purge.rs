@@ -46,10 +46,7 @@ pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
             .iter()
             .map(|key| match key {
                 // With the part of it that may be stored, which a purge takes too.
-                UrlKey::One(key) => {
-                    let part = key.as_key().of_part();
-                    store.count(key.as_key()) + store.count(part.as_key())
-                }
+                UrlKey::One(key) => store.count(key.as_key()),
                 UrlKey::Several(tag) => store.tags().count(tag),
             })
             .sum(),

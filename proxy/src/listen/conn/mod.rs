@@ -1,8 +1,8 @@
 //! A client's connection: plain TCP or TLS, of one concrete type.
 //!
 //! It outlives the requests on it. Between two requests it waits in
-//! [`super::serve`], holding no buffer; for one request it is lent to Pingora's
-//! `HttpProxy` as its stream and comes back. [`Gate`] makes that safe: the
+//! [`super::serve`], holding no buffer; a stored page is answered there, and for
+//! any other request it is lent to Pingora's session as its stream and comes back. [`Gate`] makes that safe: the
 //! borrower can read the bytes of its own request and not one more, so what a
 //! client pipelined stays here.
 //!
@@ -10,6 +10,7 @@
 //! of a small reply leave in one write (and one TLS record).
 
 mod date;
+mod file;
 mod gate;
 mod stream;
 
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -350,7 +352,8 @@ impl Conn {
         self.info.clone()
     }
 
-    fn conn_info(&self) -> Option<&ConnInfo> {
+    /// What a request of this connection can know of it.
+    pub(crate) fn info(&self) -> Option<&ConnInfo> {
         conn_info(self.info.as_deref()?).map(Arc::as_ref)
     }
 
@@ -377,6 +380,31 @@ impl Conn {
             written
         })
         .await
+    }
+
+    /// Takes a request that ends with its head off [`Self::waiting`]. The head of its reply is
+    /// to be written where this says, then [`Self::send`] to be called.
+    pub(crate) fn begin_reply(&mut self, head_len: usize) -> &mut Vec<u8> {
+        self.gate = Gate::Done;
+        self.consume(head_len);
+        if self.staged.capacity() == 0 {
+            self.staged = buffers::take();
+        }
+        &mut self.staged
+    }
+
+    /// Sends what is staged and `body` behind it: a small body in one piece with the head, a
+    /// larger one from where it stands. `sent` counts the bytes of it that were taken.
+    pub(crate) async fn send(&mut self, body: &[Bytes], sent: &mut u64) -> io::Result<()> {
+        for piece in body {
+            let mut rest = &piece[..];
+            while !rest.is_empty() {
+                let taken = poll_fn(|cx| Pin::new(&mut *self).poll_write(cx, rest)).await?;
+                rest = &rest[taken..];
+                *sent += taken as u64;
+            }
+        }
+        poll_fn(|cx| self.poll_staged(cx)).await
     }
 
     /// Says goodbye and closes; reads on for a moment when the client may still be sending.
@@ -444,6 +472,10 @@ impl Conn {
     }
 
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.is_empty() {
+            // No progress either: a stall that is under way goes on.
+            return Poll::Ready(Ok(()));
+        }
         let mut done = 0;
         let result = loop {
             if done == self.out.len() {
@@ -513,7 +545,7 @@ impl Conn {
     fn admit(&mut self, room: usize) -> io::Result<usize> {
         let available = self.pre.len().min(room);
         self.gate.admit(&self.pre[..available]).map_err(|_| {
-            if let Some(info) = self.conn_info() {
+            if let Some(info) = self.info() {
                 info.bad_chunk.store(true, Ordering::Relaxed);
             }
             io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")

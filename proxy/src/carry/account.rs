@@ -1,0 +1,115 @@
+//! The account of one request: opened when its head is there, closed when its
+//! reply is out or given up.
+//!
+//! Every carrier of a request goes through these two, so that log and metrics
+//! say the same of all.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use http::header::{self, HeaderName, HeaderValue};
+
+use crate::clock;
+use crate::exchange;
+use crate::exchange::head::HeadView;
+use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
+use crate::observe::{Captured, Protocol, Record, Text};
+use crate::snapshot::Snapshot;
+
+/// What is known of a request before anything is decided.
+pub(super) struct Arrival<'a> {
+    pub(super) info: &'a ConnInfo,
+    pub(super) settings: &'a ListenerSettings,
+    pub(super) head: &'a dyn HeadView,
+    pub(super) protocol: Protocol,
+    /// `:authority` of HTTP/2; Host where there is none.
+    pub(super) authority: Option<&'a str>,
+    /// As it came.
+    pub(super) target: &'a [u8],
+    pub(super) start: Instant,
+    pub(super) wall: SystemTime,
+}
+
+/// Counts a request as begun. Whoever opens closes.
+pub(super) fn open(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
+    let Arrival { info, settings, .. } = arrival;
+    let mut record = Record::new(
+        arrival.start,
+        arrival.wall,
+        crate::random::id(),
+        place(snapshot, info),
+        exchange::client::address(
+            info.peer.ip(),
+            arrival.head,
+            &snapshot.config.server.trusted_proxies,
+        ),
+    );
+    record.tls = info.tls;
+    record.protocol = arrival.protocol;
+    if settings.access_log && snapshot.access.is_some() {
+        record.captured = capture(arrival);
+    }
+    settings.metrics.request_begins();
+    record
+}
+
+/// Counts and logs a request that is over.
+pub(super) fn close(record: &mut Record, snapshot: &Snapshot, settings: &ListenerSettings) {
+    record.end(clock::now());
+    settings.metrics.request_ends();
+    snapshot.table.finish(record);
+    if let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) {
+        log.write(record, snapshot.table.names());
+    }
+}
+
+/// The listener's place in this very snapshot: its own settings may be of another by now.
+pub(super) fn place(snapshot: &Snapshot, info: &ConnInfo) -> u16 {
+    let place = snapshot
+        .listeners
+        .iter()
+        .position(|listener| Arc::ptr_eq(listener, &info.listener));
+    place.map_or(NO_PLACE, |place| u16::try_from(place).unwrap_or(NO_PLACE))
+}
+
+fn capture(arrival: &Arrival<'_>) -> Captured {
+    let head = arrival.head;
+    let field = |name: &HeaderName| head.field(name).unwrap_or_default();
+    Captured::new(Text {
+        method: head.method().as_str().as_bytes(),
+        host: match arrival.authority {
+            Some(authority) => authority.as_bytes(),
+            None => field(&header::HOST),
+        },
+        target: arrival.target,
+        user_agent: field(&header::USER_AGENT),
+        referer: field(&header::REFERER),
+    })
+}
+
+/// A request's id as it is sent.
+pub(super) fn id_digits(id: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(id.to_be_bytes()) {
+        let nibble = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+        pair.copy_from_slice(&[nibble(byte >> 4), nibble(byte & 15)]);
+    }
+    digits
+}
+
+/// The same as a field's value.
+pub(super) fn id_value(id: u128) -> HeaderValue {
+    HeaderValue::from_bytes(&id_digits(id)).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_written_in_32_digits() {
+        for id in [0, 1, 0xabc << 100, u128::MAX, crate::random::id()] {
+            assert_eq!(id_digits(id), *format!("{id:032x}").as_bytes());
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! A second copy of a page that is asked for often, in a file that exists in
+//! memory alone (memfd_create(2)).
+//!
+//! The kernel sends from a file without copying (sendfile(2)), and from our own
+//! memory it cannot: it would have to know when the last client has read it. For
+//! a page of 64 KiB that copy is a third of what a hit costs, and it pushes 64 KiB
+//! of other things out of the processor's cache.
+//!
+//! A twin is made when its page has shown to be in demand, is never written again,
+//! and goes with its page; what is on its way to a client then stays as it was. It
+//! is no part of the store's memory, so the sum of all is bounded on its own.
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cache::Stored;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, getrlimit};
+
+/// Bodies from here on: below, a copy costs less than the call that it spares.
+const SMALLEST: u64 = 48 * 1024;
+/// And up to here: making a twin holds up the event loop, a megabyte for some 200 us.
+const LARGEST: u64 = 1024 * 1024;
+/// The use of a page with which its twin is made, and after which, where there was no room, it is
+/// tried again.
+const OFTEN: u32 = 8;
+/// All twins together: this share of the store's memory.
+const SHARE: u64 = 8;
+/// And as many, each being an open file; or an eighth of those that the process may open.
+const MOST: u64 = 512;
+
+/// All that there are.
+#[derive(Debug)]
+pub(crate) struct Twins {
+    most_bytes: u64,
+    most_files: u64,
+    bytes: AtomicU64,
+    files: AtomicU64,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub(super) struct Twin {
+    file: File,
+    /// Gives its room back.
+    _room: Room,
+}
+
+impl Twin {
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Twins {
+    /// For a store of `memory` bytes.
+    pub(crate) fn new(memory: u64) -> Self {
+        let may_open = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+        Self {
+            most_bytes: memory / SHARE,
+            most_files: MOST.min(may_open / 8),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+        }
+    }
+
+    /// The twin of this page's body, if it has one by now.
+    pub(super) fn of<'a>(self: &Arc<Self>, stored: &'a Stored) -> Option<&'a Twin> {
+        let companion = stored.companion();
+        if let Some(twin) = companion.get() {
+            return Some(twin);
+        }
+        let fits = (SMALLEST..=LARGEST).contains(&stored.len());
+        if !fits || !companion.count_use().is_multiple_of(OFTEN) {
+            return None;
+        }
+        let twin = Twin {
+            _room: Room::take(self, stored.len())?,
+            file: copy(stored).ok()?,
+        };
+        companion.keep(twin)
+    }
+}
+
+fn copy(stored: &Stored) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create("tidegate-page", MFdFlags::MFD_CLOEXEC)?);
+    for segment in &**stored.segments() {
+        file.write_all(segment)?;
+    }
+    Ok(file)
+}
+
+/// Room for one twin, while it lives.
+#[derive(Debug)]
+struct Room {
+    twins: Arc<Twins>,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
+        // Given back if it turns out to be too much: the drop of `room` does that.
+        let room = Self {
+            twins: Arc::clone(twins),
+            bytes,
+        };
+        let files = twins.files.fetch_add(1, Ordering::Relaxed) + 1;
+        let sum = twins.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (files <= twins.most_files && sum <= twins.most_bytes).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.twins.files.fetch_sub(1, Ordering::Relaxed);
+        self.twins.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use bytes::Bytes;
+    use cache::{Freshness, Head, Policy, Request, Response, ResponseControl, Times};
+    use http::{HeaderMap, Method, StatusCode};
+
+    use super::*;
+
+    fn page(size: u64) -> Stored {
+        let fields = HeaderMap::new();
+        let now = crate::clock::wall();
+        let times = Times {
+            sent: now,
+            received: now,
+        };
+        let policy = Policy::default();
+        let control = ResponseControl::read(&fields);
+        let head = Head::new(
+            Request {
+                method: &Method::GET,
+                fields: &fields,
+            },
+            Response {
+                status: StatusCode::OK,
+                fields: &fields,
+            },
+            Freshness::new(&control, &fields, true, &policy, times),
+            &policy,
+        );
+        let half = vec![b'a'; usize::try_from(size / 2).unwrap()];
+        let rest = vec![b'b'; usize::try_from(size - size / 2).unwrap()];
+        Stored::new(
+            Arc::new(head),
+            vec![Bytes::from(half), Bytes::from(rest)],
+            Arc::default(),
+        )
+    }
+
+    fn asked_often<'a>(twins: &Arc<Twins>, page: &'a Stored) -> Option<&'a Twin> {
+        for _ in 1..OFTEN {
+            assert!(twins.of(page).is_none(), "it was not asked for often");
+        }
+        twins.of(page)
+    }
+
+    #[test]
+    fn a_page_in_demand_gets_a_twin_and_keeps_it_under_a_new_head() {
+        let twins = Arc::new(Twins::new(1 << 30));
+        let page = page(SMALLEST + 1);
+        let mut copy = vec![0; usize::try_from(page.len()).unwrap()];
+        asked_often(&twins, &page)
+            .expect("a twin")
+            .file()
+            .read_exact_at(&mut copy, 0)
+            .unwrap();
+        assert_eq!(copy, page.segments().concat());
+        let renewed = page.renewed(Arc::clone(page.head()), Arc::default());
+        drop(page);
+        assert!(twins.of(&renewed).is_some());
+        assert_eq!(twins.bytes.load(Ordering::Relaxed), SMALLEST + 1);
+        drop(renewed);
+        assert_eq!(twins.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(twins.files.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn small_and_large_pages_have_none() {
+        let twins = Arc::new(Twins::new(1 << 30));
+        for size in [SMALLEST - 1, LARGEST + 1] {
+            assert!(asked_often(&twins, &page(size)).is_none());
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_room_the_page_stays_alone_until_there_is() {
+        let twins = Arc::new(Twins::new(SHARE * LARGEST));
+        let (first, second) = (page(LARGEST), page(SMALLEST));
+        assert!(asked_often(&twins, &first).is_some());
+        assert!(asked_often(&twins, &second).is_none());
+        drop(first);
+        assert!(asked_often(&twins, &second).is_some());
+        assert_eq!(twins.bytes.load(Ordering::Relaxed), SMALLEST);
+    }
+}

@@ -1,0 +1,109 @@
+//! A reply whose body the kernel takes from a file by itself (sendfile(2)).
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use nix::libc::{MSG_MORE, MSG_NOSIGNAL};
+use nix::sys::sendfile::sendfile;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::{Conn, buffers};
+
+/// Most bytes of one call, so that one connection does not hold up the others.
+const CALL: u64 = 1024 * 1024;
+
+impl Conn {
+    /// Whether what is written goes out as it is.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tls.is_none()
+    }
+
+    /// Sends what is staged and the first `length` bytes of `file` behind it, on a plain connection.
+    /// `sent` counts the bytes of the file that were taken.
+    pub(crate) async fn send_file(
+        &mut self,
+        file: &File,
+        length: u64,
+        sent: &mut u64,
+    ) -> io::Result<()> {
+        poll_fn(|cx| self.poll_staged_with_more(cx)).await?;
+        while *sent < length {
+            let taken = poll_fn(|cx| self.poll_send_file(cx, file, *sent, length - *sent)).await?;
+            *sent += taken as u64;
+        }
+        Ok(())
+    }
+
+    /// The head waits in the kernel for the first bytes of the body.
+    fn poll_staged_with_more(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_out(cx))?;
+        let mut staged = std::mem::take(&mut self.staged);
+        let mut result = Poll::Ready(Ok(()));
+        while !staged.is_empty() {
+            let flags = MSG_MORE | MSG_NOSIGNAL;
+            match self.poll_socket(cx, |socket| {
+                SockRef::from(socket).send_with_flags(&staged, flags)
+            }) {
+                Poll::Ready(Ok(taken)) => drop(staged.drain(..taken)),
+                Poll::Ready(Err(error)) => {
+                    result = Poll::Ready(Err(error));
+                    break;
+                }
+                Poll::Pending => {
+                    result = Poll::Pending;
+                    break;
+                }
+            }
+        }
+        self.staged = staged;
+        if self.staged.is_empty() {
+            buffers::release(&mut self.staged);
+        }
+        result
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        from: u64,
+        left: u64,
+    ) -> Poll<io::Result<usize>> {
+        let count = usize::try_from(left.min(CALL)).unwrap_or(usize::MAX);
+        self.poll_socket(cx, |socket| {
+            let mut offset = from.cast_signed();
+            Ok(sendfile(socket, file, Some(&mut offset), count)?)
+        })
+    }
+
+    /// One call that writes, when the socket takes something. Nothing taken is an error: the file
+    /// is shorter than was said.
+    fn poll_socket(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let Poll::Ready(writable) = self.socket.poll_write_ready(cx) else {
+                ready!(self.poll_stall(cx, false))?;
+                return Poll::Pending;
+            };
+            writable?;
+            match self
+                .socket
+                .try_io(Interest::WRITABLE, || call(&self.socket))
+            {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                done => {
+                    self.stall = None;
+                    return Poll::Ready(done);
+                }
+            }
+        }
+    }
+}
