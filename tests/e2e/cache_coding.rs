@@ -9,7 +9,7 @@ use crate::cache_purge::purge;
 use crate::support::client::HOST;
 use crate::support::h2::H2;
 use crate::support::tools::{run, tool};
-use crate::support::{Answer, Ask, Edge, Origin, Reply, wait};
+use crate::support::{Answer, Ask, Edge, Origin, Reply, Setup, wait};
 
 const ALL: &str = "{ compress = [\"br\", \"zstd\", \"gzip\"] }";
 const CODINGS: [&str; 3] = ["br", "zstd", "gzip"];
@@ -471,4 +471,35 @@ fn what_passes_the_cache_is_not_normalised_away() {
     edge.ask(&Ask::get("/uncached").field("Accept-Encoding", "gzip"))
         .expect(200);
     assert_eq!(origin.last().field("accept-encoding"), Some("gzip"));
+}
+
+/// A page that is validated each time, or stands in for the application, is compressed all the same.
+#[test]
+fn what_is_validated_or_served_for_a_failing_origin_comes_compressed_too() {
+    let mut origin = page();
+    let edge = Setup::new().with("APP", origin.address).start(
+        r#"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        outlier_detection = false
+        [[route]]
+        upstream = "app"
+        cache = { compress = ["gzip"], stale_if_error = "1h" }
+        "#,
+    );
+    await_coding(&edge, "/checked", "gzip");
+    let packed = edge.ask(&accepting("/checked", "gzip")).expect(200);
+    let said = packed.cache_status();
+    assert!(said.contains("fwd-status=304"), "{said}");
+    assert_eq!(packed.field("content-encoding"), Some("gzip"));
+    let same = accepting("/checked", "gzip").field("If-None-Match", packed.field("etag").unwrap());
+    edge.ask(&same).expect(304);
+    edge.ask(&accepting("/checked", "identity")).expect(200);
+    await_coding(&edge, "/a", "gzip");
+    purge(&edge, "soft=true&url=http://shop.test/a");
+    origin.down();
+    let stale = edge.ask(&accepting("/a", "gzip")).expect(200);
+    let said = stale.cache_status();
+    assert!(said.contains("stale-if-error"), "{said}");
+    assert_eq!(stale.field("content-encoding"), Some("gzip"), "{said}");
 }

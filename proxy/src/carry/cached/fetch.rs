@@ -17,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, parts, strip_tags};
+use super::{Cached, compressed, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -73,7 +73,7 @@ impl Fetch<'_> {
                         hit: true,
                         ..self.cached.status()
                     };
-                    return stored::answer(turn, session, self.cached.route, &found, status).await;
+                    return self.answer(turn, session, &found, status).await;
                 }
                 Join::Follow(reader) => match self.follow(turn, session, reader).await {
                     Step::Done(done) => return done,
@@ -296,8 +296,7 @@ impl Fetch<'_> {
                         stored: kept.is_none(),
                         ..self.cached.status()
                     };
-                    return stored::answer(turn, session, self.cached.route, &renewed, status)
-                        .await;
+                    return self.answer(turn, session, &renewed, status).await;
                 }
                 Judged::AskAgain => {
                     incoming.abandon().await;
@@ -462,7 +461,20 @@ impl Fetch<'_> {
             detail: Some("stale-if-error"),
             ..self.cached.status()
         };
-        stored::answer(turn, session, self.cached.route, &stored, status).await
+        self.answer(turn, session, &stored, status).await
+    }
+
+    /// Answers with what is stored, in the coding that the client wants.
+    async fn answer(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        stored: &Arc<Stored>,
+        status: CacheStatus<'_>,
+    ) -> Result<(), Broken> {
+        let coded = compressed(session, self.cached, self.cache, self.key, stored);
+        let stored = coded.as_ref().unwrap_or(stored);
+        stored::answer(turn, session, self.cached.route, stored, status).await
     }
 }
 
