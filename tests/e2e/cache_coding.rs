@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::cache::cached;
+use crate::cache::{cached, cached_in};
 use crate::cache_purge::purge;
 use crate::support::client::HOST;
 use crate::support::h2::H2;
@@ -502,4 +502,29 @@ fn what_is_validated_or_served_for_a_failing_origin_comes_compressed_too() {
     let said = stale.cache_status();
     assert!(said.contains("stale-if-error"), "{said}");
     assert_eq!(stale.field("content-encoding"), Some("gzip"), "{said}");
+}
+
+/// What is not stored is not compressed here, so the application is not kept from doing it.
+#[test]
+fn a_personal_request_goes_to_the_origin_with_its_own_wishes() {
+    let origin = page();
+    let edge = cached_in(
+        &origin,
+        "session_cookies = [\"sid\"]",
+        "{ compress = [\"gzip\"], accept_language = [\"de\"] }",
+    );
+    for ask in [
+        accepting("/a", "br").field("Cookie", "sid=1"),
+        accepting("/a", "br").field("Authorization", "x"),
+    ] {
+        edge.ask(&ask.field("Accept-Language", "fr")).expect(200);
+        let seen = origin.last();
+        assert_eq!(seen.field("accept-encoding"), Some("br"), "{}", seen.raw);
+        assert_eq!(seen.field("accept-language"), Some("fr"), "{}", seen.raw);
+    }
+    edge.ask(&accepting("/a", "br").field("Accept-Language", "fr"))
+        .expect(200);
+    let seen = origin.last();
+    assert_eq!(seen.field("accept-encoding"), None);
+    assert_eq!(seen.field("accept-language"), None);
 }

@@ -10,7 +10,7 @@ use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, co
 use pingora::protocols::http::ServerSession;
 
 use super::Cached;
-use super::judge::{Judged, judge, make_question, replaces};
+use super::judge::{Judged, Wishes, judge, make_question, replaces};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
 use crate::clock;
@@ -148,7 +148,8 @@ impl Background {
 
     async fn run(mut self, mut outgoing: Outgoing, base: Arc<Stored>, mut writer: Writer) {
         outgoing.upload = Upload::Done;
-        let question = make_question(&mut outgoing, &self.asked, &self.caching, Some(&base));
+        let (asked, wishes) = (&self.asked, Wishes::Normal);
+        let question = make_question(&mut outgoing, asked, &self.caching, wishes, Some(&base));
         if question.is_err() {
             return;
         }

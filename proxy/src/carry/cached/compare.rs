@@ -15,7 +15,7 @@ use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::Cached;
-use super::judge::make_question;
+use super::judge::{Wishes, make_question};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Outgoing, Upload};
 use crate::observe::{CacheCounts, Compared, Record};
@@ -45,7 +45,7 @@ pub(super) async fn sample(
         return;
     };
     let asked = &session.req_header().headers;
-    if make_question(&mut with, asked, caching, None).is_err() {
+    if make_question(&mut with, asked, caching, Wishes::Normal, None).is_err() {
         return;
     }
     let mut without = with.head.clone();

@@ -16,7 +16,7 @@ use http::{HeaderValue, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
-use super::judge::{Judged, judge, make_question, replaces};
+use super::judge::{Judged, Wishes, judge, make_question, replaces};
 use super::{Cached, compressed, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
@@ -387,7 +387,12 @@ impl Fetch<'_> {
             .outgoing(session, cached.route, cached.upstream, cached.way)
             .await?;
         let asked = &session.req_header().headers;
-        make_question(&mut outgoing, asked, cached.caching, base)?;
+        let wishes = if self.personal {
+            Wishes::AsAsked
+        } else {
+            Wishes::Normal
+        };
+        make_question(&mut outgoing, asked, cached.caching, wishes, base)?;
         Ok(outgoing)
     }
 

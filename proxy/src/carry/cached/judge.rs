@@ -16,18 +16,30 @@ use crate::carry::failure::Failure;
 use crate::carry::upstream::Outgoing;
 use crate::exchange::caching::Caching;
 
+/// What the origin is shown of the codings and languages that a client wants.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wishes {
+    /// What the route reduces them to, so that few different replies are stored.
+    Normal,
+    /// What the client says: the reply is not stored, nor compressed here.
+    AsAsked,
+}
+
 /// Makes a client's request the cache's own.
 pub(super) fn make_question(
     outgoing: &mut Outgoing,
     asked: &HeaderMap,
     caching: &Caching,
+    wishes: Wishes,
     base: Option<&Stored>,
 ) -> Result<(), Failure> {
     outgoing.head.set_method(Method::GET);
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
     }
-    for (name, value) in caching.normal.apply(asked).changes() {
+    let normal = caching.normal.apply(asked);
+    let changes = (wishes == Wishes::Normal).then(|| normal.changes());
+    for (name, value) in changes.into_iter().flatten() {
         match value {
             Some(value) => outgoing
                 .head
