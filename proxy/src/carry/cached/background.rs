@@ -91,6 +91,7 @@ pub(super) async fn read(
                     Ok(Growth::Passing) => {
                         // Too large to keep: nobody is to wait for another one of it.
                         passing = true;
+                        cache.counts.not_stored(NotStored::TooLarge);
                         let now = clock::wall();
                         cache.flights.mark(key.as_key(), now, hit_for_miss);
                     }
@@ -194,6 +195,9 @@ impl Background {
             }
             Judged::Renewed(head, tags, not_kept) => {
                 incoming.finish().await;
+                if let Some(reason) = not_kept {
+                    self.cache.counts.not_stored(reason);
+                }
                 if not_kept.is_some_and(NotStored::is_of_the_response) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
@@ -204,6 +208,7 @@ impl Background {
             // The stale one stays for as long as it may; the next request tries again.
             Judged::ServeStored | Judged::AskAgain => incoming.abandon().await,
             Judged::Pass(reason) => {
+                self.cache.counts.not_stored(reason);
                 if replaces(reason, head.status) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }

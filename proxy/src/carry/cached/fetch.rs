@@ -288,12 +288,16 @@ impl Fetch<'_> {
                     incoming.finish().await;
                     let tags = tags.unwrap_or_else(|| old.life().tags().map(Into::into).collect());
                     let renewed = Arc::new(old.renewed(head, self.life(&tags, &writer)));
+                    if let Some(reason) = kept {
+                        self.cache.counts.not_stored(reason);
+                    }
                     self.renew(&old, &renewed, kept, writer);
                     turn.record.cache = CacheResult::Revalidated;
                     let status = CacheStatus {
                         fwd: Some(self.why),
                         fwd_status: Some(304),
                         stored: kept.is_none(),
+                        detail: kept.map(NotStored::as_str),
                         ..self.cached.status()
                     };
                     return self.answer(turn, session, &renewed, status).await;
