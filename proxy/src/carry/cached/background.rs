@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
+use cache::store::Lookup;
 use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, coding};
 use pingora::protocols::http::ServerSession;
 
@@ -29,12 +30,18 @@ pub(super) async fn refresh(
     found: &Arc<Stored>,
 ) {
     let policy = cached.policy();
-    let hint = {
+    let writer = {
         let fields = cached.caching.normal.apply(&session.req_header().headers);
-        cache.store.hint(key.as_key(), &fields, &policy.vary)
+        let key = key.as_key();
+        let hint = cache.store.hint(key, &fields, &policy.vary);
+        let is_current = || match cache.store.lookup(key, &fields, &policy.vary) {
+            Lookup::Found(stored) => Arc::ptr_eq(&stored, found),
+            Lookup::UriMiss | Lookup::VaryMiss => false,
+        };
+        let most = policy.max_object_size;
+        cache.flights.refresh(key, &hint, most, is_current)
     };
-    let most = policy.max_object_size;
-    let Some(writer) = cache.flights.refresh(key.as_key(), &hint, most) else {
+    let Some(writer) = writer else {
         return;
     };
     let Ok(outgoing) = turn
