@@ -41,6 +41,8 @@ pub struct Store {
     /// Bytes inserted since moka last made room, and how many may be.
     unsettled: AtomicU64,
     slack: u64,
+    /// The number of the latest purge that was swept out.
+    swept: AtomicU64,
 }
 
 /// The variants of one URL, the oldest first.
@@ -120,6 +122,7 @@ impl Store {
             counters,
             unsettled: AtomicU64::new(0),
             slack: capacity / 64,
+            swept: AtomicU64::new(0),
         }
     }
 
@@ -216,9 +219,11 @@ impl Store {
             if !there || old.state(latest) == State::Gone {
                 return Op::Nop;
             }
-            old.life().release();
             let rest = entry.filtered(|one| !Arc::ptr_eq(one, old));
-            Op::Put(Arc::new(Entry::with(Some(&rest), new, latest)))
+            let entry = Entry::with(Some(&rest), new, latest);
+            // Only now: they may share a life, whose tags must not be forgotten in between.
+            old.life().release();
+            Op::Put(Arc::new(entry))
         });
         let replaced = matches!(result, CompResult::ReplacedWith(_));
         if replaced {
@@ -347,6 +352,7 @@ impl Store {
     /// under way ([`crate::Flights::oldest`]).
     pub fn sweep(&self, oldest: u64) {
         let latest = self.tags.latest();
+        self.swept.store(latest, Ordering::Relaxed);
         for (key, entry) in &self.entries {
             if entry.live(latest).count() < entry.variants.len() {
                 self.keep_only(key.as_key(), |one| one.state(latest) != State::Gone);
@@ -354,6 +360,17 @@ impl Store {
         }
         self.entries.run_pending_tasks();
         self.tags.forget_unused(oldest);
+    }
+
+    /// Forgets the tags of what was evicted or replaced, and [sweeps](Self::sweep) where a purge came
+    /// since the last time. For a timer: without it, the index keeps every tag there ever was.
+    pub fn tidy(&self, oldest: u64) {
+        if self.swept.load(Ordering::Relaxed) != self.tags.latest() {
+            self.sweep(oldest);
+        } else {
+            self.maintain();
+            self.tags.forget_unused(oldest);
+        }
     }
 
     /// Lets moka make room and bring its sums up to date. Cheap when there is little to do; for a
@@ -685,6 +702,24 @@ mod tests {
             1,
             "exact after the sweep"
         );
+    }
+
+    #[test]
+    fn the_index_of_tags_is_as_bounded_as_the_store() {
+        let store = Store::new(64 << 10);
+        for number in 0..2000 {
+            let host = format!("host-{number}.example");
+            tagged(&store, &host, "/", &[&format!("tag-{number}")]);
+        }
+        store.tidy(store.tags().latest());
+        let entries = usize::try_from(store.figures().entries).expect("few");
+        assert!((1..500).contains(&entries), "{entries}");
+        // Its own tag and that of its host for each, and one of all.
+        assert_eq!(store.tags().len(), 2 * entries + 1);
+
+        store.purge_tag(tags::ALL, Mode::Hard);
+        store.tidy(store.tags().latest());
+        assert_eq!((store.tags().len(), store.figures().entries), (0, 0));
     }
 
     #[test]

@@ -37,6 +37,9 @@ use crate::upstreams::Probers;
 /// How often idle upstream connections are looked through and ejections end.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Ticks between two times that the cache is tidied: it takes longer than the rest.
+const TIDY_EVERY: u32 = 5;
+
 /// Threads of each worker that read files.
 const BLOCKING_THREADS: usize = 4;
 
@@ -554,9 +557,17 @@ fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), S
 /// What has to be done now and then, beside requests.
 async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
     let mut every = interval(TICK);
+    let mut ticks: u32 = 0;
     loop {
         every.tick().await;
         let snapshot = snapshot.load_full();
+        ticks = ticks.wrapping_add(1);
+        if ticks.is_multiple_of(TIDY_EVERY) {
+            let cache = snapshot.cache.clone();
+            let work = move || cache.store.tidy(cache.flights.oldest());
+            // Awaited, so that there are never two; a panic in it is logged by the hook.
+            let _ = tokio::task::spawn_blocking(work).await;
+        }
         let now = clock::now();
         for upstream in &snapshot.upstreams {
             for worker in 0..workers {
