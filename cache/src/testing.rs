@@ -68,7 +68,7 @@ pub(crate) fn head_for(asked: &[&str], status: u16, lines: &[&str]) -> crate::He
 fn every_test_that_the_conformance_table_names_is_there() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let table = std::fs::read_to_string(root.join("../docs/cache-conformance.md")).unwrap();
-    let sources: String = ["src", "src/flight"]
+    let sources: String = ["src", "src/flight", "src/storable"]
         .iter()
         .flat_map(|folder| std::fs::read_dir(root.join(folder)).unwrap())
         .map(|entry| entry.unwrap().path())

@@ -23,7 +23,7 @@ use tokio::time::{interval, timeout};
 
 use crate::admin::{self, AdminListener};
 use crate::assemble::{self, AssembleError, Assembled, Surroundings, assemble};
-use crate::carry::Carrier;
+use crate::carry::{Carrier, purge};
 use crate::clock;
 use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
 use crate::observe::Metrics;
@@ -36,9 +36,6 @@ use crate::upstreams::Probers;
 
 /// How often idle upstream connections are looked through and ejections end.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Ticks between two times that the cache is tidied: it takes longer than the rest.
-const TIDY_EVERY: u32 = 5;
 
 /// Threads of each worker that read files.
 const BLOCKING_THREADS: usize = 4;
@@ -312,6 +309,7 @@ impl Control {
         let mut probers = Probers::start(&self.snapshot.load().upstreams);
         self.serve_admin().await;
         tokio::spawn(tick(self.snapshot.clone(), self.surroundings.workers));
+        tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();
         ready();
@@ -557,17 +555,9 @@ fn needs_no_restart(running: &conf::Config, next: &conf::Config) -> Result<(), S
 /// What has to be done now and then, beside requests.
 async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
     let mut every = interval(TICK);
-    let mut ticks: u32 = 0;
     loop {
         every.tick().await;
         let snapshot = snapshot.load_full();
-        ticks = ticks.wrapping_add(1);
-        if ticks.is_multiple_of(TIDY_EVERY) {
-            let cache = snapshot.cache.clone();
-            let work = move || cache.store.tidy(cache.flights.oldest());
-            // Awaited, so that there are never two; a panic in it is logged by the hook.
-            let _ = tokio::task::spawn_blocking(work).await;
-        }
         let now = clock::now();
         for upstream in &snapshot.upstreams {
             for worker in 0..workers {

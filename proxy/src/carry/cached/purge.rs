@@ -1,7 +1,9 @@
 //! Purges: what an operator, an application's PURGE or an unsafe request takes out of the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cache::tags::{self, Mode};
 use cache::{Key, invalidate};
 use http::{HeaderName, Method};
@@ -24,6 +26,9 @@ pub(crate) struct Asked {
 /// A PURGE names more tags than a page may have.
 #[derive(Debug)]
 pub(crate) struct TooManyTags;
+
+/// Between two times that the store is tidied.
+const TIDY: Duration = Duration::from_secs(5);
 
 static SOFT_PURGE: HeaderName = HeaderName::from_static("soft-purge");
 
@@ -104,6 +109,19 @@ pub(crate) fn purge(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
         Target::Prefix { host, path } => {
             flights.purge_where(store, &|parts| is_below(parts, host, path), mode)
         }
+    }
+}
+
+/// Every few seconds forgets the tags of what is no longer stored, and sweeps out what purges took
+/// away and nobody swept.
+pub(crate) async fn tidy_now_and_then(snapshot: Arc<ArcSwap<Snapshot>>) {
+    let mut every = tokio::time::interval(TIDY);
+    loop {
+        every.tick().await;
+        let cache = snapshot.load().cache.clone();
+        let work = move || cache.store.tidy(cache.flights.oldest());
+        // Awaited, so that there are never two. A panic has been logged, and the next one may go well.
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 }
 
