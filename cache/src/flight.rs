@@ -167,14 +167,21 @@ impl Flights {
     }
 
     /// Starts a fetch in the background, for something that is served meanwhile; `None` when one is
-    /// under way already, for whomever.
-    pub fn refresh(&self, key: KeyRef<'_>, hint: &[u8], max_object: u64) -> Option<Writer> {
+    /// under way already, for whomever, or has just ended: `is_current` looks whether what is served is
+    /// still what is stored.
+    pub fn refresh(
+        &self,
+        key: KeyRef<'_>,
+        hint: &[u8],
+        max_object: u64,
+        is_current: impl FnOnce() -> bool,
+    ) -> Option<Writer> {
         let mut shard = lock(self.0.shard(key));
         let known = shard
             .get(key.as_bytes())
             .map(Vec::as_slice)
             .unwrap_or_default();
-        if known.iter().any(|flight| *flight.hint == *hint) {
+        if known.iter().any(|flight| *flight.hint == *hint) || !is_current() {
             return None;
         }
         Some(self.0.launch(&mut shard, key, hint, max_object, true))

@@ -226,6 +226,14 @@ fn refusal(
     if control.must_understand && !is_understood(status) {
         return Some(NotStored::Status);
     }
+    // Before anything that the response says: an application that answers one visitor `private` says
+    // it of him, and not of the page that is for all.
+    if policy.has_session(request.fields) {
+        return Some(NotStored::Session);
+    }
+    if request.fields.has(&AUTHORIZATION) && !policy.share_authorized {
+        return Some(NotStored::Authorization);
+    }
     if RequestControl::read(request.fields).no_store {
         return Some(NotStored::RequestNoStore);
     }
@@ -240,11 +248,8 @@ fn refusal(
         return Some(NotStored::SetCookie);
     }
     let allows = control.public || control.s_maxage.is_some() || control.must_revalidate;
-    if request.fields.has(&AUTHORIZATION) && !(policy.share_authorized && allows) {
+    if request.fields.has(&AUTHORIZATION) && !allows {
         return Some(NotStored::Authorization);
-    }
-    if policy.has_session(request.fields) {
-        return Some(NotStored::Session);
     }
     if tags::read(response.fields, &policy.tags).is_err() {
         return Some(NotStored::Tags);

@@ -53,6 +53,8 @@ pub struct Store {
     /// Bytes inserted since moka last made room, and how many may be.
     unsettled: AtomicU64,
     slack: u64,
+    /// The number of the latest purge that was swept out.
+    swept: AtomicU64,
 }
 
 /// What was found for a request.
@@ -128,6 +130,7 @@ impl Store {
             counters,
             unsettled: AtomicU64::new(0),
             slack: capacity / 64,
+            swept: AtomicU64::new(0),
         }
     }
 
@@ -287,9 +290,11 @@ impl Store {
             if !there || old.state(latest) == State::Gone {
                 return Op::Nop;
             }
-            old.life().release();
             let rest = entry.filtered(|one| !Arc::ptr_eq(one, old));
-            Op::Put(Arc::new(Entry::with(Some(&rest), new, latest)))
+            let entry = Entry::with(Some(&rest), new, latest);
+            // Only now: they may share a life, whose tags must not be forgotten in between.
+            old.life().release();
+            Op::Put(Arc::new(entry))
         });
         let replaced = matches!(result, CompResult::ReplacedWith(_));
         if replaced {
@@ -468,6 +473,7 @@ impl Store {
     /// under way ([`crate::Flights::oldest`]).
     pub fn sweep(&self, oldest: u64) {
         let latest = self.tags.latest();
+        self.swept.store(latest, Ordering::Relaxed);
         for (key, entry) in &self.entries {
             if entry.live(latest).count() < entry.variants.len() {
                 self.keep_only(key.as_key(), |one| one.state(latest) != State::Gone);
@@ -478,6 +484,17 @@ impl Store {
             disk.sweep();
         }
         self.tags.forget_unused(oldest);
+    }
+
+    /// Forgets the tags of what was evicted or replaced, and [sweeps](Self::sweep) where a purge came
+    /// since the last time. For a timer: without it, the index keeps every tag there ever was.
+    pub fn tidy(&self, oldest: u64) {
+        if self.swept.load(Ordering::Relaxed) != self.tags.latest() {
+            self.sweep(oldest);
+        } else {
+            self.maintain();
+            self.tags.forget_unused(oldest);
+        }
     }
 
     /// Lets moka make room and bring its sums up to date. Cheap when there is little to do; for a

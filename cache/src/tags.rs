@@ -271,6 +271,12 @@ impl Tags {
         }
     }
 
+    /// Tags in the index, the cache's own and those that no object has any more included.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     fn shard(&self, name: &[u8]) -> &Shard {
         let hash = self.0.hasher.hash_one(name);
         &self.0.shards[usize::try_from(hash % SHARDS as u64).unwrap_or(0)]

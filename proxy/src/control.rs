@@ -28,7 +28,7 @@ use tokio::time::{interval, timeout};
 
 use crate::admin::{self, AdminListener};
 use crate::assemble::{self, AssembleError, Assembled, Surroundings, assemble};
-use crate::carry::Carrier;
+use crate::carry::{Carrier, purge};
 use crate::clock;
 use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
 use crate::observe::Metrics;
@@ -321,6 +321,7 @@ impl Control {
         let mut probers = Probers::start(&self.snapshot.load().upstreams);
         self.serve_admin().await;
         tokio::spawn(tick(self.snapshot.clone(), self.surroundings.workers));
+        tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();
         ready();

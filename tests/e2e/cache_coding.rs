@@ -4,12 +4,12 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::cache::cached;
+use crate::cache::{cached, cached_in};
 use crate::cache_purge::purge;
 use crate::support::client::HOST;
 use crate::support::h2::H2;
 use crate::support::tools::{run, tool};
-use crate::support::{Answer, Ask, Edge, Origin, Reply, wait};
+use crate::support::{Answer, Ask, Edge, Origin, Reply, Setup, wait};
 
 const ALL: &str = "{ compress = [\"br\", \"zstd\", \"gzip\"] }";
 const CODINGS: [&str; 3] = ["br", "zstd", "gzip"];
@@ -471,4 +471,60 @@ fn what_passes_the_cache_is_not_normalised_away() {
     edge.ask(&Ask::get("/uncached").field("Accept-Encoding", "gzip"))
         .expect(200);
     assert_eq!(origin.last().field("accept-encoding"), Some("gzip"));
+}
+
+/// A page that is validated each time, or stands in for the application, is compressed all the same.
+#[test]
+fn what_is_validated_or_served_for_a_failing_origin_comes_compressed_too() {
+    let mut origin = page();
+    let edge = Setup::new().with("APP", origin.address).start(
+        r#"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        outlier_detection = false
+        [[route]]
+        upstream = "app"
+        cache = { compress = ["gzip"], stale_if_error = "1h" }
+        "#,
+    );
+    await_coding(&edge, "/checked", "gzip");
+    let packed = edge.ask(&accepting("/checked", "gzip")).expect(200);
+    let said = packed.cache_status();
+    assert!(said.contains("fwd-status=304"), "{said}");
+    assert_eq!(packed.field("content-encoding"), Some("gzip"));
+    let same = accepting("/checked", "gzip").field("If-None-Match", packed.field("etag").unwrap());
+    edge.ask(&same).expect(304);
+    edge.ask(&accepting("/checked", "identity")).expect(200);
+    await_coding(&edge, "/a", "gzip");
+    purge(&edge, "soft=true&url=http://shop.test/a");
+    origin.down();
+    let stale = edge.ask(&accepting("/a", "gzip")).expect(200);
+    let said = stale.cache_status();
+    assert!(said.contains("stale-if-error"), "{said}");
+    assert_eq!(stale.field("content-encoding"), Some("gzip"), "{said}");
+}
+
+/// What is not stored is not compressed here, so the application is not kept from doing it.
+#[test]
+fn a_personal_request_goes_to_the_origin_with_its_own_wishes() {
+    let origin = page();
+    let edge = cached_in(
+        &origin,
+        "session_cookies = [\"sid\"]",
+        "{ compress = [\"gzip\"], accept_language = [\"de\"] }",
+    );
+    for ask in [
+        accepting("/a", "br").field("Cookie", "sid=1"),
+        accepting("/a", "br").field("Authorization", "x"),
+    ] {
+        edge.ask(&ask.field("Accept-Language", "fr")).expect(200);
+        let seen = origin.last();
+        assert_eq!(seen.field("accept-encoding"), Some("br"), "{}", seen.raw);
+        assert_eq!(seen.field("accept-language"), Some("fr"), "{}", seen.raw);
+    }
+    edge.ask(&accepting("/a", "br").field("Accept-Language", "fr"))
+        .expect(200);
+    let seen = origin.last();
+    assert_eq!(seen.field("accept-encoding"), None);
+    assert_eq!(seen.field("accept-language"), None);
 }

@@ -2,6 +2,7 @@
 //! found out where the application forgot to say it.
 
 use crate::cache::{cached_in, counting};
+use crate::cache_purge::purge;
 use crate::support::{Answer, Ask, Edge, Gate, Origin, wait};
 
 const SESSIONS: &str = "session_cookies = [\"sid\", \"remember\"]";
@@ -284,4 +285,41 @@ fn nothing_is_compared_unless_the_route_says_so() {
     edge.get("/a").expect(200);
     assert!(edge.ask(&session("/a", "alice")).is_hit());
     wait::always("no fetch", wait::millis(200), || origin.count() == 1);
+}
+
+/// An application that says `private` to those who are signed in says it of them, not of the page.
+#[test]
+fn a_personal_reply_says_nothing_of_the_page_that_is_for_all() {
+    let origin = Origin::start(|seen| {
+        let answer = match (whose(seen).as_str(), seen.field("if-none-match")) {
+            ("|", Some("\"v1\"")) => Answer::new(304, ""),
+            ("|", _) => Answer::ok("for all"),
+            (who, _) => return Answer::ok(who).field("Cache-Control", "private"),
+        };
+        answer
+            .field("Cache-Control", "max-age=600")
+            .field("ETag", "\"v1\"")
+    });
+    let edge = cached_in(&origin, SESSIONS, "{}");
+    edge.get("/a").expect(200);
+    for ask in [
+        session("/a", "alice"),
+        Ask::get("/a").field("Authorization", "Bearer alice"),
+        session("/a", "alice").field("Range", "bytes=0-1"),
+        Ask::head("/a")
+            .field("Cookie", "sid=alice")
+            .field("If-Match", "\"v1\""),
+    ] {
+        purge(&edge, "soft=true&url=http://shop.test/a");
+        let reply = edge.ask(&ask);
+        assert!(matches!(reply.status, 200 | 206), "{ask:?}: {reply:?}");
+        assert!(!reply.is_hit(), "{ask:?}: {reply:?}");
+        let known = edge.json("/cache/inspect?url=http://shop.test/a");
+        assert_eq!(known["not_shared"], false, "nobody waits any more: {ask:?}");
+        assert_eq!(known["decision"], "validate", "it was taken away: {ask:?}");
+        let plain = edge.get("/a").expect(200);
+        assert_eq!(plain.text(), "for all");
+        let said = plain.cache_status();
+        assert!(said.contains("fwd-status=304"), "{ask:?}: {said}");
+    }
 }

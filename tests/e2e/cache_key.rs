@@ -174,6 +174,24 @@ fn whatever_takes_the_page_away_takes_all_of_its_keys() {
     assert_eq!(hits(), [t, t, t, f, f, f, f, f, f]);
 }
 
+/// An unsafe request cannot wait for the memory to be given back, so that comes a little later.
+#[test]
+fn the_memory_of_what_an_unsafe_request_took_away_is_given_back() {
+    let origin = fresh();
+    let edge = cached(&origin, "{ key_headers = [\"x-market\"] }");
+    for market in ["eu", "us", "ch"] {
+        edge.ask(&Ask::get("/a").field("X-Market", market))
+            .expect(200);
+    }
+    wait::eventually("three entries", wait::SOON, || {
+        edge.metric("tidegate_cache_entries") == 3.0
+    });
+    edge.ask(&Ask::post("/a", "x")).expect(200);
+    wait::eventually("no entry", 2 * wait::SOON, || {
+        edge.metric("tidegate_cache_entries") == 0.0
+    });
+}
+
 #[test]
 fn what_is_on_its_way_under_another_key_of_a_purged_page_is_not_stored() {
     let gate = Gate::default();

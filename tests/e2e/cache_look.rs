@@ -290,3 +290,53 @@ fn the_key_stands_in_cache_status_where_the_route_shows_it() {
         assert!(!reply.cache_status().contains("key="), "{reply:?}");
     }
 }
+
+/// Whatever way a reply came on, if it was fetched and not stored, that is counted.
+#[test]
+fn every_fetched_reply_that_is_not_stored_is_counted_with_its_reason() {
+    let origin = counting(|seen, a| match (seen.target.as_str(), seen.nth) {
+        ("/grows", _) => Answer::chunks(&["x".repeat(150_000)], wait::millis(0))
+            .field("Cache-Control", "max-age=600"),
+        (_, 0) => a
+            .field("Cache-Control", "max-age=0, stale-while-revalidate=600")
+            .field("ETag", "\"v1\""),
+        _ => a.field("Cache-Control", "no-store"),
+    });
+    let counted = |edge: &Edge, reason: &str| {
+        edge.metric(&format!(
+            "tidegate_cache_not_stored_total{{reason=\"{reason}\"}}"
+        ))
+    };
+    let edge = cached(&origin, "{}");
+    edge.get("/refreshed").expect(200);
+    assert!(edge.get("/refreshed").expect(200).is_hit());
+    wait::eventually("the refresh that is not stored", wait::SOON, || {
+        counted(&edge, "no-store") == 1.0
+    });
+
+    let tagging = Origin::start(|seen| {
+        let many: Vec<String> = (0..1001).map(|n| format!("t{n}")).collect();
+        match seen.field("if-none-match") {
+            Some(_) => Answer::new(304, "").field("xkey", &many.join(" ")),
+            None => Answer::ok("x")
+                .field("Cache-Control", "no-cache")
+                .field("ETag", "\"v1\""),
+        }
+    });
+    let edge = cached(&tagging, "{}");
+    edge.get("/renewed").expect(200);
+    let reply = edge.get("/renewed").expect(200);
+    assert_eq!(reply.text(), "x");
+    let said = reply.cache_status();
+    assert!(
+        said.contains("fwd-status=304") && said.contains("detail=tags"),
+        "{said}"
+    );
+    assert_eq!(counted(&edge, "tags"), 1.0);
+
+    let edge = cached_in(&origin, "max_object_size = \"100KiB\"", "{}");
+    assert_eq!(edge.get("/grows").expect(200).body.len(), 150_000);
+    wait::eventually("what outgrew the store", wait::SOON, || {
+        counted(&edge, "too-large") == 1.0
+    });
+}

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use crate::cache::{cached_in, counting};
-use crate::support::{Answer, Ask, Conn, Edge, Gate, Origin, Setup, wait};
+use crate::support::client::HOST;
+use crate::support::{Answer, Ask, Conn, Edge, Gate, H2, Origin, Setup, wait};
 
 /// The answer to a purge through the admin server.
 #[track_caller]
@@ -22,10 +23,11 @@ const PAGES: [(&str, &str, &str); 4] = [
 ];
 
 /// What a purge takes, as places in [`PAGES`].
-const PURGES: [(&str, &[usize]); 7] = [
+const PURGES: [(&str, &[usize]); 8] = [
     ("url=http://shop.test/p/1", &[0]),
     ("tag=one", &[0, 3]),
     ("prefix=http://shop.test/p", &[0, 1]),
+    ("prefix=https://shop.test/p/2", &[1]),
     ("host=shop.test", &[0, 1, 2]),
     ("tag=q&host=other.test", &[2, 3]),
     ("tag=nobody", &[]),
@@ -122,7 +124,7 @@ fn every_purge_takes_what_it_names_in_all_variants_and_nothing_else() {
     }
     let purges = edge.metric("tidegate_cache_purges_total");
     assert_eq!(
-        purges, 12.0,
+        purges, 14.0,
         "those that found something, dry runs not counted"
     );
 }
@@ -348,10 +350,17 @@ fn the_method_purge_is_carried_out_for_those_who_may() {
     let nothing = edge.ask(&purging("/nothing", "10.1.2.3")).expect(200);
     assert_eq!(nothing.text().trim(), "{\"purged\": 0}");
 
+    let mut h2 = H2::tls(edge.https(), HOST);
+    h2.ask(&Ask::get("/b")).expect(200);
+    let done = h2.ask(&purging("/b", "10.1.2.3")).expect(200);
+    assert_eq!(done.text().trim(), "{\"purged\": 1}");
+    assert!(!h2.ask(&Ask::get("/b")).is_hit());
+    assert!(edge.get("/b").is_hit(), "of the other scheme");
+
     let many: Vec<String> = (0..1001).map(|n| format!("t{n}")).collect();
     let many = purging("/", "10.1.2.3").field("xkey", &many.join(" "));
     assert_eq!(edge.ask(&many).status, 400);
-    assert_eq!(edge.metric("tidegate_cache_purges_total"), 4.0);
+    assert_eq!(edge.metric("tidegate_cache_purges_total"), 5.0);
 }
 
 #[test]

@@ -392,12 +392,13 @@ async fn a_refresh_in_the_background_is_made_once() {
         Flights::new(Limits::default(), Tags::new()),
         Store::new(1 << 20),
     );
-    let refresh = || flights.refresh(key("/").as_key(), b"", LARGE);
+    let refresh_of = |current| flights.refresh(key("/").as_key(), b"", LARGE, || current);
+    let refresh = || refresh_of(true);
     let mut writer = refresh().unwrap();
     assert!(refresh().is_none());
     assert!(
         flights
-            .refresh(key("/").as_key(), b"other variant", LARGE)
+            .refresh(key("/").as_key(), b"other variant", LARGE, || true)
             .is_some()
     );
     writer.head(head(&[]), Arc::default());
@@ -405,6 +406,7 @@ async fn a_refresh_in_the_background_is_made_once() {
     let alone = flights.alone(key("/").as_key(), b"", LARGE);
     assert!(refresh().is_none(), "somebody fetches it anyhow");
     drop(alone);
+    assert!(refresh_of(false).is_none(), "another has just ended");
     assert!(refresh().is_some());
 }
 

@@ -205,6 +205,23 @@ fn with_a_session_cookie_nothing_is_kept_unless_sessions_are_shared() {
 }
 
 #[test]
+fn what_a_reply_to_one_visitor_forbids_is_not_said_of_the_page() {
+    let policy = Policy {
+        session_cookies: vec!["sid".to_owned()],
+        ..Policy::default()
+    };
+    for asked in ["cookie: sid=1", "authorization: Basic eA=="] {
+        for said in ["cache-control: private", "set-cookie: sid=2"] {
+            let decision = decide_by(&policy, &Method::GET, &[asked], 200, &[said]);
+            let Storable::No(reason) = decision else {
+                panic!("{asked}, {said}: {decision:?}");
+            };
+            assert!(!reason.is_of_the_response(), "{asked}, {said}: {reason:?}");
+        }
+    }
+}
+
+#[test]
 fn a_response_with_too_many_tags_is_not_kept() {
     let policy = Policy {
         tags: tags::FIELDS.to_vec(),

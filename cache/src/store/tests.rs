@@ -269,3 +269,21 @@ fn the_most_used_objects_come_first() {
         .collect();
     assert_eq!(paths, [&b"/often"[..], b"/rare"]);
 }
+
+#[test]
+fn the_index_of_tags_is_as_bounded_as_the_store() {
+    let store = Store::new(64 << 10);
+    for number in 0..2000 {
+        let host = format!("host-{number}.example");
+        tagged(&store, &host, "/", &[&format!("tag-{number}")]);
+    }
+    store.tidy(store.tags().latest());
+    let entries = usize::try_from(store.figures().entries).expect("few");
+    assert!((1..500).contains(&entries), "{entries}");
+    // Its own tag and that of its host for each, and one of all.
+    assert_eq!(store.tags().len(), 2 * entries + 1);
+
+    store.purge_tag(tags::ALL, Mode::Hard);
+    store.tidy(store.tags().latest());
+    assert_eq!((store.tags().len(), store.figures().entries), (0, 0));
+}

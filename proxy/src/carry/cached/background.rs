@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
+use cache::store::Lookup;
 use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, coding};
 use pingora::protocols::http::ServerSession;
 
@@ -29,12 +30,18 @@ pub(super) async fn refresh(
     found: &Arc<Stored>,
 ) {
     let policy = cached.policy();
-    let hint = {
+    let writer = {
         let fields = cached.caching.normal.apply(&session.req_header().headers);
-        cache.store.hint(key.as_key(), &fields, &policy.vary)
+        let key = key.as_key();
+        let hint = cache.store.hint(key, &fields, &policy.vary);
+        let is_current = || match cache.store.lookup(key, &fields, &policy.vary) {
+            Lookup::Found(stored) => Arc::ptr_eq(&stored, found),
+            Lookup::UriMiss | Lookup::VaryMiss => false,
+        };
+        let most = policy.max_object_size;
+        cache.flights.refresh(key, &hint, most, is_current)
     };
-    let most = policy.max_object_size;
-    let Some(writer) = cache.flights.refresh(key.as_key(), &hint, most) else {
+    let Some(writer) = writer else {
         return;
     };
     let Ok(outgoing) = turn
@@ -91,6 +98,7 @@ pub(super) async fn read(
                     Ok(Growth::Passing) => {
                         // Too large to keep: nobody is to wait for another one of it.
                         passing = true;
+                        cache.counts.not_stored(NotStored::TooLarge);
                         let now = clock::wall();
                         cache.flights.mark(key.as_key(), now, hit_for_miss);
                     }
@@ -193,6 +201,9 @@ impl Background {
             }
             Judged::Renewed(head, tags, not_kept) => {
                 incoming.finish().await;
+                if let Some(reason) = not_kept {
+                    self.cache.counts.not_stored(reason);
+                }
                 if not_kept.is_some_and(NotStored::is_of_the_response) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }
@@ -203,6 +214,7 @@ impl Background {
             // The stale one stays for as long as it may; the next request tries again.
             Judged::ServeStored | Judged::AskAgain => incoming.abandon().await,
             Judged::Pass(reason) => {
+                self.cache.counts.not_stored(reason);
                 if replaces(reason, head.status) {
                     self.cache.store.remove(self.key.as_key(), &base);
                 }

@@ -17,7 +17,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
 use super::judge::{Judged, judge, make_question, replaces};
-use super::{Cached, parts, strip_tags};
+use super::{Cached, compressed, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
 use crate::carry::stored::{self, Arriving};
@@ -73,7 +73,7 @@ impl Fetch<'_> {
                         hit: true,
                         ..self.cached.status()
                     };
-                    return stored::answer(turn, session, self.cached.route, &found, status).await;
+                    return self.answer(turn, session, &found, status).await;
                 }
                 Join::Follow(reader) => match self.follow(turn, session, reader).await {
                     Step::Done(done) => return done,
@@ -290,16 +290,19 @@ impl Fetch<'_> {
                     incoming.finish().await;
                     let tags = tags.unwrap_or_else(|| old.life().tags().map(Into::into).collect());
                     let renewed = Arc::new(old.renewed(head, self.life(&tags, &writer)));
+                    if let Some(reason) = kept {
+                        self.cache.counts.not_stored(reason);
+                    }
                     self.renew(&old, &renewed, kept, writer);
                     turn.record.cache = CacheResult::Revalidated;
                     let status = CacheStatus {
                         fwd: Some(self.why),
                         fwd_status: Some(304),
                         stored: kept.is_none(),
+                        detail: kept.map(NotStored::as_str),
                         ..self.cached.status()
                     };
-                    return stored::answer(turn, session, self.cached.route, &renewed, status)
-                        .await;
+                    return self.answer(turn, session, &renewed, status).await;
                 }
                 Judged::AskAgain => {
                     incoming.abandon().await;
@@ -464,7 +467,20 @@ impl Fetch<'_> {
             detail: Some("stale-if-error"),
             ..self.cached.status()
         };
-        stored::answer(turn, session, self.cached.route, &stored, status).await
+        self.answer(turn, session, &stored, status).await
+    }
+
+    /// Answers with what is stored, in the coding that the client wants.
+    async fn answer(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        stored: &Arc<Stored>,
+        status: CacheStatus<'_>,
+    ) -> Result<(), Broken> {
+        let coded = compressed(session, self.cached, self.cache, self.key, stored);
+        let stored = coded.as_ref().unwrap_or(stored);
+        stored::answer(turn, session, self.cached.route, stored, status).await
     }
 }
 

@@ -44,12 +44,16 @@ pub(super) fn make_question(
     Ok(())
 }
 
-/// Lets the origin see of a request what tells the variants apart, and no more of it.
+/// Lets the origin see of a request what tells the variants apart, and no more of it. One visitor's
+/// own request stays as it is: its reply is neither stored nor compressed here.
 pub(super) fn normalise(
     outgoing: &mut Outgoing,
     asked: &HeaderMap,
     caching: &Caching,
 ) -> Result<(), Failure> {
+    if caching.policy.is_personal(asked) {
+        return Ok(());
+    }
     for (name, value) in caching.normal.apply(asked).changes() {
         match value {
             Some(value) => outgoing

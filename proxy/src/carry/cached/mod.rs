@@ -289,6 +289,10 @@ fn take_in_head(
 ) {
     let policy = &caching.policy;
     let view = caching.normal.apply(asked);
+    if policy.is_personal(&view) {
+        // It speaks of one visitor's page.
+        return;
+    }
     let Lookup::Found(found) = cache.store.lookup(key.as_key(), &view, &policy.vary) else {
         return;
     };

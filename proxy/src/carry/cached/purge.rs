@@ -1,7 +1,9 @@
 //! Purges: what an operator, an application's PURGE or an unsafe request takes out of the store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cache::tags::{self, Mode};
 use cache::{Key, invalidate};
 use http::Method;
@@ -10,6 +12,9 @@ use crate::exchange::Way;
 use crate::exchange::normalise::normalise_path;
 use crate::exchange::purging::{Target, Url};
 use crate::snapshot::{Action, Cache, Snapshot};
+
+/// Between two times that the store is tidied.
+const TIDY: Duration = Duration::from_secs(5);
 
 /// Purges. Returns how many objects were stored, each variant counted.
 ///
@@ -35,6 +40,19 @@ pub(crate) fn purge(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
         Target::Prefix { host, path } => {
             flights.purge_prefix(store, host.as_bytes(), path.as_bytes(), mode)
         }
+    }
+}
+
+/// Every few seconds forgets the tags of what is no longer stored, and sweeps out what purges took
+/// away and nobody swept.
+pub(crate) async fn tidy_now_and_then(snapshot: Arc<ArcSwap<Snapshot>>) {
+    let mut every = tokio::time::interval(TIDY);
+    loop {
+        every.tick().await;
+        let cache = snapshot.load().cache.clone();
+        let work = move || cache.store.tidy(cache.flights.oldest());
+        // Awaited, so that there are never two. A panic has been logged, and the next one may go well.
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 }
 
