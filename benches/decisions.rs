@@ -116,7 +116,7 @@ fn caching(c: &mut Criterion) {
                 return false;
             };
             let control = RequestControl::read(&asked);
-            reuse::usable(found.head().freshness(), &control, now).is_hit()
+            reuse::usable(&found.head().freshness(), &control, now).is_hit()
         });
     });
 }

@@ -9,6 +9,7 @@
 //! the blank line, so that these can follow. Content-Length is in it once the length is known.
 
 pub(crate) mod codec;
+mod packed;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -20,6 +21,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use self::packed::{Moment, Packed};
 use crate::control::ResponseControl;
 use crate::date;
 use crate::fields::{self, Fields, is_token, trim};
@@ -49,12 +51,14 @@ pub struct Head {
     /// Status line and field lines, each with its CRLF.
     block: Bytes,
     /// Where the field lines begin.
-    lines: usize,
-    etag: Option<Range<usize>>,
-    last_modified: Option<SystemTime>,
-    date: SystemTime,
-    content_length: Option<u64>,
-    freshness: Freshness,
+    lines: u32,
+    /// Where its value stands in the block; nowhere when that is empty.
+    etag: Range<u32>,
+    last_modified: Moment,
+    date: Moment,
+    /// `u64::MAX`: not known.
+    content_length: u64,
+    freshness: Packed,
     variant: Variant,
 }
 
@@ -95,12 +99,12 @@ impl Head {
         let head = Self {
             status: response.status,
             block: exact(&block),
-            lines,
-            etag: None,
-            last_modified,
-            date: stated.unwrap_or(freshness.received),
-            content_length: None,
-            freshness,
+            lines: place(lines),
+            etag: 0..0,
+            last_modified: Moment::new(last_modified),
+            date: Moment::new(Some(stated.unwrap_or(freshness.received))),
+            content_length: u64::MAX,
+            freshness: Packed::new(&freshness),
             variant,
         };
         head.with_length(length).indexed()
@@ -110,7 +114,7 @@ impl Head {
     #[must_use]
     pub fn with_length(&self, length: Option<u64>) -> Self {
         let mut block = BytesMut::with_capacity(self.block.len() + 40);
-        block.extend_from_slice(&self.block[..self.lines]);
+        block.extend_from_slice(&self.block[..self.lines()]);
         self.all(&mut |name, value| {
             if name != CONTENT_LENGTH.as_str().as_bytes() {
                 write_line(name, value, &mut block);
@@ -121,7 +125,7 @@ impl Head {
         }
         Self {
             block: exact(&block),
-            content_length: length,
+            content_length: length.unwrap_or(u64::MAX),
             ..self.clone()
         }
         .indexed()
@@ -133,8 +137,8 @@ impl Head {
     }
 
     /// How long it holds.
-    pub fn freshness(&self) -> &Freshness {
-        &self.freshness
+    pub fn freshness(&self) -> Freshness {
+        self.freshness.unpack()
     }
 
     /// For which requests it is.
@@ -144,22 +148,23 @@ impl Head {
 
     /// ETag as stated, `W/` and quotes included.
     pub fn etag(&self) -> Option<&[u8]> {
-        self.etag.clone().map(|range| &self.block[range])
+        let (start, end) = (self.etag.start as usize, self.etag.end as usize);
+        (start < end).then(|| &self.block[start..end])
     }
 
     /// Last-Modified, where it is a date.
     pub fn last_modified(&self) -> Option<SystemTime> {
-        self.last_modified
+        self.last_modified.get()
     }
 
     /// Date, or the time of arrival.
     pub fn date(&self) -> SystemTime {
-        self.date
+        self.date.get().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Bytes of body: as declared while it arrives, as counted once it is stored.
     pub fn content_length(&self) -> Option<u64> {
-        self.content_length
+        Some(self.content_length).filter(|length| *length != u64::MAX)
     }
 
     /// Whether a response of this status to GET has a body (RFC 9110 section 6.4.1).
@@ -175,7 +180,7 @@ impl Head {
 
     /// The field lines alone.
     pub fn field_lines(&self) -> &[u8] {
-        &self.block[self.lines..]
+        &self.block[self.lines()..]
     }
 
     /// Names and values, for carriers that want them one by one.
@@ -218,7 +223,7 @@ impl Head {
         lines: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Self {
         let mut block = BytesMut::with_capacity(self.block.len() + 64);
-        block.extend_from_slice(&self.block[..self.lines]);
+        block.extend_from_slice(&self.block[..self.lines()]);
         for (name, value) in lines {
             if is_token(name) && is_value(value) {
                 write_line(name, value, &mut block);
@@ -231,17 +236,21 @@ impl Head {
         .indexed()
     }
 
+    fn lines(&self) -> usize {
+        self.lines as usize
+    }
+
     fn indexed(mut self) -> Self {
         let tag = self
             .spans()
             .find(|(name, _)| self.block[name.clone()] == *ETAG.as_str().as_bytes());
-        self.etag = tag.map(|(_, value)| value);
+        self.etag = tag.map_or(0..0, |(_, value)| place(value.start)..place(value.end));
         self
     }
 
     /// Where name and value of each line stand in the block. [`write_line`] wrote them.
     fn spans(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let mut at = self.lines;
+        let mut at = self.lines();
         std::iter::from_fn(move || {
             let end = at + memchr::memchr(b'\r', self.block.get(at..)?)?;
             let colon = at + memchr::memchr(b':', &self.block[at..end])?;
@@ -268,6 +277,11 @@ impl Fields for Head {
     fn all(&self, f: &mut dyn FnMut(&[u8], &[u8])) {
         self.iter().for_each(|(name, value)| f(name, value));
     }
+}
+
+/// A place in a block; a head is bounded at a few hundred kilobytes.
+fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }
 
 /// The names that are not kept of this response: [`NEVER_KEPT`], those that Connection nominates,

@@ -156,7 +156,7 @@ pub fn combine(
         status: StatusCode::PARTIAL_CONTENT,
         fields: &fields,
     };
-    let head = Head::new(request, response, *newer.head().freshness(), policy);
+    let head = Head::new(request, response, newer.head().freshness(), policy);
     let combined = Stored::new(head.into(), segments, newer.life().clone());
     (combined.len() == union.len()).then_some(combined)
 }

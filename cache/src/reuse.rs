@@ -199,7 +199,7 @@ mod tests {
 
     fn decide(response: &str, request: &str, age: u64) -> Use {
         let head = head_of(200, &[&format!("cache-control: {response}")]);
-        usable(head.freshness(), &asked(request), at(age))
+        usable(&head.freshness(), &asked(request), at(age))
     }
 
     fn asked(request: &str) -> RequestControl {
@@ -291,7 +291,7 @@ mod tests {
     fn a_failing_origin_is_covered_for_as_long_as_allowed() {
         let decide = |response: &str, request: &str, age: u64| {
             let head = head_of(200, &[&format!("cache-control: {response}")]);
-            on_error(head.freshness(), &asked(request), at(age), false)
+            on_error(&head.freshness(), &asked(request), at(age), false)
         };
         assert_eq!(
             decide("max-age=10", "no-cache", 5),
@@ -325,7 +325,7 @@ mod tests {
     fn offline_everything_is_served_that_the_origin_does_not_forbid() {
         let decide = |response: &str| {
             let head = head_of(200, &[&format!("cache-control: {response}")]);
-            on_error(head.freshness(), &asked(""), at(99_999), true)
+            on_error(&head.freshness(), &asked(""), at(99_999), true)
         };
         assert_eq!(decide("max-age=10"), OnError::ServeStored);
         for forbids in [
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn an_early_refresh_is_the_likelier_the_nearer_the_end() {
         let head = head_of(200, &["cache-control: max-age=100"]);
-        let freshness = head.freshness();
+        let freshness = &head.freshness();
         let window = Duration::from_secs(10);
         let share = |age: u64| {
             let draws = (0..1000).map(|draw| f64::from(draw) / 1000.0);
@@ -363,7 +363,7 @@ mod tests {
     fn followers_share_only_what_needs_no_validation() {
         let shareable = |value: &str| {
             let head = head_of(200, &[&format!("cache-control: {value}"), "etag: \"a\""]);
-            is_shareable(head.freshness(), at(0))
+            is_shareable(&head.freshness(), at(0))
         };
         assert!(shareable("max-age=1") && shareable("max-age=0, stale-while-revalidate=1"));
         assert!(!shareable("max-age=0") && !shareable("no-cache, max-age=9"));
@@ -395,7 +395,7 @@ mod tests {
         #[test]
         fn fresh_means_younger_than_the_lifetime(response in directives(), request in wishes(), age in 0u64..2000) {
             let head = head_of(200, &[&format!("cache-control: {response}")]);
-            let freshness = head.freshness();
+            let freshness = &head.freshness();
             if usable(freshness, &asked(&request), at(age)) == Use::Fresh {
                 prop_assert!(freshness.age(at(age)) < freshness.lifetime);
             }
@@ -405,7 +405,7 @@ mod tests {
         fn what_forbids_stale_use_is_never_used_stale(response in directives(), request in wishes(), age in 0u64..2000) {
             let response = format!("{response},must-revalidate");
             let head = head_of(200, &[&format!("cache-control: {response}")]);
-            let freshness = head.freshness();
+            let freshness = &head.freshness();
             let decision = usable(freshness, &asked(&request), at(age));
             prop_assert!(!decision.is_hit() || freshness.is_fresh(at(age)));
             let stored = may_serve_on_error(freshness, &asked(&request), at(age));
@@ -416,8 +416,8 @@ mod tests {
         fn no_cache_is_never_used_unvalidated(response in directives(), request in wishes(), age in 0u64..2000) {
             let head = head_of(200, &[&format!("cache-control: {response},no-cache")]);
             let request = asked(&request);
-            prop_assert!(!usable(head.freshness(), &request, at(age)).is_hit());
-            prop_assert!(!may_serve_on_error(head.freshness(), &request, at(age)));
+            prop_assert!(!usable(&head.freshness(), &request, at(age)).is_hit());
+            prop_assert!(!may_serve_on_error(&head.freshness(), &request, at(age)));
         }
     }
 }

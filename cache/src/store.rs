@@ -39,7 +39,7 @@ pub const MAX_VARIANTS: usize = 64;
 
 /// What an entry costs in the index beside key and variants: bucket, counters and queues of moka, as
 /// measured by the resident size of a process with 100,000 small objects.
-const ENTRY_OVERHEAD: u64 = 380;
+const ENTRY_OVERHEAD: u64 = 300;
 
 /// The store. Cheap to share behind an `Arc`.
 #[derive(Debug)]

@@ -18,13 +18,14 @@ pub struct Stored {
     segments: Arc<[Bytes]>,
     length: u64,
     life: Arc<Life>,
-    coded: OnceLock<Box<Coded>>,
-    companion: Companion,
+    /// Few objects have any.
+    extras: OnceLock<Box<Extras>>,
 }
 
-/// The compressed representations.
+/// The compressed representations, and what a carrier keeps.
 #[derive(Debug, Default)]
-struct Coded {
+struct Extras {
+    companion: Companion,
     /// By the place in [`Coding::ALL`]; `None` inside: compressing does not pay.
     places: [OnceLock<Option<Arc<Stored>>>; Coding::ALL.len()],
     /// A bit for each that somebody makes or made.
@@ -46,7 +47,7 @@ pub enum InCoding {
 const SEGMENT_OVERHEAD: usize = size_of::<Bytes>() + 32;
 /// What an object costs beside head and body: the counters of two `Arc`s, its place among the
 /// variants, and the places that the store's index takes.
-const OBJECT_OVERHEAD: usize = 160;
+const OBJECT_OVERHEAD: usize = 96;
 
 impl Stored {
     /// A response whose body is complete. Gives the head its Content-Length where none was declared.
@@ -64,18 +65,21 @@ impl Stored {
             segments,
             length,
             life,
-            coded: OnceLock::new(),
-            companion: Companion::default(),
+            extras: OnceLock::new(),
         }
     }
 
     /// The same body under another head, as after a 304, which begins another life.
     #[must_use]
     pub fn renewed(&self, head: Arc<Head>, life: Arc<Life>) -> Self {
-        let renewed = Self {
-            companion: self.companion.clone(),
-            ..Self::new(head, Arc::clone(&self.segments), life)
-        };
+        let renewed = Self::new(head, Arc::clone(&self.segments), life);
+        if let Some(extras) = self.extras.get() {
+            // It is new: nobody else has set them.
+            let _ = renewed.extras.set(Box::new(Extras {
+                companion: extras.companion.clone(),
+                ..Extras::default()
+            }));
+        }
         for coding in Coding::ALL {
             match self.in_coding(coding) {
                 InCoding::Ready(coded) => renewed.set_coded(coding, Some(coded.segments.clone())),
@@ -88,8 +92,8 @@ impl Stored {
 
     /// The representation in a coding.
     pub fn in_coding(&self, coding: Coding) -> InCoding {
-        let known = self.coded.get();
-        match known.and_then(|coded| coded.places[coding as usize].get()) {
+        let known = self.extras.get();
+        match known.and_then(|extras| extras.places[coding as usize].get()) {
             Some(Some(stored)) => InCoding::Ready(Arc::clone(stored)),
             Some(None) => InCoding::Useless,
             None => InCoding::Unknown,
@@ -100,8 +104,8 @@ impl Stored {
     /// [`set_coded`](Self::set_coded).
     pub fn begin_coding(&self, coding: Coding) -> bool {
         let bit = 1 << (coding as usize);
-        let coded = self.coded.get_or_init(Box::default);
-        coded.begun.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        let extras = self.extras.get_or_init(Box::default);
+        extras.begun.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
     /// Adds the body in a coding; `None`: it is not worth it. The store must then
@@ -112,12 +116,12 @@ impl Stored {
             let head = Arc::new(coded_head(&self.head, coding, length));
             Arc::new(Self::new(head, segments, Arc::clone(&self.life)))
         });
-        let coded = self.coded.get_or_init(Box::default);
-        coded
+        let extras = self.extras.get_or_init(Box::default);
+        extras
             .begun
             .fetch_or(1 << (coding as usize), Ordering::Relaxed);
         // Whoever was first has made the same.
-        let _ = coded.places[coding as usize].set(stored);
+        let _ = extras.places[coding as usize].set(stored);
     }
 
     /// The head.
@@ -127,7 +131,7 @@ impl Stored {
 
     /// How long it holds, a soft purge taken into account that [`state`](Self::state) has seen.
     pub fn freshness(&self) -> Freshness {
-        let freshness = *self.head.freshness();
+        let freshness = self.head.freshness();
         match self.life.soft_at() {
             None => freshness,
             Some(time) => freshness.outdated_at(time),
@@ -149,9 +153,10 @@ impl Stored {
         &self.segments
     }
 
-    /// What a carrier keeps with the body.
+    /// What a carrier keeps with the body. Asked for only where it may keep something: the place for it
+    /// is made then.
     pub fn companion(&self) -> &Companion {
-        &self.companion
+        &self.extras.get_or_init(Box::default).companion
     }
 
     /// Bytes of body.
@@ -168,15 +173,15 @@ impl Stored {
     pub fn weight(&self) -> u64 {
         let segments = self.segments.len() * SEGMENT_OVERHEAD;
         let beside = self.head.weight() + segments + OBJECT_OVERHEAD + self.life.weight();
-        let coded = self.coded.get().map_or(0, |coded| {
-            let ready = coded
+        let coded = self.extras.get().map_or(0, |extras| {
+            let ready = extras
                 .places
                 .iter()
                 .filter_map(|place| place.get()?.as_ref());
             let bodies: u64 = ready
                 .map(|stored| stored.length + (stored.head.weight() + OBJECT_OVERHEAD) as u64)
                 .sum();
-            bodies + size_of::<Coded>() as u64
+            bodies + size_of::<Extras>() as u64
         });
         self.length + beside as u64 + coded
     }

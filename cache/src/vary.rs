@@ -6,6 +6,7 @@
 //! that are defined without regard to case are written in lower case. Nothing else is normalised;
 //! that two languages would get the same page is the origin's secret.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -41,7 +42,7 @@ impl Spec {
     pub(crate) fn of(mut names: Vec<HeaderName>) -> Self {
         names.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        Self(names.into())
+        shared(names)
     }
 
     /// The names.
@@ -121,6 +122,28 @@ impl Variant {
         self.spec.write_values(request, &mut values);
         *values == *self.values
     }
+}
+
+/// Different specs that a thread remembers. A shop has a few; who has more pays for each.
+const REMEMBERED: usize = 32;
+
+thread_local! {
+    static RECENT: RefCell<Vec<Spec>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The spec of these names: the same one for all objects that have it, as far as this thread remembers.
+fn shared(names: Vec<HeaderName>) -> Spec {
+    RECENT.with_borrow_mut(|recent| {
+        if let Some(known) = recent.iter().find(|known| *known.0 == *names) {
+            return known.clone();
+        }
+        let spec = Spec(names.into());
+        if recent.len() == REMEMBERED {
+            recent.remove(0);
+        }
+        recent.push(spec.clone());
+        spec
+    })
 }
 
 const ABSENT: u8 = 0;

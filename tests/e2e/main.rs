@@ -27,6 +27,7 @@ mod cache_guard;
 mod cache_hits;
 mod cache_key;
 mod cache_look;
+mod cache_memory;
 mod cache_purge;
 mod cache_rfc;
 mod cache_tags;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::{HeaderName, StatusCode};
 
 use super::Head;
+use super::packed::{Moment, Packed};
 use crate::freshness::{Freshness, Source};
 use crate::vary::{Spec, Variant};
 
@@ -33,13 +34,13 @@ const BY_ORIGIN: u8 = 8;
 impl Head {
     /// Appends the head to `out`.
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        let freshness = &self.freshness;
+        let freshness = self.freshness();
         out.extend_from_slice(&self.status.as_u16().to_le_bytes());
         put(out, &self.block);
-        put_u64(out, self.lines as u64);
-        put_time(out, self.last_modified);
-        put_time(out, Some(self.date));
-        put_u64(out, self.content_length.map_or(u64::MAX, |length| length));
+        put_u64(out, u64::from(self.lines));
+        put_time(out, self.last_modified());
+        put_time(out, Some(self.date()));
+        put_u64(out, self.content_length);
         put_time(out, Some(freshness.received));
         for duration in [
             freshness.initial_age,
@@ -77,10 +78,10 @@ impl Head {
     pub(crate) fn read_from(rest: &mut &[u8]) -> Option<Self> {
         let status = StatusCode::from_u16(u16::from_le_bytes(*take(rest)?)).ok()?;
         let block = Bytes::copy_from_slice(get(rest)?);
-        let lines = usize::try_from(get_u64(rest)?).ok()?;
+        let lines = u32::try_from(get_u64(rest)?).ok()?;
         let last_modified = get_time(rest)?;
         let date = get_time(rest)??;
-        let content_length = Some(get_u64(rest)?).filter(|length| *length != u64::MAX);
+        let content_length = get_u64(rest)?;
         let received = get_time(rest)??;
         let initial_age = get_duration(rest)?;
         let lifetime = get_duration(rest)?;
@@ -107,16 +108,17 @@ impl Head {
         let spec = Spec::of(names?);
         let variant = Variant::of(spec, get(rest)?, flags & BY_ORIGIN != 0);
         // The lines begin behind the status line.
-        let whole = block.get(..lines)?.ends_with(b"\r\n") && are_lines(&block[lines..]);
+        let (status_line, fields) = block.split_at_checked(lines as usize)?;
+        let whole = status_line.ends_with(b"\r\n") && are_lines(fields);
         let head = Self {
             status,
             block,
             lines,
-            etag: None,
-            last_modified,
-            date,
+            etag: 0..0,
+            last_modified: Moment::new(last_modified),
+            date: Moment::new(Some(date)),
             content_length,
-            freshness,
+            freshness: Packed::new(&freshness),
             variant,
         };
         whole.then(|| head.indexed())

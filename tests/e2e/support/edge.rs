@@ -147,6 +147,15 @@ pub(crate) fn in_front_of(app: SocketAddr) -> Edge {
 }
 
 impl Edge {
+    /// The most memory that it had at any time, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.running.id());
+        let status = std::fs::read_to_string(path).expect("a running process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kibibytes = peak.and_then(|value| value.trim().strip_suffix(" kB"));
+        kibibytes.expect("a size").parse::<u64>().expect("a number") * 1024
+    }
+
     /// Ends it by this signal, and starts it again on the same files.
     #[track_caller]
     pub(crate) fn restart(&mut self, signal: Signal) {

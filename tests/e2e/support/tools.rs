@@ -122,6 +122,11 @@ impl Running {
         }
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         !self.ended && matches!(self.child.try_wait(), Ok(None))
     }

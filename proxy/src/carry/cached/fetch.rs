@@ -172,7 +172,9 @@ impl Fetch<'_> {
             Err(NoHead::Released) => Step::Alone,
             Err(NoHead::Failed) => Step::Again,
             Ok(head) if !head.variant().matches(&self.view(session)) => Step::Again,
-            Ok(head) if !reuse::usable(head.freshness(), &self.control, clock::wall()).is_hit() => {
+            Ok(head)
+                if !reuse::usable(&head.freshness(), &self.control, clock::wall()).is_hit() =>
+            {
                 Step::Alone
             }
             Ok(head) => {
@@ -260,7 +262,7 @@ impl Fetch<'_> {
                         writer.keep_not();
                     }
                     let now = clock::wall();
-                    if !reuse::is_shareable(head.freshness(), now) {
+                    if !reuse::is_shareable(&head.freshness(), now) {
                         writer.release(now, self.cached.caching.hit_for_miss);
                     }
                     let life = self.life(&tags, &writer);

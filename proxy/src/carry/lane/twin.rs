@@ -68,12 +68,14 @@ impl Twins {
 
     /// The twin of this page's body, if it has one by now.
     pub(super) fn of<'a>(self: &Arc<Self>, stored: &'a Stored) -> Option<&'a Twin> {
+        if !(SMALLEST..=LARGEST).contains(&stored.len()) {
+            return None;
+        }
         let companion = stored.companion();
         if let Some(twin) = companion.get() {
             return Some(twin);
         }
-        let fits = (SMALLEST..=LARGEST).contains(&stored.len());
-        if !fits || !companion.count_use().is_multiple_of(OFTEN) {
+        if !companion.count_use().is_multiple_of(OFTEN) {
             return None;
         }
         let twin = Twin {
