@@ -2,6 +2,8 @@
 
 use http::Uri;
 
+use super::normalise::canonical;
+
 /// What is to be purged. Hosts are in the spelling of keys: lower case, with the port where that is
 /// not the scheme's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +151,7 @@ fn prefix(text: &str) -> Result<Target, String> {
     }
     Ok(Target::Prefix {
         host: url.host,
-        path: url.path,
+        path: canonical(&url.path),
     })
 }
 
@@ -253,6 +255,15 @@ mod tests {
                 },
             ]
         );
+    }
+
+    #[test]
+    fn a_prefix_is_spelt_as_normalised_paths_are() {
+        let purge = read("prefix=https://shop.example/%70roducts/a%2fb").expect("a purge");
+        let [Target::Prefix { path, .. }] = purge.targets.as_slice() else {
+            panic!("{purge:?}");
+        };
+        assert_eq!(path, "/products/a%2Fb");
     }
 
     #[test]
