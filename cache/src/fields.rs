@@ -108,6 +108,29 @@ pub fn cookie(fields: &dyn Fields, name: &str) -> Option<Vec<u8>> {
     found
 }
 
+/// The values of all cookies of this name, in order: applications differ in which one they take.
+pub fn cookies(fields: &dyn Fields, name: &str) -> Option<Vec<u8>> {
+    let mut found: Option<Vec<u8>> = None;
+    fields.each(&COOKIE, &mut |line| {
+        for pair in line.split(|byte| *byte == b';') {
+            let mut halves = pair.splitn(2, |byte| *byte == b'=');
+            if halves.next().map(trim) != Some(name.as_bytes()) {
+                continue;
+            }
+            let value = halves.next().map(trim).unwrap_or_default();
+            match &mut found {
+                None => found = Some(value.to_vec()),
+                Some(found) => {
+                    // No value can hold it.
+                    found.push(b';');
+                    found.extend_from_slice(value);
+                }
+            }
+        }
+    });
+    found
+}
+
 /// Whether `byte` may stand in a token (RFC 9110 section 5.6.2).
 pub(crate) fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -194,6 +217,8 @@ mod tests {
         assert_eq!(cookie(&map, "late").as_deref(), Some(&b"3"[..]));
         assert_eq!(cookie(&map, "a"), None, "a name without a value");
         assert_eq!(cookie(&map, "SID"), None);
+        assert_eq!(cookies(&map, "sid").as_deref(), Some(&b"2;4"[..]));
+        assert_eq!(cookies(&map, "SID"), None);
     }
 
     #[test]

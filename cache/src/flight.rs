@@ -35,7 +35,7 @@ use std::time::{Duration, SystemTime};
 use crate::key::{Key, KeyRef};
 use crate::store::{Store, is_below};
 use crate::stored::Stored;
-use crate::tags::{Mode, Tags};
+use crate::tags::{self, Mode, Tags};
 
 use self::object::Flight;
 
@@ -181,7 +181,9 @@ impl Flights {
             .get(key.as_bytes())
             .map(Vec::as_slice)
             .unwrap_or_default();
-        if known.iter().any(|flight| *flight.hint == *hint) || !is_current() {
+        // One that is for a single request alone may come to nothing for the others.
+        let under_way = |flight: &Arc<Flight>| flight.shared && *flight.hint == *hint;
+        if known.iter().any(under_way) || !is_current() {
             return None;
         }
         Some(self.0.launch(&mut shard, key, hint, max_object, true))
@@ -226,6 +228,22 @@ impl Flights {
         let objects = store.purge_tag(name, mode);
         self.each(&mut |flight| lock(&flight.state).joinable = false);
         objects
+    }
+
+    /// Purges a URL that has several keys, which share the tag [`tags::of_url`].
+    /// Returns how many objects were stored.
+    pub fn purge_url(&self, store: &Store, url: &[u8], mode: Mode) -> u64 {
+        self.each(&mut |flight| {
+            if flight.key.as_key().url() == url {
+                lock(&flight.state).purge(mode);
+            }
+        });
+        let tag = tags::of_url(url);
+        // Whoever asks for it, with or without permission, costs nothing where nothing is stored.
+        match store.tags().count(&tag) {
+            0 => 0,
+            _ => store.purge_tag(&tag, mode),
+        }
     }
 
     /// Purges all objects of a host whose path begins with `path`. Returns how many were stored.

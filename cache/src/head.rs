@@ -131,6 +131,11 @@ impl Head {
         .indexed()
     }
 
+    /// The same head for the requests of another variant.
+    pub(crate) fn with_variant(self, variant: Variant) -> Self {
+        Self { variant, ..self }
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status

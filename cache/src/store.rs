@@ -8,7 +8,7 @@
 //! weights. It knows nothing of freshness, as its clock cannot be set; what is stale stays until
 //! room is needed, since it can still be validated or stand in for a failing origin.
 //!
-//! A purge by tag, host or everything takes effect by the [tags](crate::tags) at once; the memory is
+//! A purge by tag, host or everything takes effect by the [tags] at once; the memory is
 //! given back by [`Store::sweep`], which goes through all entries and holds up nobody.
 //!
 //! With a [`Disk`], what is put in goes there, too, and purges and counts are over both tiers. A
@@ -367,7 +367,8 @@ impl Store {
     /// Purges all objects with this tag. Returns how many there were.
     pub fn purge_tag(&self, name: &[u8], mode: Mode) -> u64 {
         let (objects, number) = self.tags.purge(name, mode);
-        if let Some(disk) = &self.disk {
+        // What is on its way is judged when it comes; only what is there could come back.
+        if let Some(disk) = self.disk.as_ref().filter(|_| objects > 0) {
             disk.note_tag(name, mode, number);
         }
         self.count_purged(objects)
@@ -421,6 +422,21 @@ impl Store {
         for (key, entry) in &self.entries {
             if is_below(key.as_key(), host, path) {
                 lives.add(&entry, latest);
+            }
+        }
+        lives.count()
+    }
+
+    /// How many objects are `wanted`, by key and life, each counted once. It goes through the whole store.
+    pub fn count_where(&self, wanted: &dyn Fn(KeyRef<'_>, &Life) -> bool) -> u64 {
+        let latest = self.tags.latest();
+        let on_disk = self.disk.as_ref().map(|disk| disk.lives_where(wanted));
+        let mut lives = Lives::of(on_disk.unwrap_or_default());
+        for (key, entry) in &self.entries {
+            for stored in entry.live(latest) {
+                if wanted(key.as_key(), stored.life()) {
+                    lives.add_one(stored.life());
+                }
             }
         }
         lives.count()

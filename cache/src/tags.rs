@@ -69,6 +69,11 @@ pub fn read(fields: &dyn Fields, names: &[HeaderName]) -> Result<Vec<Box<[u8]>>,
         fields.each(name, &mut |line| {
             let parts = line.split(|byte| matches!(byte, b' ' | b'\t' | b','));
             for tag in parts.filter(|part| !part.is_empty()) {
+                if tags.len() > 2 * MAX_TAGS {
+                    // Perhaps they are the same again and again.
+                    tags.sort_unstable();
+                    tags.dedup();
+                }
                 too_many |= tags.len() > 2 * MAX_TAGS || tag.len() > MAX_TAG_LENGTH;
                 if too_many {
                     return;

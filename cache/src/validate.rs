@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use http::header::{
     CONTENT_LENGTH, DATE, ETAG, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
@@ -169,6 +169,12 @@ fn updated(
         }
     };
     let head = Head::new(get, response, freshness, policy);
+    // Without a Vary of its own the 304 leaves the variant what it is: the stored head may say more
+    // than the origin did, for the sake of caches behind this one.
+    let head = match reply.has(&VARY) {
+        true => head,
+        false => head.with_variant(stored.variant().clone()),
+    };
     let head = Arc::new(head.with_length(stored.content_length()));
     match refused {
         None => Freshened::Updated(head),
@@ -321,6 +327,33 @@ mod tests {
             Some(&b"gzip"[..])
         );
         assert_eq!(head.content_length(), Some(3));
+    }
+
+    #[test]
+    fn a_304_without_vary_leaves_the_variant_what_it_is() {
+        let plain = head_of(200, &["etag: \"a\"", "cache-control: max-age=10"]);
+        let shown = crate::coding::identity_head(&plain).expect("it says Vary from here on");
+        assert!(shown.has(&VARY) && shown.variant() == plain.variant());
+        let asked = fields(&["accept-encoding: br"]);
+        let request = Request {
+            method: &Method::GET,
+            fields: &asked,
+        };
+        let times = Times {
+            sent: at(9),
+            received: at(9),
+        };
+        let policy = Policy::default();
+        let renewed = head(freshen(&shown, request, &fields(&[]), &policy, times));
+        assert_eq!(renewed.variant(), plain.variant());
+        assert!(renewed.has(&VARY));
+        let restated = fields(&["vary: accept-encoding"]);
+        let renewed = head(freshen(&shown, request, &restated, &policy, times));
+        assert_ne!(
+            renewed.variant(),
+            plain.variant(),
+            "the origin's own counts"
+        );
     }
 
     #[test]

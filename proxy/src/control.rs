@@ -95,7 +95,7 @@ impl RunError {
     #[must_use]
     pub fn is_configuration(&self) -> bool {
         match self {
-            Self::Assemble(AssembleError::AccessLog { .. }) => false,
+            Self::Assemble(AssembleError::AccessLog { .. } | AssembleError::Disk(_)) => false,
             Self::Assemble(_) | Self::Privileges(_) => true,
             Self::Bind(_)
             | Self::BindAdmin { .. }

@@ -4,7 +4,6 @@ mod cache;
 
 use std::sync::Arc;
 
-use ::cache::tags::Mode;
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -130,22 +129,8 @@ impl State for AdminState {
 
     fn purge(&self, purge: &Purge) -> u64 {
         let snapshot = self.snapshot.load();
-        if purge.dry_run {
-            let counts = purge
-                .targets
-                .iter()
-                .map(|one| carry::purge::count(&snapshot, one));
-            return counts.sum();
-        }
-        let mode = match purge.soft {
-            true => Mode::Soft(clock::wall()),
-            false => Mode::Hard,
-        };
-        let purged = purge.targets.iter();
-        let objects = purged
-            .map(|one| carry::purge::purge(&snapshot, one, mode))
-            .sum();
-        if objects > 0 {
+        let objects = carry::purge::carry_out(&snapshot, purge, clock::wall());
+        if objects > 0 && !purge.dry_run {
             snapshot.cache.counts.purged();
         }
         objects

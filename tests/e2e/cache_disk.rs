@@ -1,6 +1,7 @@
 //! The disk tier through the real binary: restarts, kills, damage, a full disk.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -199,15 +200,30 @@ fn a_removed_folder_and_a_full_disk_fail_no_request() {
     written(&edge, 11.0);
     let Some(full) = Tmpfs::mount() else { return };
     let edge = with_memory(&origin, "1MiB", full.0.to_str().unwrap());
-    for number in 0..200 {
-        let target = format!("/full/{number}");
+    let all = || {
+        for number in 0..200 {
+            let target = format!("/full/{number}");
+            assert_eq!(edge.get(&target).expect(200).body, body_of(&target));
+        }
+    };
+    all();
+    written(&edge, 100.0);
+    assert!(edge.metric("tidegate_cache_disk_objects") < 100.0);
+    assert_eq!(
+        edge.metric("tidegate_cache_disk_write_errors_total"),
+        0.0,
+        "the oldest makes way"
+    );
+    // Others take all there is, and what is given up for a write.
+    let mut hog = fs::File::create(full.0.join("hog")).unwrap();
+    let mut number = 0;
+    wait::eventually("a write that cannot be", wait::SOON, || {
+        while hog.write_all(&[0; 4096]).is_ok() {}
+        let target = format!("/full/{}", number % 200);
         assert_eq!(edge.get(&target).expect(200).body, body_of(&target));
-    }
-    edge.await_metric("tidegate_cache_disk_write_errors_total", 1.0);
-    for number in 0..200 {
-        let target = format!("/full/{number}");
-        assert_eq!(edge.get(&target).expect(200).body, body_of(&target));
-    }
+        number += 1;
+        edge.metric("tidegate_cache_disk_write_errors_total") > 0.0
+    });
     assert!(
         edge.stderr().contains("disk tier cannot be written"),
         "it is said"

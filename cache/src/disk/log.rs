@@ -208,6 +208,19 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+impl Refusal {
+    /// Whether it would have been written on a disk with more room.
+    fn is_for_want_of_room(&self) -> bool {
+        let full = |kind| {
+            matches!(
+                kind,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        };
+        matches!(self, Self::Io { source, .. } if full(source.kind()))
+    }
+}
+
 impl Log {
     /// Opens the log in `folder`, which is made if it is missing, and reports every record that is
     /// there to `on_record`, in the order in which they were appended. `size_limit` is in bytes, and

@@ -243,7 +243,8 @@ impl Disk {
         }
     }
 
-    /// Purges a key. Returns the lives that it found.
+    /// Purges a key. Returns the lives that it found. What was purged stays so after the kill of the
+    /// process from here on, which takes a write to the disk.
     pub fn purge(&self, key: KeyRef<'_>, mode: Mode) -> Vec<Arc<Life>> {
         let latest = self.shared.tags.latest();
         let lives: Vec<Arc<Life>> = {
@@ -262,7 +263,7 @@ impl Disk {
                 key: key.as_bytes(),
                 mode,
             };
-            self.order(Order::Note(note.to_bytes()));
+            self.shared.note(&note.to_bytes());
         }
         lives
     }
@@ -270,7 +271,7 @@ impl Disk {
     /// Writes down a purge by tag that was done as number `number`.
     pub fn note_tag(&self, name: &[u8], mode: Mode, number: u64) {
         let note = Note::Tag { name, mode, number };
-        self.order(Order::Note(note.to_bytes()));
+        self.shared.note(&note.to_bytes());
     }
 
     /// Purges all objects of a host whose path begins with `path`. Returns the lives that it found.
@@ -282,8 +283,10 @@ impl Disk {
         if mode == Mode::Hard {
             self.sweep();
         }
-        let note = Note::Prefix { host, path, mode };
-        self.order(Order::Note(note.to_bytes()));
+        if !lives.is_empty() {
+            let note = Note::Prefix { host, path, mode };
+            self.shared.note(&note.to_bytes());
+        }
         lives
     }
 
@@ -293,20 +296,22 @@ impl Disk {
         lock(self.shared.shard(key)).live(key, latest)
     }
 
-    /// The lives of all objects of a host whose path begins with `path`. Goes through the index, a
-    /// shard at a time.
+    /// The lives of all objects of a host whose path begins with `path`.
     pub fn lives_below(&self, host: &[u8], path: &[u8]) -> Vec<Arc<Life>> {
+        self.lives_where(&|key, _| is_below(key, host, path))
+    }
+
+    /// The lives of all objects that are `wanted`. Goes through the index, a shard at a time.
+    pub fn lives_where(&self, wanted: &dyn Fn(KeyRef<'_>, &Life) -> bool) -> Vec<Arc<Life>> {
         let latest = self.shared.tags.latest();
         let mut lives = Vec::new();
         for shard in &self.shared.shards {
             for (key, variants) in lock(shard).iter() {
-                if is_below(key.as_key(), host, path) {
-                    let live = variants.iter().map(|one| &one.life);
-                    lives.extend(
-                        live.filter(|life| life.state(latest) != State::Gone)
-                            .cloned(),
-                    );
-                }
+                let found = variants
+                    .iter()
+                    .map(|one| &one.life)
+                    .filter(|life| wanted(key.as_key(), life) && life.state(latest) != State::Gone);
+                lives.extend(found.cloned());
             }
         }
         lives

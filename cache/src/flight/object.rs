@@ -20,6 +20,8 @@ pub(super) struct Flight {
     pub(super) hint: Box<[u8]>,
     /// The number of the latest purge by tag when it began.
     pub(super) since: u64,
+    /// It was begun for all, and not for one request alone.
+    pub(super) shared: bool,
     pub(super) state: Mutex<State>,
     /// Head, bytes or end came.
     pub(super) news: Notify,
@@ -109,6 +111,7 @@ impl Flight {
             key,
             hint: hint.into(),
             since,
+            shared: joinable,
             state: Mutex::new(State {
                 joinable,
                 ..State::default()

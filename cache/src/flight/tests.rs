@@ -403,11 +403,12 @@ async fn a_refresh_in_the_background_is_made_once() {
     );
     writer.head(head(&[]), Arc::default());
     writer.finish(&store).unwrap();
-    let alone = flights.alone(key("/").as_key(), b"", LARGE);
-    assert!(refresh().is_none(), "somebody fetches it anyhow");
-    drop(alone);
     assert!(refresh_of(false).is_none(), "another has just ended");
-    assert!(refresh().is_some());
+    let _alone = flights.alone(key("/").as_key(), b"", LARGE);
+    assert!(
+        refresh().is_some(),
+        "what one asks for alone may not be for all"
+    );
 }
 
 #[tokio::test]

@@ -110,6 +110,12 @@ impl Lives {
         }
     }
 
+    pub(super) fn add_one(&mut self, life: &Arc<Life>) {
+        if self.known.insert(Arc::as_ptr(life)) {
+            self.lives.push(Arc::clone(life));
+        }
+    }
+
     pub(super) fn purge(&self, mode: Mode) {
         self.lives.iter().for_each(|life| life.purge(mode));
     }

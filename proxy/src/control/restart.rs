@@ -1,9 +1,10 @@
 //! What a reload cannot change.
 
-/// Whether the disk tier would have to be opened while it is open.
-fn keeps_disk(running: &conf::Config, next: &conf::Config) -> bool {
+/// Whether the disk tier would have to be opened anew, or taken up again after purges that it does
+/// not know of.
+fn changes_disk(running: &conf::Config, next: &conf::Config) -> bool {
     let (old, new) = (&running.cache, &next.cache);
-    old.disk.is_some() && new.disk.is_some() && (old.memory != new.memory || old.disk != new.disk)
+    old.disk != new.disk || (new.disk.is_some() && old.memory != new.memory)
 }
 
 /// What only a new process can change is refused, so that nobody believes it in force.
@@ -15,8 +16,8 @@ pub(super) fn needs_none(running: &conf::Config, next: &conf::Config) -> Result<
     } else if running.admin.as_ref().map(|a| &a.address) != next.admin.as_ref().map(|a| &a.address)
     {
         "[admin] address"
-    } else if keeps_disk(running, next) {
-        "[cache] disk (or its memory)"
+    } else if changes_disk(running, next) {
+        "[cache] disk, or memory beside it,"
     } else {
         return Ok(());
     };

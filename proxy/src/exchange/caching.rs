@@ -60,7 +60,7 @@ impl Caching {
             key.part(line_of(fields, name).as_deref());
         }
         for name in &self.key_cookies {
-            key.part(cache::fields::cookie(fields, name).as_deref());
+            key.part(cache::fields::cookies(fields, name).as_deref());
         }
         key
     }

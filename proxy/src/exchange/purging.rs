@@ -11,7 +11,7 @@ pub(crate) enum Target {
     /// One page, with all its variants.
     Url(Url),
     /// All pages with a tag.
-    Tag(String),
+    Tag(Box<[u8]>),
     /// All pages of a host whose path begins so, whatever their scheme.
     Prefix {
         /// The host.
@@ -75,7 +75,12 @@ impl Purge {
                 "url" => purge.targets.push(Target::Url(Url::parse(&value)?)),
                 "prefix" => purge.targets.push(prefix(&value)?),
                 "tag" if value.is_empty() => return Err("tag is empty".to_owned()),
-                "tag" => purge.targets.push(Target::Tag(value)),
+                "tag" if value.contains([' ', ',', '\t']) => {
+                    return Err(
+                        "a tag has no space and no comma; give `tag` several times".to_owned()
+                    );
+                }
+                "tag" => purge.targets.push(Target::Tag(value.into_bytes().into())),
                 "host" => purge.targets.push(Target::Host(host(&value)?)),
                 "all" if flag(name, &value)? => purge.targets.push(Target::All),
                 "all" => {}
@@ -134,9 +139,10 @@ impl Url {
             path => path,
         };
         let name = authority.host().to_ascii_lowercase();
+        let name = name.strip_suffix('.').unwrap_or(&name);
         Ok(Self {
             scheme,
-            host: super::spelled(&name, authority.port_u16(), scheme == "https"),
+            host: super::spelled(name, authority.port_u16(), scheme == "https"),
             path: path.to_owned(),
             query: url.query().map(str::to_owned),
         })
@@ -240,13 +246,13 @@ mod tests {
 
     #[test]
     fn tags_hosts_prefixes_and_everything_can_be_named_together() {
-        let purge = read("tag=p1&tag=p%202&host=Shop.Example:8443&all=true&prefix=https://a/b")
+        let purge = read("tag=p1&tag=p%2B2&host=Shop.Example:8443&all=true&prefix=https://a/b")
             .expect("a purge");
         assert_eq!(
             purge.targets,
             [
-                Target::Tag("p1".to_owned()),
-                Target::Tag("p 2".to_owned()),
+                Target::Tag(b"p1"[..].into()),
+                Target::Tag(b"p+2"[..].into()),
                 Target::Host("shop.example:8443".to_owned()),
                 Target::All,
                 Target::Prefix {
@@ -290,6 +296,8 @@ mod tests {
             "",
             "uri=https://shop.example/",
             "tag=",
+            "tag=a,b",
+            "tag=a%20b",
             "host=",
             "host=https://shop.example/",
             "host=shop.example/path",

@@ -122,11 +122,33 @@ impl Writer {
         body: &[Bytes],
         evicted: &mut Vec<SegmentId>,
     ) -> Result<Address, Refusal> {
-        let added = self
-            .place(header.len(), evicted)
-            .and_then(|segment| self.write(&segment, header, [key, meta], body));
+        let mut added = self.try_append(header, [key, meta], body, evicted);
+        // A disk with less room than was granted is a smaller limit: the oldest makes way.
+        let mut left = self.files.len();
+        while added.as_ref().is_err_and(Refusal::is_for_want_of_room) && left > 0 {
+            left -= 1;
+            if self.files.len() == 1 {
+                self.active = None;
+            }
+            if let Err(refusal) = self.evict(evicted) {
+                added = Err(refusal);
+                break;
+            }
+            added = self.try_append(header, [key, meta], body, evicted);
+        }
         self.publish();
         added
+    }
+
+    fn try_append(
+        &mut self,
+        header: Header,
+        front: [&[u8]; 2],
+        body: &[Bytes],
+        evicted: &mut Vec<SegmentId>,
+    ) -> Result<Address, Refusal> {
+        let segment = self.place(header.len(), evicted)?;
+        self.write(&segment, header, front, body)
     }
 
     /// Deletes all files.

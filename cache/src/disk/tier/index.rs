@@ -28,6 +28,11 @@ pub(super) struct Shared {
     pub(super) tags: Tags,
     pub(super) pending: AtomicU64,
     pub(super) counters: Counters,
+    /// Held while an object is looked at and appended, and while a note is: a note never comes before
+    /// an object that it concerns and that was being written.
+    pub(super) order: Mutex<()>,
+    /// A note was written that is not certain yet.
+    pub(super) unsynced: AtomicBool,
     /// The last write failed: said once, and once when it works again.
     pub(super) failing: AtomicBool,
 }
@@ -78,6 +83,8 @@ impl Shared {
             tags: tags.clone(),
             pending: AtomicU64::new(0),
             counters: Counters::default(),
+            order: Mutex::default(),
+            unsynced: AtomicBool::new(false),
             failing: AtomicBool::new(false),
         };
         for (key, variants) in index {
@@ -128,44 +135,45 @@ impl Shared {
 
     /// The writing thread.
     pub(super) fn work(&self, inbox: &mpsc::Receiver<Order>) {
-        let mut unsynced = false;
         loop {
-            let order = match unsynced {
-                true => inbox.recv_timeout(SYNC_EVERY),
-                false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            match order {
+            match inbox.recv_timeout(SYNC_EVERY) {
                 Ok(Order::Write(key, stored)) => self.write(&key, &stored),
-                Ok(Order::Note(bytes)) => {
-                    match self.log.note(&bytes) {
-                        Ok(evicted) => self.evicted(&evicted),
-                        Err(error) => {
-                            self.evicted(&error.evicted);
-                            self.failed(&error);
-                            // What cannot be written down would come back at the next start.
-                            if let Err(error) = self.log.clear() {
-                                self.failed(&error);
-                            }
-                            self.retain(|_| false);
-                        }
-                    }
-                    unsynced = true;
-                }
+                Ok(Order::Note(bytes)) => self.note(&bytes),
                 Ok(Order::Flush(done)) => drop(done),
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => {
-                    // It is tried again with the next purge.
-                    let _ = self.log.sync();
-                    unsynced = false;
-                }
+                Err(RecvTimeoutError::Timeout) => self.sync(),
             }
         }
-        if unsynced {
+        self.sync();
+    }
+
+    fn sync(&self) {
+        if self.unsynced.swap(false, Ordering::Relaxed) {
+            // It is tried again with the next purge.
             let _ = self.log.sync();
         }
     }
 
+    /// Appends a note. It outlives the kill of the process from here on.
+    pub(super) fn note(&self, bytes: &[u8]) {
+        let _order = lock(&self.order);
+        match self.log.note(bytes) {
+            Ok(evicted) => self.evicted(&evicted),
+            Err(error) => {
+                self.evicted(&error.evicted);
+                self.failed(&error);
+                // What cannot be written down would come back at the next start.
+                if let Err(error) = self.log.clear() {
+                    self.failed(&error);
+                }
+                self.retain(|_| false);
+            }
+        }
+        self.unsynced.store(true, Ordering::Relaxed);
+    }
+
     fn write(&self, key: &Key, stored: &Arc<Stored>) {
+        let _order = lock(&self.order);
         self.pending.fetch_sub(stored.len(), Ordering::Relaxed);
         let is_it = |one: &Placed| matches!(&one.place, Place::Pending(pending) if Arc::ptr_eq(pending, stored));
         let wanted = {

@@ -43,7 +43,7 @@ async fn a_purge_of_everything_reaches_what_is_on_its_way() {
     let mut writer = lead(&flights, "/b");
     let life = store.life(key("/b").as_key(), &[], writer.since(), false);
     writer.head(head(&[]), life);
-    assert_eq!(flights.purge_tag(&store, crate::tags::ALL, Mode::Hard), 2);
+    assert_eq!(flights.purge_tag(&store, tags::ALL, Mode::Hard), 2);
     assert!(
         matches!(join(&flights, "/b", b""), Join::Lead(_)),
         "nobody new joins what may be older than the purge"

@@ -11,7 +11,7 @@ use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, co
 use pingora::protocols::http::ServerSession;
 
 use super::Cached;
-use super::judge::{Judged, judge, make_question, replaces};
+use super::judge::{Judged, judge, make_question, replaces, supersede};
 use crate::carry::turn::Turn;
 use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
 use crate::clock;
@@ -194,6 +194,7 @@ impl Background {
         };
         match judged {
             Judged::Store(head, tags) => {
+                supersede(&self.cache, self.key.as_key(), Some(&base), &head);
                 let life = self.life(&tags, &writer);
                 writer.head(head, life);
                 let hit_for_miss = self.caching.hit_for_miss;

@@ -16,7 +16,7 @@ use http::{HeaderValue, StatusCode, header};
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
-use super::judge::{Judged, judge, make_question, replaces};
+use super::judge::{Judged, judge, make_question, replaces, supersede};
 use super::{Cached, compressed, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
@@ -251,6 +251,7 @@ impl Fetch<'_> {
             }
             match judged {
                 Judged::Store(head, tags) => {
+                    supersede(self.cache, self.key.as_key(), base.as_ref(), &head);
                     let status = CacheStatus {
                         fwd: Some(self.why),
                         stored: !self.unused,

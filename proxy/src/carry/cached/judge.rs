@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
 use cache::{
-    Fields, Head, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse,
+    Fields, Head, KeyRef, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse,
     surrogate, tags,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -15,6 +15,7 @@ use pingora::http::ResponseHeader;
 use crate::carry::failure::Failure;
 use crate::carry::upstream::Outgoing;
 use crate::exchange::caching::Caching;
+use crate::snapshot::Cache;
 
 /// Makes a client's request the cache's own.
 pub(super) fn make_question(
@@ -139,6 +140,14 @@ fn negotiated(head: Arc<Head>, caching: &Caching) -> Arc<Head> {
 fn restated(reply: Response<'_>, policy: &Policy) -> Option<Vec<Box<[u8]>>> {
     let stated = policy.tags.iter().any(|name| reply.fields.has(name));
     stated.then(|| tags::read(reply.fields, &policy.tags).unwrap_or_default())
+}
+
+/// Takes out what was validated and is another page by now, where the new one would not take its
+/// place: an application that changes its Vary would be asked for ever, as what has one goes first.
+pub(super) fn supersede(cache: &Cache, key: KeyRef<'_>, base: Option<&Arc<Stored>>, new: &Head) {
+    if let Some(old) = base.filter(|old| old.head().variant() != new.variant()) {
+        cache.store.remove(key, old);
+    }
 }
 
 /// Whether a reply that is not stored means that what is stored is no longer true. One request

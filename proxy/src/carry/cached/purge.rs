@@ -1,46 +1,47 @@
 //! Purges: what an operator, an application's PURGE or an unsafe request takes out of the store.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use cache::tags::{self, Mode};
-use cache::{Key, invalidate};
+use cache::{Key, KeyRef, Life, invalidate};
 use http::Method;
 
 use crate::exchange::Way;
 use crate::exchange::normalise::normalise_path;
-use crate::exchange::purging::{Target, Url};
+use crate::exchange::purging::{Purge, Target, Url};
 use crate::snapshot::{Action, Cache, Snapshot};
 
 /// Between two times that the store is tidied.
 const TIDY: Duration = Duration::from_secs(5);
 
-/// Purges. Returns how many objects were stored, each variant counted.
+/// Carries out a purge, or counts what it would find. Returns the number of objects, each once, however
+/// many of the targets name it.
 ///
-/// A prefix is looked for among all keys, and what a purge by tag, host or of everything took away is
-/// swept out: work for a thread that may block.
-pub(crate) fn purge(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
+/// A prefix is looked for among all keys, what several targets have in common too, and what a hard
+/// purge took away is swept out: work for a thread that may block.
+pub(crate) fn carry_out(snapshot: &Snapshot, purge: &Purge, now: SystemTime) -> u64 {
     let Cache { store, flights, .. } = &*snapshot.cache;
-    let by_tag = |name: &[u8]| {
-        let objects = flights.purge_tag(store, name, mode);
-        if mode == Mode::Hard {
-            store.sweep(flights.oldest());
-        }
-        objects
-    };
-    match target {
-        Target::Url(url) => keys_of(snapshot, url)
-            .iter()
-            .map(|key| purge_key(&snapshot.cache, key, mode))
-            .sum(),
-        Target::Tag(name) => by_tag(name.as_bytes()),
-        Target::Host(host) => by_tag(&tags::of_host(host.as_bytes())),
-        Target::All => by_tag(tags::ALL),
-        Target::Prefix { host, path } => {
-            flights.purge_prefix(store, host.as_bytes(), path.as_bytes(), mode)
-        }
+    if purge.dry_run {
+        return count(snapshot, &purge.targets);
     }
+    if purge.soft {
+        // What is stale by one target is still there for the next.
+        let objects = count(snapshot, &purge.targets);
+        for target in &purge.targets {
+            purge_one(snapshot, target, Mode::Soft(now));
+        }
+        return objects;
+    }
+    let purged = purge.targets.iter();
+    let objects = purged
+        .map(|target| purge_one(snapshot, target, Mode::Hard))
+        .sum();
+    if objects > 0 {
+        store.sweep(flights.oldest());
+    }
+    objects
 }
 
 /// Every few seconds forgets the tags of what is no longer stored, and sweeps out what purges took
@@ -56,22 +57,72 @@ pub(crate) async fn tidy_now_and_then(snapshot: Arc<ArcSwap<Snapshot>>) {
     }
 }
 
-/// How many objects [`purge`] would find.
-pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
-    let store = &snapshot.cache.store;
+fn purge_one(snapshot: &Snapshot, target: &Target, mode: Mode) -> u64 {
+    let Cache { store, flights, .. } = &*snapshot.cache;
     match target {
         Target::Url(url) => keys_of(snapshot, url)
             .iter()
-            .map(|key| match key {
-                // With the part of it that may be stored, which a purge takes too.
-                UrlKey::One(key) => store.count(key.as_key()),
-                UrlKey::Several(tag) => store.tags().count(tag),
-            })
+            .map(|key| purge_key(&snapshot.cache, key, mode))
             .sum(),
-        Target::Tag(name) => store.tags().count(name.as_bytes()),
-        Target::Host(host) => store.tags().count(&tags::of_host(host.as_bytes())),
-        Target::All => store.tags().count(tags::ALL),
-        Target::Prefix { host, path } => store.count_prefix(host.as_bytes(), path.as_bytes()),
+        Target::Tag(name) => flights.purge_tag(store, name, mode),
+        Target::Host(host) => flights.purge_tag(store, &tags::of_host(host.as_bytes()), mode),
+        Target::All => flights.purge_tag(store, tags::ALL, mode),
+        Target::Prefix { host, path } => {
+            flights.purge_prefix(store, host.as_bytes(), path.as_bytes(), mode)
+        }
+    }
+}
+
+/// How many objects a purge of these would find.
+fn count(snapshot: &Snapshot, targets: &[Target]) -> u64 {
+    let store = &snapshot.cache.store;
+    match targets {
+        [Target::Tag(name)] => store.tags().count(name),
+        [Target::Host(host)] => store.tags().count(&tags::of_host(host.as_bytes())),
+        [Target::All] => store.tags().count(tags::ALL),
+        [Target::Prefix { host, path }] => store.count_prefix(host.as_bytes(), path.as_bytes()),
+        several => {
+            let wanted: Vec<Wanted> = several
+                .iter()
+                .flat_map(|target| Wanted::of(snapshot, target))
+                .collect();
+            store.count_where(&|key, life| wanted.iter().any(|one| one.takes(key, life)))
+        }
+    }
+}
+
+/// What tells whether an object is one of a target.
+enum Wanted {
+    Key(Key),
+    Tag(Vec<u8>),
+    Below(String, String),
+}
+
+impl Wanted {
+    fn of(snapshot: &Snapshot, target: &Target) -> Vec<Self> {
+        match target {
+            Target::Url(url) => keys_of(snapshot, url)
+                .into_iter()
+                .flat_map(|key| match key {
+                    UrlKey::One(key) => vec![Self::Key(key.as_key().of_part()), Self::Key(key)],
+                    UrlKey::Several(url) => vec![Self::Tag(tags::of_url(&url))],
+                })
+                .collect(),
+            Target::Tag(name) => vec![Self::Tag(name.to_vec())],
+            Target::Host(host) => vec![Self::Tag(tags::of_host(host.as_bytes()))],
+            Target::All => vec![Self::Tag(tags::ALL.to_vec())],
+            Target::Prefix { host, path } => vec![Self::Below(host.clone(), path.clone())],
+        }
+    }
+
+    fn takes(&self, key: KeyRef<'_>, life: &Life) -> bool {
+        match self {
+            Self::Key(one) => one.as_key() == key,
+            Self::Tag(tag) => life.names().any(|name| name == tag),
+            Self::Below(host, path) => key.parts().is_some_and(|parts| {
+                parts.host == host.as_bytes() && parts.path.starts_with(path.as_bytes())
+            }),
+        }
     }
 }
 
@@ -79,7 +130,7 @@ pub(crate) fn count(snapshot: &Snapshot, target: &Target) -> u64 {
 #[derive(Debug, PartialEq, Eq)]
 enum UrlKey {
     One(Key),
-    /// There are several keys, which share this tag.
+    /// There are several keys, which begin with these bytes.
     Several(Vec<u8>),
 }
 
@@ -102,7 +153,7 @@ fn keys_of(snapshot: &Snapshot, url: &Url) -> Vec<UrlKey> {
         let query = url.query.as_deref();
         let key = caching.key_of(url.scheme, &url.host, &path, query, upstream.name());
         let key = match caching.has_several_keys() {
-            true => UrlKey::Several(tags::of_url(key.as_key().url())),
+            true => UrlKey::Several(key.as_key().url().to_vec()),
             false => UrlKey::One(key.as_key().to_key()),
         };
         if !keys.contains(&key) {
@@ -115,7 +166,7 @@ fn keys_of(snapshot: &Snapshot, url: &Url) -> Vec<UrlKey> {
 fn purge_key(cache: &Cache, key: &UrlKey, mode: Mode) -> u64 {
     match key {
         UrlKey::One(key) => cache.flights.purge(&cache.store, key.as_key(), mode),
-        UrlKey::Several(tag) => cache.flights.purge_tag(&cache.store, tag, mode),
+        UrlKey::Several(url) => cache.flights.purge_url(&cache.store, url, mode),
     }
 }
 

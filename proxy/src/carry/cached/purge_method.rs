@@ -4,19 +4,19 @@
 //! instead of the page.
 
 use bytes::Bytes;
-use cache::tags::{self, Mode};
+use cache::tags;
 use http::header::{self, HeaderValue};
 use http::{HeaderName, StatusCode};
 use pingora::protocols::http::ServerSession;
 
-use super::purge::purge;
+use super::purge::carry_out;
 use crate::carry::respond;
 use crate::carry::turn::{Broken, Turn};
 use crate::clock;
 use crate::exchange::Way;
-use crate::exchange::purging::{Target, Url};
+use crate::exchange::purging::{Purge, Target, Url};
 use crate::observe::CacheResult;
-use crate::snapshot::{Cache, Route, Snapshot};
+use crate::snapshot::{Route, Snapshot};
 
 static SOFT_PURGE: HeaderName = HeaderName::from_static("soft-purge");
 
@@ -57,13 +57,18 @@ pub(crate) async fn answer(
             .await;
     };
     let soft = fields.get(&SOFT_PURGE);
-    let mode = match soft.is_some_and(|value| value.as_bytes() != b"0") {
-        true => Mode::Soft(clock::wall()),
-        false => Mode::Hard,
-    };
+    let soft = soft.is_some_and(|value| value.as_bytes() != b"0");
     let snapshot = turn.snapshot.clone();
-    let url = url(turn.scheme(session), way);
-    let work = tokio::task::spawn_blocking(move || carry_out(&snapshot, url, &tags, mode));
+    let targets = match tags.is_empty() {
+        true => vec![Target::Url(url(turn.scheme(session), way))],
+        false => tags.into_iter().map(Target::Tag).collect(),
+    };
+    let purge = Purge {
+        targets,
+        soft,
+        dry_run: false,
+    };
+    let work = tokio::task::spawn_blocking(move || carry_out(&snapshot, &purge, clock::wall()));
     let objects = work.await.map_err(|_| Broken)?;
     if objects > 0 {
         turn.snapshot.cache.counts.purged();
@@ -90,18 +95,4 @@ fn url(scheme: &'static str, way: &Way) -> Url {
         path: path.to_owned(),
         query: query.map(str::to_owned),
     }
-}
-
-/// The page where no tags are named; for a thread that may block.
-fn carry_out(snapshot: &Snapshot, url: Url, tags: &[Box<[u8]>], mode: Mode) -> u64 {
-    if tags.is_empty() {
-        return purge(snapshot, &Target::Url(url), mode);
-    }
-    let Cache { store, flights, .. } = &*snapshot.cache;
-    let purged = tags.iter().map(|tag| flights.purge_tag(store, tag, mode));
-    let objects = purged.sum();
-    if mode == Mode::Hard {
-        store.sweep(flights.oldest());
-    }
-    objects
 }
