@@ -209,6 +209,11 @@ const PATH: Form = Form {
     example: "shop.pem",
     pattern: ".",
 };
+const FOLDER: Form = Form {
+    noun: "a path",
+    example: "/var/cache/tidegate",
+    pattern: ".",
+};
 const NETWORK: Form = Form {
     noun: "a network or an address",
     example: "10.0.0.0/8",

@@ -207,6 +207,31 @@ fn an_inspection_finds_the_route_or_says_that_there_is_none() {
 }
 
 #[test]
+fn a_page_of_https_is_found_behind_a_trusted_proxy_that_ends_it() {
+    let origin = counting(|_, a| a.field("Cache-Control", "max-age=600"));
+    let edge = Setup::new().with("APP", origin.address).start(
+        r#"
+        [server]
+        trusted_proxies = ["127.0.0.1"]
+        [[listener]]
+        name = "plain"
+        address = "@HTTP@"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        [[route]]
+        upstream = "app"
+        cache = {}
+        "#,
+    );
+    let ask = Ask::get("/a").field("X-Forwarded-Proto", "https");
+    edge.ask(&ask).expect(200);
+    let said = inspect(&edge, "https://shop.test/a", &[]);
+    assert_eq!(said["stored"].as_array().map(Vec::len), Some(1), "{said}");
+    let other = inspect(&edge, "http://shop.test/a", &[]);
+    assert_eq!(other["stored"].as_array().map(Vec::len), Some(0), "{other}");
+}
+
+#[test]
 fn the_overview_shows_what_is_stored_used_tagged_and_on_its_way() {
     let gate = Gate::default();
     let held = gate.clone();

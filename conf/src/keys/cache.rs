@@ -1,7 +1,8 @@
 //! Keys of the store of responses, and of what a route keeps in it.
 
 use super::{
-    Form, HEADER_NAME, Kind, NETWORKS, PATH, Shape, TIME, TIME_OR_ZERO, default, optional, required,
+    FOLDER, Form, HEADER_NAME, Kind, NETWORKS, Shape, TIME, TIME_OR_ZERO, default, optional,
+    required,
 };
 
 const COOKIE: Form = Form {
@@ -121,7 +122,7 @@ static DISK: Shape = Shape {
     keys: &[
         required(
             "path",
-            Kind::Text(&PATH),
+            Kind::Text(&FOLDER),
             "The directory; it is made where there is none, and belongs to one process.",
         ),
         required(

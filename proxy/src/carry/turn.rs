@@ -379,6 +379,17 @@ impl Turn {
         route: Option<&Route>,
         failure: Failure,
     ) -> Result<(), Broken> {
+        self.fail_with(session, route, failure, |_| {}).await
+    }
+
+    /// [`Turn::fail`] with more in the head.
+    pub(super) async fn fail_with(
+        &mut self,
+        session: &mut ServerSession,
+        route: Option<&Route>,
+        failure: Failure,
+        more: impl FnOnce(&mut ResponseHeader),
+    ) -> Result<(), Broken> {
         let bad_chunk = self.info.bad_chunk.load(Ordering::Relaxed);
         let failure = match failure {
             Failure::Client(_) if bad_chunk => Failure::Client(ClientFault::BadBody),
@@ -398,14 +409,8 @@ impl Turn {
             session.set_keepalive(None);
         }
         let status = failure.status();
-        self.error(
-            session,
-            route,
-            status,
-            respond::explanation(failure),
-            |_| {},
-        )
-        .await
+        self.error(session, route, status, respond::explanation(failure), more)
+            .await
     }
 
     async fn reply(

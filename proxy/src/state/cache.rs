@@ -134,9 +134,11 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
     let host = url.host.parse().ok()?;
     request.headers_mut().insert(header::HOST, host);
     let (head, ()) = request.into_parts();
-    let listeners = snapshot.config.listeners.iter().enumerate();
-    let mut ways = listeners
+    let listeners = || snapshot.config.listeners.iter().enumerate();
+    // Behind one that terminates TLS and is trusted, pages of https come in on a plain listener.
+    let mut ways = listeners()
         .filter(|(_, listener)| listener.tls == tls)
+        .chain(listeners().filter(|(_, listener)| listener.tls != tls))
         .map(|(listener, _)| {
             let asked = Asked {
                 head: &head,

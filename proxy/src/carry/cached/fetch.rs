@@ -13,6 +13,7 @@ use cache::{
     Fields, Join, KeyBuf, Life, Normalised, Reader, RequestControl, Stored, Times, Writer,
 };
 use http::{HeaderValue, StatusCode, header};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
@@ -427,6 +428,14 @@ impl Fetch<'_> {
         let verdict = base
             .as_ref()
             .map(|stored| reuse::on_error(&stored.freshness(), &self.control, now, offline));
+        let mark = |head: &mut ResponseHeader| {
+            let status = CacheStatus {
+                fwd: Some(self.why),
+                detail: Some(failure.as_str()),
+                ..self.cached.status()
+            };
+            stored::mark(head, &status);
+        };
         match verdict {
             Some(OnError::ServeStored) => {
                 turn.record.why = Some(failure.as_str());
@@ -437,18 +446,13 @@ impl Fetch<'_> {
                 turn.record.why = Some(failure.as_str());
                 let explanation = "What is stored must not be used without the app server.";
                 let status = StatusCode::GATEWAY_TIMEOUT;
-                turn.error(
-                    session,
-                    Some(self.cached.route),
-                    status,
-                    explanation,
-                    |_| {},
-                )
-                .await
+                let route = Some(self.cached.route);
+                turn.error(session, route, status, explanation, mark).await
             }
             Some(OnError::PassOn) | None => {
                 drop(writer);
-                turn.fail(session, Some(self.cached.route), failure).await
+                let route = Some(self.cached.route);
+                turn.fail_with(session, route, failure, mark).await
             }
         }
     }
