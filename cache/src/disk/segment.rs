@@ -224,8 +224,12 @@ impl Segment {
                             at = next;
                             each(Scanned::Gap);
                         }
-                        // A record that was never finished, as far as can be told.
-                        None => break,
+                        None => {
+                            if self.is_damaged(&mut window, at) {
+                                each(Scanned::Gap);
+                            }
+                            break;
+                        }
                     }
                 }
             }
@@ -248,6 +252,15 @@ impl Segment {
             .and_then(|front| header.front(front))
             .map(|(key, meta)| Whole { header, key, meta })
             .map_err(|_| Torn::Within(header))
+    }
+
+    /// Whether a whole header at the end was changed after it was written. What was never finished is
+    /// cut off within the header or behind it, or nothing but zeros where the power went: nobody was
+    /// told of it.
+    fn is_damaged(&self, window: &mut Window<'_>, at: u64) -> bool {
+        window.bytes(at, HEADER as u64).is_ok_and(|bytes| {
+            Header::decode(bytes, self.seed(), at).is_err() && bytes.iter().any(|byte| *byte != 0)
+        })
     }
 
     /// Where the next good header is, if there is one from here on.
