@@ -1,6 +1,8 @@
 //! How the cache fetches: once for many, as it arrives, stale meanwhile, and
 //! within its bounds.
 
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -165,6 +167,27 @@ fn a_page_that_breaks_off_is_an_error_to_its_readers_and_is_not_stored() {
         "{broken:?}"
     );
     assert_eq!(edge.get("/a").expect(200).text(), "whole");
+}
+
+#[test]
+fn a_broken_page_is_no_whole_one_to_a_client_of_http_1_0() {
+    let chunks = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n8\r\nhalf of \r\n";
+    for config in ["{}", "{ ttl = \"1s\", min_uses = 5 }"] {
+        let origin = Origin::start(move |seen| match seen.target.as_str() {
+            "/cut" => Answer::raw(chunks),
+            _ => Answer::raw(format!("{chunks}0\r\n\r\n")),
+        });
+        let edge = cached(&origin, config);
+        let read = |target: &str| {
+            let mut socket = TcpStream::connect(edge.http()).unwrap();
+            socket.set_read_timeout(Some(wait::SOON)).unwrap();
+            write!(socket, "GET {target} HTTP/1.0\r\nHost: shop.test\r\n\r\n").unwrap();
+            let mut reply = Vec::new();
+            socket.read_to_end(&mut reply).map_err(|error| error.kind())
+        };
+        assert!(read("/whole").is_ok_and(|length| length > 8));
+        assert_eq!(read("/cut"), Err(ErrorKind::ConnectionReset), "{config}");
+    }
 }
 
 #[test]

@@ -19,9 +19,11 @@ mod turn;
 mod upstream;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::Version;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::watch;
@@ -89,8 +91,15 @@ impl Carrier {
         }
         if session.is_http2() {
             session.shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+        } else if session.req_header().version == Version::HTTP_10
+            && session.response_written().is_some()
+        {
+            let digest = session.digest().and_then(|it| it.proxy_digest.as_deref());
+            if let Some(info) = digest.and_then(conn_info) {
+                info.broke_off.store(true, Ordering::Relaxed);
+            }
         }
-        // Dropping an HTTP/1 session closes its connection without ending the
+        // Dropping an HTTP/1 session ends its connection without ending the
         // body, so that the client can tell a cut reply from a whole one.
         None
     }

@@ -58,6 +58,9 @@ pub(crate) struct ConnInfo {
     pub(crate) tls: Option<&'static str>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.
     pub(crate) bad_chunk: AtomicBool,
+    /// Set when a reply broke off whose end is the end of the connection: a close would say that it
+    /// is whole, so the connection is reset.
+    pub(crate) broke_off: AtomicBool,
     /// Of the reply whose head is written next.
     pub(crate) date: KeptDate,
 }
@@ -98,6 +101,16 @@ impl fmt::Debug for Conn {
             .field("peer", &self.slot.peer())
             .field("tls", &self.tls.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let info = self.info.as_deref().and_then(conn_info);
+        if info.is_some_and(|info| info.broke_off.load(Ordering::Relaxed)) {
+            // Where it fails, the connection is gone already.
+            let _ = self.socket.set_zero_linger();
+        }
     }
 }
 
@@ -341,6 +354,7 @@ impl Conn {
                 peer: self.slot.peer(),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),
                 bad_chunk: AtomicBool::new(false),
+                broke_off: AtomicBool::new(false),
                 date: KeptDate::default(),
             });
             let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
