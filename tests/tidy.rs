@@ -18,12 +18,6 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Files that may be longer than [`LONGEST`], each with its reason.
-const LONG_FILES: &[(&str, &str)] = &[(
-    "conf/src/config.rs",
-    "one list of plain types, the contract between conf and the rest",
-)];
-
 /// Lines after which a file is to be asked whether it is two things.
 const LONGEST: usize = 600;
 
@@ -205,15 +199,11 @@ fn no_file_is_longer_than_a_reader_has_patience() {
     for (path, text) in sources() {
         let place = path.display().to_string();
         let lines = text.lines().count();
-        let excused = LONG_FILES.iter().any(|(file, _)| *file == place);
-        if lines > LONGEST && !excused {
+        if lines > LONGEST {
             wrong.push(format!("{place}: {lines} lines"));
         }
     }
     none_of(&wrong, "perhaps these are two things:");
-    for (file, reason) in LONG_FILES {
-        assert!(root().join(file).is_file() && !reason.is_empty(), "{file}");
-    }
 }
 
 /// Tests that print a figure for a module's documentation are run by hand; all others always.
