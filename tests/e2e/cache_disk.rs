@@ -83,10 +83,11 @@ fn a_restart_comes_back_warm_and_says_that_the_page_is_from_the_disk() {
 fn a_purge_outlives_a_kill() {
     let origin = pages();
     let mut edge = with_disk(&origin, "cache");
-    for target in ["/url", "/tagged", "/prefix/a", "/kept"] {
+    for target in ["/url", "/tagged", "/prefix/a", "/posted", "/kept"] {
         edge.get(target).expect(200);
     }
-    written(&edge, 4.0);
+    written(&edge, 5.0);
+    edge.ask(&Ask::new("POST", "/posted")).expect(200);
     for (query, objects) in [
         ("url=http://shop.test/url", 1),
         ("tag=tagged", 1),
@@ -98,12 +99,13 @@ fn a_purge_outlives_a_kill() {
     }
     // The notes are written by the same thread, after what came before.
     edge.get("/last").expect(200);
-    written(&edge, 5.0);
+    written(&edge, 6.0);
     edge.restart(Signal::SIGKILL);
     for (target, hit) in [
         ("/url", false),
         ("/tagged", false),
         ("/prefix/a", false),
+        ("/posted", false),
         ("/kept", true),
         ("/last", true),
     ] {

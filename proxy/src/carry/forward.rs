@@ -22,8 +22,21 @@ pub(super) async fn proxy(
     outgoing: &mut Outgoing,
     mark: impl FnOnce(&mut ResponseHeader),
 ) -> Result<(), Broken> {
+    match open(turn, session, upstream, outgoing).await {
+        Ok(incoming) => relay(turn, session, route, incoming, outgoing, mark).await,
+        Err(failure) => turn.fail(session, Some(route), failure).await,
+    }
+}
+
+/// Sends the request up. Returns the reply's head and what its body comes from.
+pub(super) async fn open(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    upstream: &Arc<Upstream>,
+    outgoing: &mut Outgoing,
+) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
     let worker = turn.carrier.worker();
-    let opened = upstream::open(
+    upstream::open(
         upstream,
         worker,
         outgoing,
@@ -31,11 +44,7 @@ pub(super) async fn proxy(
         &|| false,
         &mut turn.record,
     )
-    .await;
-    match opened {
-        Ok(incoming) => relay(turn, session, route, incoming, outgoing, mark).await,
-        Err(failure) => turn.fail(session, Some(route), failure).await,
-    }
+    .await
 }
 
 /// The reply to the client; `mark` adds what the edge says of it.

@@ -243,13 +243,19 @@ impl Turn {
             Ok(outgoing) => outgoing,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
-        let snapshot = self.snapshot.clone();
-        let scheme = self.scheme(session);
+        let opened = forward::open(self, session, upstream, &mut outgoing).await;
+        let (incoming, head) = match opened {
+            Ok(opened) => opened,
+            Err(failure) => return self.fail(session, Some(route), failure).await,
+        };
         let method = session.req_header().method.clone();
-        let untrue = |head: &mut ResponseHeader| {
+        if caching.is_some() {
+            let scheme = self.scheme(session);
+            cached::purge::after_unsafe(&self.snapshot, scheme, way, &method, &head).await;
+        }
+        let mark = |head: &mut ResponseHeader| {
             if let Some(caching) = caching {
                 cached::strip_tags(head, &caching.policy);
-                cached::purge::after_unsafe(&snapshot, scheme, way, &method, head);
                 let why = match method {
                     Method::GET | Method::HEAD => Forward::Bypass,
                     _ => Forward::Method,
@@ -261,7 +267,8 @@ impl Turn {
                 stored::mark(head, &status);
             }
         };
-        forward::proxy(self, session, route, upstream, &mut outgoing, untrue).await
+        let opened = (incoming, head);
+        forward::relay(self, session, route, opened, &mut outgoing, mark).await
     }
 
     /// What goes up for this request. Small bodies are read here.

@@ -171,8 +171,9 @@ fn purge_key(cache: &Cache, key: &UrlKey, mode: Mode) -> u64 {
 }
 
 /// Takes out what an unsafe request made untrue: its own URI, and those of Location and
-/// Content-Location on the same host (RFC 9111 section 4.4).
-pub(crate) fn after_unsafe(
+/// Content-Location on the same host (RFC 9111 section 4.4). What it does to a disk tier is written
+/// there before this returns, by a thread that may block.
+pub(crate) async fn after_unsafe(
     snapshot: &Arc<Snapshot>,
     scheme: &'static str,
     way: &Way,
@@ -186,15 +187,29 @@ pub(crate) fn after_unsafe(
         path,
         query,
     };
-    for target in invalidate::targets(method, origin, reply.status, &reply.headers) {
-        let url = Url {
+    let urls: Vec<Url> = invalidate::targets(method, origin, reply.status, &reply.headers)
+        .into_iter()
+        .map(|target| Url {
             scheme,
             host: way.authority.clone(),
             path: target.path,
             query: target.query,
-        };
-        for key in keys_of(snapshot, &url) {
+        })
+        .collect();
+    if urls.is_empty() {
+        return;
+    }
+    let snapshot = snapshot.clone();
+    let on_disk = snapshot.cache.store.disk().is_some();
+    let work = move || {
+        for key in urls.iter().flat_map(|url| keys_of(&snapshot, url)) {
             purge_key(&snapshot.cache, &key, Mode::Hard);
         }
+    };
+    if on_disk {
+        // A panic has been logged.
+        let _ = tokio::task::spawn_blocking(work).await;
+    } else {
+        work();
     }
 }
