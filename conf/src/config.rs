@@ -20,8 +20,10 @@ use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
 pub use upstream::{
-    Balance, Endpoint, EndpointAddress, HashKey, HealthCheck, HealthCheckKind, Keepalive,
-    OutlierDetection, Upstream, UpstreamProtocol, UpstreamTls,
+    AdaptiveConcurrency, Balance, BodyPattern, Discovery, Endpoint, EndpointAddress, Family,
+    HashKey, HashTable, HealthCheck, HealthCheckKind, Hedge, HttpCheck, Keepalive,
+    OutlierDetection, ProxyVersion, Queue, Resolve, Retry, Sticky, Upstream, UpstreamLimits,
+    UpstreamProtocol, UpstreamTls,
 };
 
 /// A whole, checked configuration.
@@ -77,6 +79,8 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// Peers whose `X-Forwarded-For` is believed; default nobody.
     pub trusted_proxies: Vec<IpNet>,
+    /// Where this process runs: upstreams prefer endpoints of the same zone.
+    pub zone: Option<String>,
     /// Whether `//` in a path becomes `/` before matching; default true.
     pub merge_slashes: bool,
 }
@@ -296,6 +300,8 @@ pub struct Route {
     pub cache: Option<RouteCache>,
     /// Overrides the listener's.
     pub max_body_size: Option<u64>,
+    /// Whether a request whose method is not idempotent may be sent again.
+    pub retry_non_idempotent: bool,
 }
 
 /// `match = { ... }`; an empty one matches everything.

@@ -34,6 +34,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         user,
         shutdown_timeout: table.duration_or("shutdown_timeout", defaults::SHUTDOWN_TIMEOUT),
         trusted_proxies: rules::networks(table, "trusted_proxies"),
+        zone: None,
         merge_slashes: table.flag("merge_slashes", true),
     }
 }

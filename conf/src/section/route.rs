@@ -77,6 +77,7 @@ fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> 
         action: action?,
         cache,
         max_body_size: table.size("max_body_size"),
+        retry_non_idempotent: false,
     })
 }
 

@@ -41,10 +41,36 @@ pub(super) fn upstream(table: &Table<'_>, name: &str) -> Option<Upstream> {
         keepalive: keepalive(table),
         health_check: table.table("health_check").and_then(|t| health_check(&t)),
         outlier_detection: outlier_detection(table),
-        retry_attempts: match &retry {
-            Some(retry) => retry.count_or("attempts", defaults::RETRY_ATTEMPTS),
-            None => rules::count(defaults::RETRY_ATTEMPTS),
+        retry: crate::config::Retry {
+            attempts: match &retry {
+                Some(retry) => retry.count_or("attempts", defaults::RETRY_ATTEMPTS),
+                None => rules::count(defaults::RETRY_ATTEMPTS),
+            },
+            on_connect_failure: true,
+            on_reset: true,
+            on_timeout: false,
+            on_statuses: Vec::new(),
+            budget: 20,
+            per_try_timeout: None,
+            max_body_size: 64 * 1024,
         },
+        discovery: None,
+        resolve: crate::config::Resolve {
+            servers: Vec::new(),
+            every: std::time::Duration::from_secs(30),
+            family: crate::config::Family::Auto,
+        },
+        sticky: None,
+        overflow_below: 0,
+        zone_overflow_below: 70,
+        panic_threshold: 0,
+        max_concurrent_streams: rules::count(100),
+        proxy_protocol: None,
+        limits: crate::config::UpstreamLimits::default(),
+        queue: None,
+        adaptive_concurrency: None,
+        slow_start: std::time::Duration::ZERO,
+        hedge: None,
         endpoints,
     })
 }
@@ -99,7 +125,9 @@ fn endpoint(table: &Table<'_>, item: &Node) -> Option<Endpoint> {
         return Some(Endpoint {
             address,
             weight,
+            priority: 0,
             backup: false,
+            zone: None,
         });
     }
     let table = Table::open(table.cx, &keys::ENDPOINT, item.place, item)?;
@@ -110,7 +138,9 @@ fn endpoint(table: &Table<'_>, item: &Node) -> Option<Endpoint> {
     Some(Endpoint {
         address: address?,
         weight,
+        priority: 0,
         backup,
+        zone: None,
     })
 }
 
@@ -133,7 +163,13 @@ fn balance(table: &Table<'_>) -> Balance {
         return Balance::RoundRobin;
     };
     if !matches!(entry.node.value, Value::Table(_)) {
-        let words = [Balance::RoundRobin, Balance::Random, Balance::LeastRequest];
+        let words = [
+            Balance::RoundRobin,
+            Balance::Random,
+            Balance::LeastRequest {
+                choices: rules::count(2),
+            },
+        ];
         let index = table
             .cx
             .choice(&entry.node, "balance", table.kind("balance"));
@@ -144,7 +180,11 @@ fn balance(table: &Table<'_>) -> Balance {
     table
         .open_inner(&keys::HASH, entry)
         .and_then(|table| hash(&table))
-        .map_or(Balance::RoundRobin, Balance::Hash)
+        .map_or(Balance::RoundRobin, |key| Balance::Hash {
+            key,
+            table: crate::config::HashTable::Rendezvous,
+            max_load: None,
+        })
 }
 
 fn hash(table: &Table<'_>) -> Option<HashKey> {
@@ -228,6 +268,7 @@ fn upstream_tls(table: &Table<'_>, first: Option<&Endpoint>) -> Option<UpstreamT
         ca,
         server_name: given.or(by_name)?,
         verify,
+        certificate: None,
     })
 }
 
@@ -235,6 +276,7 @@ fn keepalive(table: &Table<'_>) -> Keepalive {
     let standard = Keepalive {
         max_idle: defaults::KEEPALIVE_MAX_IDLE,
         idle_timeout: defaults::KEEPALIVE_IDLE_TIMEOUT,
+        max_age: None,
     };
     let Some(table) = table.table("keepalive") else {
         return standard;
@@ -250,6 +292,7 @@ fn keepalive(table: &Table<'_>) -> Keepalive {
     Keepalive {
         max_idle,
         idle_timeout: table.duration_or("idle_timeout", standard.idle_timeout),
+        max_age: None,
     }
 }
 
@@ -276,11 +319,14 @@ fn health_check(table: &Table<'_>) -> Option<HealthCheck> {
         .integer("status")
         .and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok());
     let kind = match table.choice("type", &[Kinds::Http, Kinds::Tcp], Kinds::Http) {
-        Kinds::Http => HealthCheckKind::Http {
+        Kinds::Http => HealthCheckKind::Http(crate::config::HttpCheck {
+            method: http::Method::GET,
             path: path.unwrap_or_else(|| defaults::HEALTH_PATH.to_owned()),
             host,
-            status,
-        },
+            headers: Vec::new(),
+            statuses: status.into_iter().collect(),
+            body: None,
+        }),
         Kinds::Tcp => {
             for name in ["path", "host", "status"] {
                 table.no_effect(
@@ -295,6 +341,8 @@ fn health_check(table: &Table<'_>) -> Option<HealthCheck> {
     Some(HealthCheck {
         kind,
         interval: table.duration_or("interval", defaults::HEALTH_INTERVAL),
+        down_interval: table.duration_or("interval", defaults::HEALTH_INTERVAL),
+        start_healthy: true,
         timeout: table.duration_or("timeout", defaults::HEALTH_TIMEOUT),
         unhealthy_after: table.count_or("unhealthy_after", defaults::UNHEALTHY_AFTER),
         healthy_after: table.count_or("healthy_after", defaults::HEALTHY_AFTER),
@@ -320,6 +368,10 @@ fn outlier_detection(table: &Table<'_>) -> Option<OutlierDetection> {
         consecutive_errors: rules::count(defaults::CONSECUTIVE_ERRORS),
         ejection_time: defaults::EJECTION_TIME,
         max_ejected: defaults::MAX_EJECTED,
+        error_rate: None,
+        latency_factor: None,
+        window: defaults::EJECTION_TIME,
+        min_requests: rules::count(20),
     };
     let Some(entry) = table.entry("outlier_detection") else {
         return Some(standard);
@@ -345,5 +397,6 @@ fn outlier_detection(table: &Table<'_>) -> Option<OutlierDetection> {
         max_ejected: table
             .text("max_ejected", text::percent)
             .unwrap_or(standard.max_ejected),
+        ..standard
     })
 }

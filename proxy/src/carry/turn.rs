@@ -281,7 +281,12 @@ impl Turn {
     ) -> Result<Outgoing, Failure> {
         let asked = session.req_header();
         let upgrade = wanted_upgrade(session);
-        let hash = exchange::hash::key(&upstream.settings.balance, &**asked, self.record.client);
+        let sought = exchange::hash::Target {
+            path: &way.path,
+            query: way.query.as_deref(),
+        };
+        let balance = &upstream.settings.balance;
+        let hash = exchange::hash::key(balance, &**asked, sought, self.record.client);
         let target = way.target();
         let origin = request::Origin {
             peer: self.info.peer.ip(),

@@ -99,7 +99,7 @@ pub(crate) async fn open(
     goes_on: GoesOn<'_>,
     record: &mut Record,
 ) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
-    let most = upstream.settings.retry_attempts.get() as usize;
+    let most = upstream.settings.retry.attempts.get() as usize;
     let mut tried: Vec<EndpointIndex> = Vec::new();
     let mut last = Failure::NoEndpoint;
     while tried.len() < most {

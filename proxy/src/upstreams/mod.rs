@@ -271,8 +271,10 @@ fn pool_settings(settings: &conf::Upstream, addresses: &[SocketAddr]) -> PoolSet
         balance: match settings.balance {
             conf::Balance::RoundRobin => balancer::Balance::RoundRobin,
             conf::Balance::Random => balancer::Balance::Random,
-            conf::Balance::LeastRequest => balancer::Balance::LeastRequest,
-            conf::Balance::Hash(_) => balancer::Balance::Hash,
+            conf::Balance::LeastRequest { .. } | conf::Balance::PeakEwma => {
+                balancer::Balance::LeastRequest
+            }
+            conf::Balance::Hash { .. } => balancer::Balance::Hash,
         },
         active_checks: settings
             .health_check
@@ -297,6 +299,7 @@ fn resolve(upstream: &str, address: &conf::EndpointAddress) -> Result<SocketAddr
     let (host, port) = match address {
         conf::EndpointAddress::Ip(address) => return Ok(*address),
         conf::EndpointAddress::Name { host, port } => (host.as_str(), *port),
+        conf::EndpointAddress::Srv(_) | conf::EndpointAddress::Unix(_) => ("", 0),
     };
     let failed = |reason: String| UpstreamError::Resolve {
         upstream: upstream.to_owned(),

@@ -75,11 +75,12 @@ async fn probe(
 ) -> Result<(), &'static str> {
     let work = async {
         match &check.kind {
-            conf::HealthCheckKind::Tcp => tcp(peer).await,
-            conf::HealthCheckKind::Http { path, host, status } => {
-                let host = host_for(host.as_deref(), upstream, peer);
-                http(link, peer, path, &host, *status).await
+            conf::HealthCheckKind::Http(check) => {
+                let host = host_for(check.host.as_deref(), upstream, peer);
+                let status = check.statuses.first().copied();
+                http(link, peer, &check.path, &host, status).await
             }
+            _ => tcp(peer).await,
         }
     };
     timeout(check.timeout, work).await.unwrap_or(Err("timeout"))
