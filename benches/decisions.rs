@@ -9,7 +9,10 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use balancer::{Balance, EndpointSettings, Outcome, PickContext, Pool, PoolSettings};
+use balancer::{
+    Balance, Carry, Checks, EndpointSettings, HashTable, Limits, Mode, Outcome, PickContext, Pool,
+    PoolSettings,
+};
 use bytes::Bytes;
 use cache::store::Lookup;
 use cache::{
@@ -30,47 +33,108 @@ fn now() -> Instant {
 fn pool(balance: Balance, endpoints: u8) -> Pool {
     let endpoints = (1..=endpoints)
         .map(|n| EndpointSettings {
-            address: ([10, 0, 0, n], 8080).into(),
+            id: format!("10.0.0.{n}:8080"),
             name: format!("10.0.0.{n}:8080"),
             weight: NonZeroU32::MIN,
+            priority: 0,
             backup: false,
+            zone: None,
+            mode: Mode::Enabled,
         })
         .collect();
     let settings = PoolSettings {
         endpoints,
         balance,
-        active_checks: None,
+        own_zone: None,
+        overflow_below: 70,
+        zone_overflow_below: 70,
+        panic_threshold: 0,
+        active_checks: Some(Checks {
+            unhealthy_after: NonZeroU32::MIN,
+            healthy_after: NonZeroU32::MIN,
+            start_healthy: true,
+        }),
         outlier: None,
+        limits: Limits::default(),
+        adaptive: None,
+        slow_start: Duration::ZERO,
+        retry_budget: None,
     };
-    Pool::new(settings, None, now())
+    Pool::new(settings, None, Carry::Reload, now())
 }
 
+/// Every algorithm, by the name of its measurement.
+fn algorithms() -> Vec<(&'static str, Balance)> {
+    let least_request = |choices: u32| Balance::LeastRequest {
+        choices: NonZeroU32::MIN.saturating_add(choices - 1),
+    };
+    let hash = |table, max_load| Balance::Hash { table, max_load };
+    vec![
+        ("round_robin", Balance::RoundRobin),
+        ("random", Balance::Random),
+        ("least_request", least_request(2)),
+        ("least_request-5", least_request(5)),
+        ("peak_ewma", Balance::PeakEwma),
+        ("rendezvous", hash(HashTable::Rendezvous, None)),
+        ("ketama", hash(HashTable::Ketama, None)),
+        ("maglev", hash(HashTable::Maglev, None)),
+        ("ketama-bounded", hash(HashTable::Ketama, Some(125))),
+    ]
+}
+
+/// What choosing alone costs, with all endpoints in service and with a third of them out.
+fn picking(c: &mut Criterion) {
+    for (name, balance) in algorithms() {
+        for out in [0, 33] {
+            let pool = pool(balance, 100);
+            let now = now();
+            for (at, (index, _)) in pool.endpoints().enumerate() {
+                pool.record(index, Outcome::Success, Some(Duration::from_millis(9)), now);
+                if at % 3 == 0 && at < out * 3 {
+                    pool.probed(index, false, now);
+                }
+            }
+            let mut random = 1_u64;
+            c.bench_function(&format!("balancer/pick/{name}/100-{out}"), |b| {
+                b.iter(|| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    let context = PickContext {
+                        hash: Some(random),
+                        ..PickContext::default()
+                    };
+                    black_box(pool.pick(&context, now, random).is_ok())
+                });
+            });
+        }
+    }
+}
+
+/// What one request costs from its choice to its end.
 fn balancing(c: &mut Criterion) {
-    for balance in [
-        Balance::RoundRobin,
-        Balance::Random,
-        Balance::LeastRequest,
-        Balance::Hash,
-    ] {
+    for (name, balance) in algorithms() {
         let pool = pool(balance, 10);
         let now = now();
         let mut random = 1_u64;
-        c.bench_function(&format!("balancer/{}/10", balance.as_str()), |b| {
+        c.bench_function(&format!("balancer/request/{name}/10"), |b| {
             b.iter(|| {
                 random = random
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1);
                 let context = PickContext {
                     hash: Some(random),
-                    tried: &[],
+                    ..PickContext::default()
                 };
-                let picked = pool.pick(&context, now, random);
-                if let Ok(endpoint) = picked {
-                    let active = pool.start(endpoint);
-                    pool.record(endpoint, Outcome::Success, now);
+                let picked = pool.acquire(&context, now, random);
+                if let Ok((endpoint, mut active)) = picked {
+                    active.connected();
+                    let latency = Some(Duration::from_micros(random >> 54));
+                    pool.record(endpoint, Outcome::Success, latency, now);
                     drop(active);
+                    return true;
                 }
-                black_box(picked.is_ok())
+                false
             });
         });
     }
@@ -147,9 +211,9 @@ fn files(c: &mut Criterion) {
 
 /// What the macro makes is public; in here it needs no text.
 mod all {
-    use super::{balancing, caching, files};
+    use super::{balancing, caching, files, picking};
 
-    criterion::criterion_group!(benches, balancing, caching, files);
+    criterion::criterion_group!(benches, picking, balancing, caching, files);
 }
 
 criterion_main!(all::benches);

@@ -80,6 +80,16 @@ Examples:
   tidegate cache inspect -c shop.toml https://shop.example/catalog
   tidegate cache status -c shop.toml")]
     Cache(CacheArgs),
+    /// See the app nodes of a running edge, and take one out or put it back
+    #[command(after_help = "\
+What is changed by hand holds until the next reload, or with --keep until it is changed again.
+
+Examples:
+  tidegate upstream list -c shop.toml
+  tidegate upstream drain -c shop.toml app 10.0.0.11:8080
+  tidegate upstream undrain -c shop.toml app 10.0.0.11:8080
+  tidegate upstream weight -c shop.toml app 10.0.0.11:8080 5 --keep")]
+    Upstream(UpstreamArgs),
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = "\
 Example:
@@ -185,6 +195,72 @@ pub(crate) struct StatusArgs {
     pub(crate) json: bool,
 }
 
+/// Arguments of `upstream`.
+#[derive(Debug, Args)]
+pub(crate) struct UpstreamArgs {
+    /// What is to be seen or done.
+    #[command(subcommand)]
+    pub(crate) command: UpstreamCommand,
+}
+
+/// What can be done with upstreams.
+#[derive(Debug, Subcommand)]
+pub(crate) enum UpstreamCommand {
+    /// Say how each endpoint stands: health, requests, latency, ejections, changes by hand
+    List(ListArgs),
+    /// Send an endpoint nothing new; what it is doing is finished
+    Drain(ChangeArgs),
+    /// Send a drained endpoint requests again
+    Undrain(ChangeArgs),
+    /// Give an endpoint another share of the requests
+    Weight(WeightArgs),
+    /// Take an endpoint for dead: nothing new, no health checks
+    Down(ChangeArgs),
+    /// Take an endpoint that was forced down back
+    Up(ChangeArgs),
+}
+
+/// Arguments of `upstream list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Only this upstream
+    #[arg(value_name = "UPSTREAM")]
+    pub(crate) upstream: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which endpoint is changed.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// The upstream
+    #[arg(value_name = "UPSTREAM")]
+    pub(crate) upstream: String,
+    /// The endpoint, by the address or name that `upstream list` shows
+    #[arg(value_name = "ENDPOINT")]
+    pub(crate) endpoint: String,
+    /// Let it stay so over reloads
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+/// Arguments of `upstream weight`.
+#[derive(Debug, Args)]
+pub(crate) struct WeightArgs {
+    #[command(flatten)]
+    pub(crate) of: ChangeArgs,
+    /// 1 to 1000, or `default` for the configured one
+    #[arg(value_name = "WEIGHT")]
+    pub(crate) weight: String,
+}
+
 /// Arguments of `demo`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoArgs {
@@ -282,6 +358,8 @@ mod tests {
             "tidegate purge https://shop.example/",
             "tidegate cache",
             "tidegate cache inspect -c a.toml",
+            "tidegate upstream",
+            "tidegate upstream drain -c a.toml app",
             "tidegate demo --https-port 70000",
             "tidegate static public --listen 8000",
         ] {

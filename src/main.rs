@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Purge(args) => commands::purge::run(&args),
         Command::Cache(args) => commands::cache::run(&args.command),
+        Command::Upstream(args) => commands::upstream::run(&args.command),
         Command::Schema => commands::schema::run(),
         Command::Static(args) => commands::serve_static::run(&args),
     };

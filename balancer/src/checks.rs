@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::settings::Thresholds;
+use crate::settings::Checks;
 
 /// Bits of each counter in the word; they stop at the greatest number that fits.
 const COUNTER_BITS: u32 = 21;
@@ -40,11 +40,16 @@ pub(crate) enum Crossed {
 }
 
 /// The health of one endpoint by its checks. Starts healthy: an endpoint that was just configured
-/// serves until a check says otherwise.
+/// serves until a check says otherwise, unless the configuration wants a check first.
 #[derive(Debug, Default)]
 pub(crate) struct CheckState(AtomicU64);
 
 impl CheckState {
+    /// The start state of an endpoint that waits for its first checks.
+    pub(crate) fn waiting() -> Self {
+        Self(AtomicU64::new(UNHEALTHY_BIT))
+    }
+
     pub(crate) fn is_unhealthy(&self) -> bool {
         self.0.load(Ordering::Relaxed) & UNHEALTHY_BIT != 0
     }
@@ -61,7 +66,7 @@ impl CheckState {
 
     /// Counts `report`. Writes nothing if it changes nothing, which is the case for nearly every
     /// request.
-    pub(crate) fn apply(&self, report: Report, thresholds: &Thresholds) -> Option<Crossed> {
+    pub(crate) fn apply(&self, report: Report, thresholds: &Checks) -> Option<Crossed> {
         let mut word = self.0.load(Ordering::Relaxed);
         loop {
             let before = Tally::unpack(word);
@@ -95,7 +100,7 @@ struct Tally {
 }
 
 impl Tally {
-    fn after(self, report: Report, thresholds: &Thresholds) -> (Self, Option<Crossed>) {
+    fn after(self, report: Report, thresholds: &Checks) -> (Self, Option<Crossed>) {
         let next = match report {
             Report::ProbePassed => Self {
                 passed: one_more(self.passed),
@@ -181,17 +186,18 @@ mod tests {
 
     use super::*;
 
-    fn thresholds(unhealthy_after: u32, healthy_after: u32) -> Thresholds {
+    fn thresholds(unhealthy_after: u32, healthy_after: u32) -> Checks {
         let positive = |count| NonZeroU32::new(count).expect("a threshold above zero");
-        Thresholds {
+        Checks {
             unhealthy_after: positive(unhealthy_after),
             healthy_after: positive(healthy_after),
+            start_healthy: true,
         }
     }
 
     fn apply_all(
         state: &CheckState,
-        thresholds: &Thresholds,
+        thresholds: &Checks,
         reports: &[Report],
     ) -> Vec<Option<Crossed>> {
         reports

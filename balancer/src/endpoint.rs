@@ -2,18 +2,23 @@
 //!
 //! What the configuration says about an endpoint belongs to one pool. What was learnt about it is
 //! an [`EndpointState`] behind an `Arc`, which the next pool shares if it has an endpoint with the
-//! same address.
+//! same id.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::adaptive::Adaptive;
 use crate::checks::CheckState;
+use crate::histogram::Histogram;
+use crate::latency::Estimate;
+use crate::load::Load;
 use crate::outlier::OutlierState;
-use crate::settings::EndpointSettings;
+use crate::ramp::Ramp;
+use crate::settings::{EndpointSettings, Mode};
 use crate::stamp::Stamp;
+use crate::window::Window;
 
 /// The position of an endpoint in its pool. It means nothing to another pool: whoever keeps one
 /// across a reload keeps the pool with it.
@@ -34,21 +39,33 @@ impl EndpointIndex {
 }
 
 /// One endpoint as configured, with what is known about it.
+///
+/// What a pick looks at comes first and is small; the rest lies elsewhere.
 #[derive(Debug)]
 pub struct Endpoint {
-    settings: EndpointSettings,
     state: Arc<EndpointState>,
+    weight: NonZeroU32,
+    enabled: bool,
+    /// One over its weight.
+    inverse_weight: f64,
+    settings: Box<EndpointSettings>,
 }
 
 impl Endpoint {
     pub(crate) fn new(settings: EndpointSettings, state: Arc<EndpointState>) -> Self {
-        Self { settings, state }
+        Self {
+            state,
+            weight: settings.weight,
+            inverse_weight: 1.0 / f64::from(settings.weight.get()),
+            enabled: settings.mode == Mode::Enabled,
+            settings: Box::new(settings),
+        }
     }
 
-    /// Where it listens.
+    /// Its identity, the text of its address.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.settings.address
+    pub fn id(&self) -> &str {
+        &self.settings.id
     }
 
     /// What the configuration calls it.
@@ -60,19 +77,46 @@ impl Endpoint {
     /// Its share relative to the other endpoints.
     #[must_use]
     pub fn weight(&self) -> NonZeroU32 {
-        self.settings.weight
+        self.weight
     }
 
-    /// Whether it gets requests only while no primary endpoint can.
+    /// Lower ones are preferred.
+    #[must_use]
+    pub fn priority(&self) -> u8 {
+        self.settings.priority
+    }
+
+    /// Whether it comes after every priority.
     #[must_use]
     pub fn backup(&self) -> bool {
         self.settings.backup
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.settings.zone.as_deref()
+    }
+
+    /// What an operator has set by hand.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.settings.mode
+    }
+
     /// Requests under way, those of earlier pools included.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.state.active.load(Ordering::Relaxed)
+        self.state.load.active()
+    }
+
+    /// Requests under way over weight.
+    pub(crate) fn load(&self) -> f64 {
+        f64::from(self.active()) * self.inverse_weight
+    }
+
+    pub(crate) fn enabled(&self) -> bool {
+        self.enabled
     }
 
     pub(crate) fn state(&self) -> &Arc<EndpointState> {
@@ -83,15 +127,20 @@ impl Endpoint {
 /// What is known about an endpoint, shared by the pools of successive configurations.
 ///
 /// Aligned to two cache lines, the unit in which common CPUs fetch, so that counting requests on
-/// one endpoint does not slow the others down.
+/// one endpoint does not slow the others down. What a pick reads comes first.
 #[derive(Debug, Default)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct EndpointState {
-    active: AtomicU32,
-    /// When the last transition was, plus one nanosecond; 0 if there was none.
-    changed: AtomicU64,
+    pub(crate) load: Load,
     pub(crate) checks: CheckState,
     pub(crate) outlier: OutlierState,
+    pub(crate) ramp: Ramp,
+    pub(crate) latency: Estimate,
+    pub(crate) adaptive: Adaptive,
+    /// When the last transition was, plus one nanosecond; 0 if there was none.
+    changed: AtomicU64,
+    pub(crate) window: Window,
+    pub(crate) histogram: Histogram,
 }
 
 impl EndpointState {
@@ -105,28 +154,5 @@ impl EndpointState {
     pub(crate) fn since_change(&self, now: Stamp) -> Option<Duration> {
         let at = self.changed.load(Ordering::Relaxed).checked_sub(1)?;
         Some(now.since(Stamp::from_nanos(at)))
-    }
-}
-
-/// One request under way at an endpoint; dropping it ends the request. Owns what it needs, so it
-/// may outlive the pool.
-#[derive(Debug)]
-#[must_use = "the request counts as under way only while this is kept"]
-pub struct Active {
-    state: Arc<EndpointState>,
-}
-
-impl Active {
-    pub(crate) fn new(state: &Arc<EndpointState>) -> Self {
-        state.active.fetch_add(1, Ordering::Relaxed);
-        Self {
-            state: Arc::clone(state),
-        }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.state.active.fetch_sub(1, Ordering::Relaxed);
     }
 }

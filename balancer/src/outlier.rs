@@ -1,6 +1,6 @@
 //! Passive health: what requests say about one endpoint, and how long an ejection lasts.
 //!
-//! Errors in a row eject an endpoint; after a while it simply is in service again and gets a chance
+//! Too many errors eject an endpoint; after a while it simply is in service again and gets a chance
 //! to fail or not. An endpoint that keeps failing is ejected for longer each time, up to
 //! [`MAX_TIMES`] times the configured span, and each span that it stayed in service afterwards
 //! forgives one ejection.
@@ -22,10 +22,12 @@ const IN_SERVICE: u64 = 0;
 /// What outlier detection knows about one endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct OutlierState {
-    /// Errors in a row.
-    errors: AtomicU32,
     /// When the ejection ends, or ended if nobody has called `give_back` since; else `IN_SERVICE`.
     until: AtomicU64,
+    /// Errors in a row.
+    errors: AtomicU32,
+    /// Ejections since the endpoint is known.
+    ejections: AtomicU32,
     /// When the last ejection ended. Written under the pool's lock.
     returned: AtomicU64,
     /// Ejections in a recent series. Written under the pool's lock.
@@ -68,6 +70,16 @@ impl OutlierState {
         self.until.load(Ordering::Relaxed) != IN_SERVICE
     }
 
+    /// When an ejection ended that nobody has called `give_back` for.
+    pub(crate) fn unnoticed_return(&self, now: Stamp) -> Option<Stamp> {
+        (self.has_ejection() && !self.is_ejected(now)).then(|| self.until())
+    }
+
+    /// Ejections since the endpoint is known.
+    pub(crate) fn ejections(&self) -> u32 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
     /// When the ejection ends.
     pub(crate) fn until(&self) -> Stamp {
         Stamp::from_nanos(self.until.load(Ordering::Relaxed))
@@ -108,6 +120,7 @@ impl OutlierState {
         let lasts = span.saturating_mul(times);
 
         self.times.store(times, Ordering::Relaxed);
+        self.ejections.fetch_add(1, Ordering::Relaxed);
         self.forget_errors();
         // An ejection of no length at the epoch itself would read as "in service"; one nanosecond
         // does no harm.

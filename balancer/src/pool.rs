@@ -1,29 +1,37 @@
 //! The pool: one upstream's endpoints as a snapshot, and the decisions over all of them.
 //!
-//! What one endpoint's evidence means is decided in `checks` and `outlier`, who is chosen in
-//! `select`, who may be ejected in `pool::ejection`, and what a reload keeps in `pool::carry`. Here
-//! they are put together, with two rules:
-//!
-//! - A backup is chosen only if no primary can be.
-//! - State whose setting is missing is not believed: a pool without checks has no unhealthy
-//!   endpoints, one without outlier detection no ejected ones.
+//! What one endpoint's evidence means is decided in `checks`, `outlier`, `latency` and `adaptive`,
+//! who is chosen in `select`, from which group in `pool::groups`, who may be ejected in
+//! `pool::ejection`, and what a reload keeps in `pool::carry`. Here they are put together, with one
+//! rule: state whose setting is missing is not believed. A pool without checks has no unhealthy
+//! endpoints, one without outlier detection no ejected ones.
 
 mod carry;
 mod ejection;
+mod groups;
+mod report;
+mod standing;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::checks::{Crossed, Report};
-use crate::endpoint::{Active, Endpoint, EndpointIndex, EndpointState};
+use crate::endpoint::{Endpoint, EndpointIndex};
+use crate::load::{Active, Full};
 use crate::random::Draws;
-use crate::select::{Candidates, Tier};
-use crate::settings::{OutlierSettings, PoolSettings, Thresholds};
+use crate::select::{Candidates, Rules};
+use crate::settings::{Balance, Checks, OutlierSettings, PoolSettings};
+use crate::shared::PoolState;
 use crate::stamp::Stamp;
-use crate::status::{EndpointStatus, Health};
-use crate::transition::{Evidence, Outcome, Transition};
 
+pub use carry::Carry;
 use carry::States;
+use groups::Groups;
+
+/// How often [`Pool::acquire`] picks anew because another thread took the last room at an endpoint
+/// in between.
+const MAX_PICKS: usize = 8;
+/// Answers below which the recent past gives no percentile.
+const MIN_LATENCIES: u64 = 100;
 
 /// One upstream's endpoints. Made at load, shared by all threads, replaced as a whole by a reload.
 ///
@@ -32,26 +40,29 @@ use carry::States;
 #[derive(Debug)]
 pub struct Pool {
     endpoints: Box<[Endpoint]>,
-    /// In the order of preference: primaries, backups.
-    tiers: [Tier; 2],
-    active_checks: Option<Thresholds>,
+    groups: Groups,
+    rules: Rules,
+    active_checks: Option<Checks>,
     outlier: Option<OutlierSettings>,
+    retry_budget: Option<u8>,
+    /// Whether the requests of the whole pool are counted.
+    counts_total: bool,
     /// What stamps count from.
     epoch: Instant,
-    /// Held while deciding who may be ejected, by all pools of a line of reloads, since they share
-    /// endpoints.
-    ejections: Arc<Mutex<()>>,
+    /// Shared by all pools of a line of reloads.
+    shared: Arc<PoolState>,
 }
 
 /// What choosing depends on besides the pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickContext<'a> {
-    /// The hash of the request's key, by [`hash_key`](crate::hash_key()). Only
-    /// [`Balance::Hash`](crate::Balance::Hash) looks at it; a request without a key (no such
-    /// cookie) goes to a random endpoint.
+    /// The hash of the request's key, by [`hash_key`](crate::hash_key()). Only [`Balance::Hash`]
+    /// looks at it; a request without a key (no such cookie) goes to a random endpoint.
     pub hash: Option<u64>,
     /// The endpoints that this request has tried.
     pub tried: &'a [EndpointIndex],
+    /// The endpoint that this request's session belongs to. It is taken if it can be used.
+    pub prefer: Option<EndpointIndex>,
 }
 
 /// Why there is no endpoint for a request.
@@ -64,6 +75,10 @@ pub enum PickError {
     /// deserves. A caller that prefers to try an endpoint again picks with an empty `tried`.
     #[error("no endpoint is available that was not tried")]
     Exhausted,
+    /// Some endpoint is in service and was not tried, but the limits of all such endpoints, or of
+    /// the pool, are reached. The caller may wait until a request ends.
+    #[error("every available endpoint is at its limit")]
+    Saturated,
 }
 
 impl PickError {
@@ -73,45 +88,70 @@ impl PickError {
         match self {
             Self::NoneAvailable => "none_available",
             Self::Exhausted => "exhausted",
+            Self::Saturated => "saturated",
         }
     }
 }
 
 impl Pool {
-    /// Prepares a pool. Endpoints that `previous` has under the same address keep their health,
-    /// their ejection and their active requests; others start healthy. Everything else follows the
-    /// new settings at once.
+    /// Prepares a pool. Endpoints that `previous` has under the same id keep what is known of them:
+    /// health, ejection, active requests, latency. Everything else follows the new settings at
+    /// once.
     ///
     /// `previous` may go on serving: nothing that it shows changes, so a reload can still be given
     /// up. If more are ejected than the new settings allow, the next [`Pool::sweep`] mends it.
     #[must_use]
-    pub fn new(settings: PoolSettings, previous: Option<&Self>, now: Instant) -> Self {
-        let mut states = States::of(previous, &settings);
-        let endpoints: Box<[Endpoint]> = settings
-            .endpoints
+    pub fn new(
+        settings: PoolSettings,
+        previous: Option<&Self>,
+        carry: Carry,
+        now: Instant,
+    ) -> Self {
+        let epoch = previous.map_or(now, |previous| previous.epoch);
+        let mut states = States::of(previous, &settings, Stamp::new(epoch, now));
+        let mut settings = settings;
+        let endpoints: Box<[Endpoint]> = std::mem::take(&mut settings.endpoints)
             .into_iter()
             .map(|endpoint| states.adopt(endpoint))
             .collect();
-        let tiers = [false, true].map(|backup| {
-            let members: Vec<_> = numbered(&endpoints)
-                .filter(|(_, endpoint)| endpoint.backup() == backup)
-                .collect();
-            let turn = previous.map_or(0, |previous| previous.tiers[usize::from(backup)].turn());
-            Tier::new(settings.balance, &members, turn)
-        });
+        let groups = Groups::new(
+            &settings,
+            &endpoints,
+            previous.map(|previous| &previous.groups),
+            carry == Carry::Refresh,
+        );
+        let bounded = |balance| {
+            matches!(
+                balance,
+                Balance::Hash {
+                    max_load: Some(_),
+                    ..
+                }
+            )
+        };
         Self {
             endpoints,
-            tiers,
+            groups,
+            rules: Rules {
+                checks: settings.active_checks.is_some(),
+                outlier: settings.outlier.is_some(),
+                limits: settings.limits,
+                adaptive: settings.adaptive,
+                slow_start: settings.slow_start,
+            },
             active_checks: settings.active_checks,
             outlier: settings.outlier,
-            epoch: previous.map_or(now, |previous| previous.epoch),
-            ejections: previous
-                .map_or_else(Arc::default, |previous| Arc::clone(&previous.ejections)),
+            retry_budget: settings.retry_budget,
+            counts_total: settings.limits.total_requests.is_some() || bounded(settings.balance),
+            epoch,
+            shared: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.shared)),
         }
     }
 
-    /// Chooses an endpoint that is in service and not in `context.tried`: a primary if there is
-    /// one, else a backup. Takes no lock and allocates nothing. `random` is 64 fresh random bits.
+    /// Chooses an endpoint that is in service, not in `context.tried`, and not at its limit. Takes
+    /// no lock and allocates nothing. `random` is 64 fresh random bits.
+    ///
+    /// The choice holds nothing: see [`Pool::acquire`].
     ///
     /// # Errors
     /// [`PickError`] if there is no such endpoint.
@@ -121,16 +161,63 @@ impl Pool {
         now: Instant,
         random: u64,
     ) -> Result<EndpointIndex, PickError> {
-        let candidates = self.candidates(context.tried, self.stamp(now));
+        self.choose(context, self.stamp(now), &mut Draws::new(random))
+    }
+
+    /// Chooses an endpoint like [`Pool::pick`] and counts the request there, in one: with several
+    /// threads at it, limits are kept exactly. The first attempt of a request, which is the one
+    /// with nothing in `context.tried`, pays into the retry budget.
+    ///
+    /// # Errors
+    /// [`PickError`] if there is no such endpoint. Where many threads are after the same few places,
+    /// [`PickError::Saturated`] may also mean that others were faster several times in a row.
+    pub fn acquire(
+        &self,
+        context: &PickContext<'_>,
+        now: Instant,
+        random: u64,
+    ) -> Result<(EndpointIndex, Active), PickError> {
+        let now = self.stamp(now);
         let mut draws = Draws::new(random);
-        self.tiers
-            .iter()
-            .find_map(|tier| tier.pick(&candidates, context.hash, &mut draws))
-            .ok_or(if context.tried.is_empty() {
-                PickError::NoneAvailable
-            } else {
-                PickError::Exhausted
-            })
+        let total = self.rules.limits.total_requests;
+        for _ in 0..MAX_PICKS {
+            let index = self.choose(context, now, &mut draws)?;
+            let state = self.endpoint(index).state();
+            let ceiling = self.rules.ceiling(&state.adaptive);
+            match Active::enter(state, ceiling, self.counted(), total) {
+                Ok(active) => {
+                    if let Some(percent) = self.retry_budget
+                        && context.tried.is_empty()
+                    {
+                        self.shared.retries.deposit(percent);
+                    }
+                    return Ok((index, active));
+                }
+                Err(Full::Endpoint) => {}
+                Err(Full::Pool) => break,
+            }
+        }
+        Err(PickError::Saturated)
+    }
+
+    /// Counts a request as under way at `index`, whatever the limits, until the guard is dropped.
+    pub fn start(&self, index: EndpointIndex) -> Active {
+        Active::start(self.endpoint(index).state(), self.counted())
+    }
+
+    /// Whether a request may be tried again, as far as the retry budget goes; takes one retry out
+    /// of it. Without [`PoolSettings::retry_budget`] always true.
+    #[must_use]
+    pub fn may_retry(&self, now: Instant) -> bool {
+        self.retry_budget.is_none() || self.shared.retries.withdraw(self.stamp(now))
+    }
+
+    /// The time to the first byte that `percent` of the requests of the last half minute or so did
+    /// not exceed, over all endpoints, as of the last [`Pool::sweep`]. `None` while too few
+    /// requests were answered to tell.
+    #[must_use]
+    pub fn latency_percentile(&self, percent: u8) -> Option<Duration> {
+        self.shared.latencies.percentile(percent, MIN_LATENCIES)
     }
 
     /// The endpoint at `index`.
@@ -144,130 +231,66 @@ impl Pool {
         numbered(&self.endpoints)
     }
 
-    /// Counts a request as under way at `index` until the guard is dropped.
-    pub fn start(&self, index: EndpointIndex) -> Active {
-        Active::new(self.endpoint(index).state())
-    }
-
-    /// Takes note of how a request went. Any error counts towards ejection; a failed or broken
-    /// connection also counts as a failed check, if there are checks. A success costs two or three
-    /// relaxed loads.
-    pub fn record(
+    fn choose(
         &self,
-        index: EndpointIndex,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<Transition> {
-        let report = match outcome {
-            Outcome::ConnectFailed | Outcome::Reset => Some(Report::RequestRefused),
-            Outcome::Success | Outcome::Status5xx => Some(Report::RequestAnswered),
-            Outcome::Timeout => None,
-        };
-        let now = self.stamp(now);
-        let by_checks = report.and_then(|report| self.report(index, report, now));
-        if self.is_unhealthy(index) {
-            return by_checks;
-        }
-        by_checks.or_else(|| self.judge(index, outcome, now))
-    }
-
-    /// Takes note of a health check's result. Without [`PoolSettings::active_checks`] it means
-    /// nothing.
-    pub fn probed(&self, index: EndpointIndex, passed: bool, now: Instant) -> Option<Transition> {
-        let report = if passed {
-            Report::ProbePassed
-        } else {
-            Report::ProbeFailed
-        };
-        self.report(index, report, self.stamp(now))
-    }
-
-    /// How every endpoint stands, in the order of the configuration.
-    #[must_use]
-    pub fn status(&self, now: Instant) -> Vec<EndpointStatus<'_>> {
-        let now = self.stamp(now);
-        self.endpoints()
-            .map(|(index, endpoint)| self.endpoint_status(index, endpoint, now))
-            .collect()
-    }
-
-    fn endpoint_status<'a>(
-        &self,
-        index: EndpointIndex,
-        endpoint: &'a Endpoint,
+        context: &PickContext<'_>,
         now: Stamp,
-    ) -> EndpointStatus<'a> {
-        let state = endpoint.state();
-        let ejected_for = self.outlier.and_then(|_| state.outlier.ejected_for(now));
-        let health = match (self.is_unhealthy(index), ejected_for) {
-            (true, _) => Health::Unhealthy,
-            (false, Some(_)) => Health::Ejected,
-            (false, None) => Health::Healthy,
-        };
-        EndpointStatus {
-            name: endpoint.name(),
-            address: endpoint.address(),
-            weight: endpoint.weight(),
-            backup: endpoint.backup(),
-            health,
-            ejected_for,
-            since_transition: self.since_transition(state, now),
-            active: endpoint.active(),
-            consecutive_errors: self.outlier.map_or(0, |_| state.outlier.errors()),
-            consecutive_failed_checks: self.active_checks.map_or(0, |_| state.checks.failed()),
+        draws: &mut Draws,
+    ) -> Result<EndpointIndex, PickError> {
+        self.refresh(now);
+        let candidates = self.candidates(context.tried, now);
+        let total = self.rules.limits.total_requests;
+        if total.is_some_and(|limit| self.shared.total.active() >= limit.get()) {
+            return Err(self.nobody(&candidates));
+        }
+        if let Some(preferred) = context.prefer
+            && candidates.can_use(preferred)
+        {
+            return Ok(preferred);
+        }
+        for group in self.groups.in_turn(context.hash, draws) {
+            let weight = group.weight_in_service();
+            let picked = group.tier.pick(&candidates, context.hash, weight, draws);
+            if let Some(picked) = picked {
+                return Ok(picked);
+            }
+        }
+        Err(self.nobody(&candidates))
+    }
+
+    /// Why nobody could be chosen.
+    #[cold]
+    fn nobody(&self, candidates: &Candidates<'_>) -> PickError {
+        if self
+            .endpoints()
+            .any(|(index, _)| candidates.would_do(index))
+        {
+            PickError::Saturated
+        } else if candidates.tried.is_empty() {
+            PickError::NoneAvailable
+        } else {
+            PickError::Exhausted
         }
     }
 
-    /// An ejection that is over has ended when its time was, whoever noticed.
-    fn since_transition(&self, state: &EndpointState, now: Stamp) -> Option<Duration> {
-        let outlier = &state.outlier;
-        if self.outlier.is_some() && outlier.has_ejection() && !outlier.is_ejected(now) {
-            return Some(now.since(outlier.until()));
-        }
-        state.since_change(now)
-    }
-
-    /// Counts evidence for or against an endpoint's health.
-    fn report(&self, endpoint: EndpointIndex, report: Report, now: Stamp) -> Option<Transition> {
-        let state = self.endpoint(endpoint).state();
-        let crossed = state.checks.apply(report, self.active_checks.as_ref()?)?;
-        state.changed(now);
-        Some(match crossed {
-            Crossed::Healthy { passed } => {
-                // Errors from before the outage say nothing about the node that came back.
-                state.outlier.forget_errors();
-                Transition::Healthy {
-                    endpoint,
-                    passed_checks: passed,
-                }
-            }
-            Crossed::Unhealthy { failed } => {
-                let evidence = if report == Report::ProbeFailed {
-                    Evidence::Check
-                } else {
-                    Evidence::Request
-                };
-                Transition::Unhealthy {
-                    endpoint,
-                    failed_checks: failed,
-                    evidence,
-                }
-            }
-        })
-    }
-
-    fn is_unhealthy(&self, index: EndpointIndex) -> bool {
-        self.active_checks.is_some() && self.endpoint(index).state().checks.is_unhealthy()
+    fn refresh(&self, now: Stamp) {
+        self.groups
+            .refresh(&self.endpoints, &self.rules, &self.shared, now);
     }
 
     fn candidates<'a>(&'a self, tried: &'a [EndpointIndex], now: Stamp) -> Candidates<'a> {
         Candidates {
             endpoints: &self.endpoints,
+            rules: &self.rules,
+            shared: &self.shared,
             tried,
             now,
-            checks: self.active_checks.is_some(),
-            outlier: self.outlier.is_some(),
+            panic: self.groups.panic(),
         }
+    }
+
+    fn counted(&self) -> Option<&Arc<PoolState>> {
+        self.counts_total.then_some(&self.shared)
     }
 
     fn stamp(&self, now: Instant) -> Stamp {

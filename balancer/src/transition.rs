@@ -70,7 +70,76 @@ impl Evidence {
     }
 }
 
-/// An endpoint left service or came back, with the numbers behind it.
+/// What outlier detection holds against an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It failed every request for a while.
+    Consecutive {
+        /// Errors in a row.
+        errors: u32,
+        /// The last of them.
+        last: Outcome,
+    },
+    /// It failed too many.
+    ErrorRate {
+        /// Failed requests in the window.
+        errors: u64,
+        /// All requests in the window.
+        requests: u64,
+        /// The window.
+        window: Duration,
+    },
+    /// It took too long.
+    Latency {
+        /// Its mean latency in the window.
+        mean: Duration,
+        /// The median of the means of the other endpoints.
+        median: Duration,
+        /// How many times that it may take.
+        factor: u32,
+    },
+}
+
+impl Cause {
+    /// The word for metric labels.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Consecutive { .. } => "consecutive_errors",
+            Self::ErrorRate { .. } => "error_rate",
+            Self::Latency { .. } => "latency",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Consecutive { errors, last } => {
+                let last = last.as_str();
+                write!(f, "{errors} errors in a row, the last a {last}")
+            }
+            Self::ErrorRate {
+                errors,
+                requests,
+                window,
+            } => {
+                write!(f, "{errors} of {requests} requests failed in {window:?}")
+            }
+            Self::Latency {
+                mean,
+                median,
+                factor,
+            } => write!(
+                f,
+                "mean latency {mean:?}, more than {factor} times the others' median of {median:?}"
+            ),
+        }
+    }
+}
+
+/// An endpoint left service or came back, or the pool began or ceased to ignore that, with the
+/// numbers behind it.
 ///
 /// `Display` gives a clause for the log that names neither pool nor endpoint: "ejected for 10s: 5
 /// errors in a row, the last a timeout; 1 of 3 endpoints ejected".
@@ -96,10 +165,8 @@ pub enum Transition {
     Ejected {
         /// Which endpoint of the pool.
         endpoint: EndpointIndex,
-        /// Errors in a row.
-        errors: u32,
-        /// The last of them.
-        last: Outcome,
+        /// Why.
+        cause: Cause,
         /// Which ejection this is in a recent series, from 1.
         times: u32,
         /// How long it lasts.
@@ -120,17 +187,32 @@ pub enum Transition {
         /// allowed.
         early: bool,
     },
+    /// Too few endpoints are in service: from now on health and ejections are ignored.
+    Panic {
+        /// How many are in service, of those that may be used.
+        in_service: usize,
+        /// How many may be used.
+        endpoints: usize,
+    },
+    /// Enough endpoints are in service again.
+    PanicOver {
+        /// How many are in service, of those that may be used.
+        in_service: usize,
+        /// How many may be used.
+        endpoints: usize,
+    },
 }
 
 impl Transition {
-    /// Which endpoint of the pool it is about.
+    /// Which endpoint of the pool it is about; `None` if it is about all of them.
     #[must_use]
-    pub fn endpoint(&self) -> EndpointIndex {
+    pub fn endpoint(&self) -> Option<EndpointIndex> {
         match *self {
             Self::Unhealthy { endpoint, .. }
             | Self::Healthy { endpoint, .. }
             | Self::Ejected { endpoint, .. }
-            | Self::Returned { endpoint, .. } => endpoint,
+            | Self::Returned { endpoint, .. } => Some(endpoint),
+            Self::Panic { .. } | Self::PanicOver { .. } => None,
         }
     }
 
@@ -142,6 +224,8 @@ impl Transition {
             Self::Healthy { .. } => "healthy",
             Self::Ejected { .. } => "ejected",
             Self::Returned { .. } => "returned",
+            Self::Panic { .. } => "panic",
+            Self::PanicOver { .. } => "panic_over",
         }
     }
 }
@@ -164,19 +248,14 @@ impl fmt::Display for Transition {
                 write!(f, "healthy: {passed_checks} checks passed in a row")
             }
             Self::Ejected {
-                errors,
-                last,
+                cause,
                 times,
                 ejected_for,
                 ejected,
                 endpoints,
                 ..
             } => {
-                let last = last.as_str();
-                write!(
-                    f,
-                    "ejected for {ejected_for:?}: {errors} errors in a row, the last a {last}; "
-                )?;
+                write!(f, "ejected for {ejected_for:?}: {cause}; ")?;
                 if times > 1 {
                     write!(f, "ejection {times} in a series; ")?;
                 }
@@ -195,6 +274,20 @@ impl fmt::Display for Transition {
                     "returned early from ejection {times}: too many of the pool are ejected"
                 )
             }
+            Self::Panic {
+                in_service,
+                endpoints,
+            } => write!(
+                f,
+                "panic: {in_service} of {endpoints} endpoints in service, health is ignored"
+            ),
+            Self::PanicOver {
+                in_service,
+                endpoints,
+            } => write!(
+                f,
+                "panic is over: {in_service} of {endpoints} endpoints in service"
+            ),
         }
     }
 }

@@ -40,17 +40,37 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two reads of a reply.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// Idle connections kept for an upstream and worker.
+/// Idle connections kept for an endpoint and worker.
 pub const KEEPALIVE_MAX_IDLE: usize = 128;
 /// Common app servers keep theirs longer than a minute or close at once; a stale one is noticed and replaced.
 pub const KEEPALIVE_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Share of requests of an endpoint that says nothing.
 pub const WEIGHT: u32 = 1;
+/// A name that moves is followed within half a minute, also where its records have long lives.
+pub const RESOLVE_EVERY: Duration = Duration::from_secs(30);
+/// Between two polls of a list of endpoints.
+pub const DISCOVERY_EVERY: Duration = Duration::from_secs(10);
+/// A registry that needs longer is not well; the last list holds.
+pub const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Two choices take most of what can be had (Mitzenmacher, "The power of two choices", 2001).
+pub const LEAST_REQUEST_CHOICES: u32 = 2;
+/// Percentage of the own zone in service below which others help: the rest can bear half as much again.
+pub const ZONE_OVERFLOW_BELOW: u8 = 70;
+/// What most HTTP/2 servers allow (RFC 9113 section 6.5.2 recommends no less).
+pub const UPSTREAM_STREAMS: u32 = 100;
+/// Somebody who waits longer for a turn has gone.
+pub const QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Below this a limit could not be told from an outage.
+pub const ADAPTIVE_MIN: u32 = 4;
+/// No app server does better with more requests at once.
+pub const ADAPTIVE_MAX: u32 = 1000;
 
 /// Between two checks of one endpoint.
 pub const HEALTH_INTERVAL: Duration = Duration::from_secs(2);
 /// A health page that needs longer belongs to a node that is not well.
 pub const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+/// The interval of an endpoint that is out is this at most, so that it is back soon.
+pub const HEALTH_DOWN_INTERVAL: Duration = Duration::from_secs(1);
 /// One lost packet takes no node out.
 pub const UNHEALTHY_AFTER: u32 = 3;
 /// One lucky answer brings none back.
@@ -64,8 +84,20 @@ pub const CONSECUTIVE_ERRORS: u32 = 5;
 pub const EJECTION_TIME: Duration = Duration::from_secs(10);
 /// Percentage of a pool that may be out: when more fail, it is not the nodes.
 pub const MAX_EJECTED: u8 = 50;
+/// What rates and latencies of a node are taken from: long enough for a figure, short enough to act.
+pub const OUTLIER_WINDOW: Duration = Duration::from_secs(10);
+/// With fewer requests a rate is chance.
+pub const OUTLIER_MIN_REQUESTS: u32 = 20;
 /// Attempts for one request, the first included.
 pub const RETRY_ATTEMPTS: u32 = 2;
+/// Percentage of requests that may be sent again: an outage grows by a fifth, not twofold.
+pub const RETRY_BUDGET: u8 = 20;
+/// Bytes of a request's body kept to be sent again: forms fit, uploads do not.
+pub const RETRY_MAX_BODY_SIZE: u64 = 64 * 1024;
+/// One request in twenty is sent twice (Dean and Barroso, "The tail at scale", 2013).
+pub const HEDGE_PERCENTILE: u8 = 95;
+/// Where every reply is faster than this, a second attempt gains nothing.
+pub const HEDGE_MIN_DELAY: Duration = Duration::from_millis(5);
 
 /// File tried for a directory.
 pub const INDEX: &str = "index.html";

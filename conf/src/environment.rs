@@ -126,8 +126,12 @@ pub(crate) struct Plenty;
 
 #[cfg(test)]
 impl Environment for Plenty {
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Ok(b"content\n".to_vec())
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Ok(match path.extension().and_then(|end| end.to_str()) {
+            Some("toml") => b"endpoints = [\"192.0.2.1:80\"]\n".to_vec(),
+            Some("json") => b"[\"192.0.2.1:80\"]\n".to_vec(),
+            _ => b"a-word-of-some-length\n".to_vec(),
+        })
     }
     fn kind(&self, path: &Path) -> io::Result<FileKind> {
         Ok(match path.extension() {
@@ -142,7 +146,7 @@ impl Environment for Plenty {
         Ok(Vec::new())
     }
     fn variable(&self, _: &str) -> Option<String> {
-        Some("value".into())
+        Some("a-word-of-some-length".into())
     }
     fn cores(&self) -> NonZeroUsize {
         NonZeroUsize::MIN

@@ -5,7 +5,10 @@
 //! bounds from it; the schema and the manual are written from it. A key that is
 //! listed here and never read, or read and not listed, fails a test.
 
+mod balance;
 mod cache;
+mod connection;
+mod endpoint;
 mod filter;
 mod health;
 mod kind;
@@ -147,7 +150,9 @@ pub(crate) static ROOT: Shape = Shape {
     example: "",
 };
 
+pub(crate) use balance::{BALANCE, HASH_KEY};
 pub(crate) use cache::CACHE;
+pub(crate) use endpoint::{DISCOVERED, ENDPOINT};
 pub(crate) use filter::FILTER;
 pub(crate) use health::OUTLIER_DETECTION;
 pub(crate) use listener::{CERTIFICATE, LISTENER, TLS};
@@ -155,7 +160,7 @@ pub(crate) use matcher::VALUE_REGEX;
 pub(crate) use process::{ADMIN, LIMITS, LOG, SERVER};
 pub(crate) use route::{REDIRECT, RESPOND, ROUTE};
 pub(crate) use shop::STATIC;
-pub(crate) use upstream::{ENDPOINT, HASH, HASH_KEY, UPSTREAM};
+pub(crate) use upstream::UPSTREAM;
 
 const fn key(name: &'static str, kind: Kind, need: Need, doc: &'static str) -> Key {
     Key {
@@ -229,6 +234,11 @@ const REGEX: Form = Form {
     example: "^/p/([0-9]+)$",
     pattern: "",
 };
+const METHOD: Form = Form {
+    noun: "a method",
+    example: "GET",
+    pattern: "^\\S+$",
+};
 const HEADER_NAME: Form = Form {
     noun: "a header name",
     example: "accept-language",
@@ -251,6 +261,7 @@ const COUNT: Kind = Kind::Integer {
     min: 1,
     max: 1_000_000,
 };
+const PERCENT: Kind = Kind::Percent { min: 0, max: 100 };
 const STATUS: Kind = Kind::Integer { min: 200, max: 599 };
 const SIZE: Kind = Kind::Size {
     min: 1,

@@ -18,6 +18,7 @@
 mod config;
 pub mod defaults;
 mod diagnostic;
+pub mod discovered;
 mod environment;
 mod include;
 mod keys;

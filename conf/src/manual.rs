@@ -92,7 +92,8 @@ fn kind(of: &Kind) -> String {
         Kind::Duration { zero: false } => "time".into(),
         Kind::Duration { zero: true } => "time, or `\"0s\"`".into(),
         Kind::Size { .. } => "size".into(),
-        Kind::Percent => "percentage".into(),
+        Kind::Percent { min: 0, max: 100 } => "percentage".into(),
+        Kind::Percent { min, max } => format!("`\"{min}%\"` to `\"{max}%\"`"),
         Kind::Text(form) => format!("{}: `\"{}\"`", form.noun, form.example),
         Kind::Choice(words) => words
             .iter()

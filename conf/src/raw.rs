@@ -29,6 +29,8 @@ pub(crate) enum Value {
     Float(String),
     Bool(bool),
     Date,
+    /// Only in JSON.
+    Null,
     List(Vec<Node>),
     /// In file order.
     Table(Vec<Entry>),
@@ -51,6 +53,7 @@ impl Value {
             Self::Float(_) => "a number with a fraction",
             Self::Bool(_) => "true or false",
             Self::Date => "a date",
+            Self::Null => "null",
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
         }

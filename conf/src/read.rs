@@ -259,7 +259,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// One value or several: each string, with its node.
+    /// One value or several: each with its node.
     pub(crate) fn one_or_more(&self, name: &'static str) -> Vec<&'a Node> {
         let Some(node) = self.get(name) else {
             return Vec::new();
@@ -268,12 +268,23 @@ impl<'a> Table<'a> {
             Value::List(items) if items.is_empty() => {
                 self.cx.error(
                     Finding::error(node.place, format!("the list `{name}` is empty"))
-                        .label(format!("leave `{name}` out to take all")),
+                        .label(format!("leave `{name}` out to take {}", self.without(name))),
                 );
                 Vec::new()
             }
             Value::List(items) => items.iter().collect(),
             _ => vec![node],
+        }
+    }
+
+    /// What holds without a key, for a sentence.
+    fn without(&self, name: &str) -> &'static str {
+        match self.shape.key(name) {
+            Some(Key {
+                need: Need::Optional(words),
+                ..
+            }) => words,
+            _ => "all",
         }
     }
 
@@ -333,7 +344,7 @@ impl Kind {
             Self::Integer { .. } => matches!(value, Value::Integer(_)),
             Self::Duration { .. }
             | Self::Size { .. }
-            | Self::Percent
+            | Self::Percent { .. }
             | Self::Text(_)
             | Self::Choice(_) => matches!(value, Value::Text(_)),
             Self::List { .. } | Self::Tables(_) => matches!(value, Value::List(_)),

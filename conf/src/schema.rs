@@ -81,8 +81,12 @@ fn of(kind: &Kind) -> Value {
         Kind::Size { .. } => {
             json!({ "type": "string", "pattern": "^[0-9]+([KMGT]i?)?B$", "examples": ["16MiB"] })
         }
-        Kind::Percent => {
-            json!({ "type": "string", "pattern": "^(100|[0-9]{1,2})%$", "examples": ["50%"] })
+        Kind::Percent { max, .. } => {
+            let pattern = match max {
+                100 => "^(100|[0-9]{1,2})%$",
+                _ => "^[0-9]{1,4}%$",
+            };
+            json!({ "type": "string", "pattern": pattern, "examples": [kind.sample().trim_matches('"')] })
         }
         Kind::Text(form) => {
             let mut value = json!({ "type": "string", "examples": [form.example] });

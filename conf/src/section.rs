@@ -12,6 +12,7 @@ mod names;
 mod process;
 mod route;
 mod rules;
+mod secret;
 mod shop;
 mod template;
 mod upstream;
@@ -22,6 +23,7 @@ use crate::read::Table;
 use crate::shadow;
 
 use names::Names;
+pub(crate) use upstream::placed;
 
 /// Reads the merged files. `None`: something is wrong, and was reported.
 pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
@@ -33,7 +35,9 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
     {
         cx.parsed(item, "include", &keys::FILE_PATTERN, crate::read::not_empty);
     }
-    let server = process::server(&entry::single(root, "server", &keys::SERVER));
+    let server_table = entry::single(root, "server", &keys::SERVER);
+    let server = process::server(&server_table);
+    let zoned = server_table.get("zone").is_some();
     let admin = root
         .entry("admin")
         .map(|_| process::admin(&entry::single(root, "admin", &keys::ADMIN)));
@@ -44,15 +48,18 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         .entry("tls")
         .map(|_| listener::tls(&entry::single(root, "tls", &keys::TLS)));
     let (upstream_names, upstreams) =
-        entry::named(root, "upstream", &keys::UPSTREAM, upstream::upstream);
+        entry::named(root, "upstream", &keys::UPSTREAM, |table, name| {
+            upstream::upstream(table, name, zoned)
+        });
     let (static_names, statics) = entry::named(root, "static", &keys::STATIC, shop::site);
     let (filter_names, filters) = entry::named(root, "filter", &keys::FILTER, filter::filter);
     let cache = cache::store(&entry::single(root, "cache", &keys::CACHE));
     let names = Names::new(listener_names, upstream_names, static_names, filter_names);
-    let routes = route::routes(root, &names, &cache);
+    let routes = route::routes(root, &names, &upstreams, &cache);
 
     checks::sections(root, &listeners, admin.as_ref(), &routes);
     checks::access_log(root, &log);
+    checks::zone(root, server.zone.as_deref(), &upstreams);
     names.warn_of_unused(cx);
     shadow::warn(cx, &routes);
 

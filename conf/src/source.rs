@@ -73,10 +73,10 @@ impl Sources {
     }
 
     /// A path as a value in `file` means it: relative to the file that names it.
-    pub(crate) fn resolve(&self, file: FileId, path: &str) -> PathBuf {
+    pub(crate) fn resolve(&self, file: FileId, path: impl AsRef<Path>) -> PathBuf {
         match self.path(file).parent() {
             Some(directory) => directory.join(path),
-            None => PathBuf::from(path),
+            None => path.as_ref().to_owned(),
         }
     }
 

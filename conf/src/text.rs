@@ -6,13 +6,17 @@
 mod http_words;
 mod network;
 mod quantity;
+mod url;
 
 pub(crate) use http_words::{
     cookie_name, header_name, header_value, host_name, host_pattern, media_type, method, path,
-    path_prefix,
+    path_prefix, query_name,
 };
-pub(crate) use network::{AdminText, address, admin_address, endpoint, network};
+pub(crate) use network::{
+    AdminText, address, admin_address, dns_server, endpoint, network, srv, unix_path,
+};
 pub(crate) use quantity::{duration, percent, size};
+pub(crate) use url::http_url;
 
 /// Why a string is not what its key wants.
 #[derive(Debug, Clone, PartialEq, Eq)]

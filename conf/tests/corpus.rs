@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 /// Least number of files, so that a moved folder is noticed.
-const INVALID: usize = 100;
+const INVALID: usize = 300;
 const VALID: usize = 12;
 
 fn corpus() -> PathBuf {
@@ -101,8 +101,9 @@ fn every_odd_file_loads_with_the_expected_warnings() {
 
 #[test]
 fn every_valid_file_loads_without_a_warning() {
-    let files = files("valid");
+    let mut files = files("valid");
     assert!(files.len() >= VALID, "only {} files", files.len());
+    files.extend(self::files("../../examples"));
     for path in files {
         match conf::load(&path) {
             Ok(config) => assert!(
@@ -205,6 +206,7 @@ fn what_loads_is_valid_by_the_schema() {
     let schema = Schema::new();
     let mut files = [files("valid"), files("warned")].concat();
     files.extend(self::files("valid/sites"));
+    files.extend(self::files("../../examples"));
     for path in files {
         let value = json(&path).unwrap_or_else(|| panic!("{}: TOML", path.display()));
         if let Some(why) = schema.refusal(&value) {

@@ -1,5 +1,5 @@
-//! What must hold of the parsers at the door, of the cache's keys, and of what is read back from a
-//! disk, whatever the octets.
+//! What must hold of the parsers at the door, of the cache's keys, of what is read back from a disk,
+//! and of lists of endpoints, whatever the octets.
 //!
 //! Each function is one fuzz target. It panics where a promise is broken, and
 //! libFuzzer keeps the input. The README says how to run them.
@@ -12,12 +12,14 @@
 
 mod cache;
 mod cache_key;
+mod discovered;
 mod disk;
 mod exchange;
 
 use std::borrow::Cow;
 
 pub use cache_key::cache_key;
+pub use discovered::discovered;
 
 use disk::record::{Damage, HEADER, Header, Kind, MAGIC, MAX_FRONT, header_sum, sum};
 use exchange::chunked::{ChunkScanner, Progress};

@@ -20,9 +20,9 @@ use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
 use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsError};
-use crate::observe::{AccessLog, Metrics, Names, Table, UpstreamNames};
+use crate::observe::{AccessLog, Metrics, Names, Table};
 use crate::snapshot::{Action, Cache, Route, Snapshot};
-use crate::upstreams::{self, Upstream, UpstreamError};
+use crate::upstreams::{self, Making, Upstream, UpstreamError};
 
 /// Why a configuration that is right in itself cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +71,8 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tickets: Arc<dyn ProducesTickets>,
     pub(crate) workers: usize,
+    /// For sticky cookies without a configured secret; lives as long as the process.
+    pub(crate) cookie_key: [u8; 32],
 }
 
 /// A snapshot that is not in force yet.
@@ -207,13 +209,20 @@ fn upstreams(
                     .iter()
                     .find(|upstream| upstream.name() == settings.name)
             });
-            let metrics = (0_u16..)
-                .map_while(|endpoint| table.endpoint(place, endpoint).cloned())
-                .collect();
-            let before = before.map(AsRef::as_ref);
-            let upstream = Upstream::new(settings, before, surroundings.workers, metrics)?;
-            Ok(Arc::new(upstream))
+            // There is one for each name that the table was made with.
+            let Some(metrics) = table.upstream(place).cloned() else {
+                return Ok(None);
+            };
+            let making = Making {
+                previous: before.map(AsRef::as_ref),
+                workers: surroundings.workers,
+                own_zone: config.server.zone.as_deref(),
+                cookie_key: &surroundings.cookie_key,
+                metrics,
+            };
+            Upstream::new(settings, &making).map(Arc::new).map(Some)
         })
+        .filter_map(Result::transpose)
         .collect()
 }
 
@@ -298,6 +307,7 @@ fn route(
         chain: Chain::new(&filters, config.server.merge_slashes),
         action,
         max_body_size: settings.max_body_size,
+        retry_non_idempotent: settings.retry_non_idempotent,
     }
 }
 
@@ -324,7 +334,7 @@ fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Ups
         early_refresh: settings.early_refresh,
         collapse_timeout: settings
             .collapse_timeout
-            .unwrap_or(upstream.settings.first_byte_timeout),
+            .unwrap_or(upstream.settings().first_byte_timeout),
         hit_for_miss: settings.hit_for_miss,
         min_uses: u8::try_from(settings.min_uses.get()).unwrap_or(u8::MAX),
         normal: normal(settings),
@@ -400,14 +410,7 @@ fn names(config: &conf::Config) -> Names {
         upstreams: config
             .upstreams
             .iter()
-            .map(|upstream| UpstreamNames {
-                name: upstream.name.clone(),
-                endpoints: upstream
-                    .endpoints
-                    .iter()
-                    .map(|endpoint| endpoint.address.to_string())
-                    .collect(),
-            })
+            .map(|upstream| upstream.name.clone())
             .collect(),
     }
 }

@@ -37,7 +37,7 @@ use crate::privileges::{self, PrivilegeError};
 use crate::signals::{Asked, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::AdminState;
-use crate::upstreams::Probers;
+use crate::upstreams::{self, Probers, Watchers};
 
 /// How often idle upstream connections are looked through and ejections end.
 const TICK: Duration = Duration::from_secs(1);
@@ -82,6 +82,9 @@ pub enum RunError {
     /// The TLS library.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The system gives no random bytes.
+    #[error("the system has no randomness")]
+    NoRandomness,
     /// Signals cannot be listened for.
     #[error("signals cannot be listened for: {0}")]
     Signals(String),
@@ -100,6 +103,7 @@ impl RunError {
             Self::Bind(_)
             | Self::BindAdmin { .. }
             | Self::Tls(_)
+            | Self::NoRandomness
             | Self::Signals(_)
             | Self::Logging(_) => false,
         }
@@ -131,6 +135,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         metrics: Arc::new(Metrics::new(workers, clock::wall())),
         tickets: listen::ticketer()?,
         workers,
+        cookie_key: upstreams::random_key().ok_or(RunError::NoRandomness)?,
     };
     let assembled = assemble(config, &surroundings, None)?;
     let (snapshot, sockets) = bind_first(assembled, workers)?;
@@ -318,25 +323,37 @@ impl Control {
         for (listener, sockets) in std::mem::take(&mut *self.sockets.lock().await) {
             hand_out(&self.commands, &listener, sockets);
         }
-        let mut probers = Probers::start(&self.snapshot.load().upstreams);
-        self.serve_admin().await;
-        tokio::spawn(tick(self.snapshot.clone(), self.surroundings.workers));
+        let (changed, mut changes) = mpsc::unbounded_channel();
+        let mut probers = Probers::start(upstreams::probes(&self.snapshot.load().upstreams));
+        let mut watchers = Watchers::start(&self.snapshot.load().upstreams, &changed);
+        self.serve_admin(changed.clone()).await;
+        tokio::spawn(tick(self.snapshot.clone()));
         tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();
         ready();
         loop {
-            match signals.next().await {
+            let asked = tokio::select! {
+                asked = signals.next() => asked,
+                // Endpoints came, went, or were changed by hand.
+                _ = changes.recv() => {
+                    probers.update(upstreams::probes(&self.snapshot.load().upstreams));
+                    continue;
+                }
+            };
+            match asked {
                 Asked::ReopenLog => self.reopen_log(),
                 Asked::Drain => break,
                 Asked::Reload => {
                     if self.reload(load.clone()).await {
-                        probers = Probers::start(&self.snapshot.load().upstreams);
+                        let snapshot = self.snapshot.load();
+                        probers.update(upstreams::probes(&snapshot.upstreams));
+                        watchers = Watchers::start(&snapshot.upstreams, &changed);
                     }
                 }
             }
         }
-        drop(probers);
+        drop((probers, watchers));
         self.drain(&mut signals).await;
         self.write_out().await;
     }
@@ -359,7 +376,7 @@ impl Control {
         );
     }
 
-    async fn serve_admin(&self) {
+    async fn serve_admin(&self, changed: mpsc::UnboundedSender<()>) {
         let Some(listener) = self.admin.lock().await.take() else {
             return;
         };
@@ -368,6 +385,7 @@ impl Control {
             metrics: self.surroundings.metrics.clone(),
             draining: self.draining.clone(),
             last_reload: self.last_reload.clone(),
+            changed,
         });
         // The admin server stays to the very end: a drain wants to be watched.
         tokio::spawn(admin::serve(listener, state, std::future::pending()));
@@ -412,6 +430,9 @@ impl Control {
             snapshot.config.hash,
             clock::wall(),
         );
+        for upstream in &snapshot.upstreams {
+            upstream.publish();
+        }
     }
 
     async fn try_reload(
@@ -563,21 +584,14 @@ fn bind_next(
 }
 
 /// What has to be done now and then, beside requests.
-async fn tick(snapshot: Arc<ArcSwap<Snapshot>>, workers: usize) {
+async fn tick(snapshot: Arc<ArcSwap<Snapshot>>) {
     let mut every = interval(TICK);
     loop {
         every.tick().await;
         let snapshot = snapshot.load_full();
         let now = clock::now();
         for upstream in &snapshot.upstreams {
-            for worker in 0..workers {
-                if let Some(link) = upstream.link(worker) {
-                    link.sweep(now);
-                }
-            }
-            for transition in upstream.pool.sweep(now) {
-                upstream.log(&transition, "time");
-            }
+            upstream.tick(now);
         }
     }
 }

@@ -110,6 +110,8 @@ pub(crate) struct Route {
     pub(crate) action: Action,
     /// Bytes of a request body; `None`: the listener's limit.
     pub(crate) max_body_size: Option<u64>,
+    /// Whether a request whose method is not idempotent may be sent again.
+    pub(crate) retry_non_idempotent: bool,
 }
 
 /// What a route does.

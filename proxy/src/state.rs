@@ -1,15 +1,17 @@
 //! What the admin server sees of the running edge.
 
 mod cache;
+mod upstreams;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use crate::admin::{ListenerAddress, Readiness, State};
+use crate::admin::{Asked, ListenerAddress, Readiness, State};
 use crate::carry;
 use crate::clock;
 use crate::control::LastReload;
@@ -17,6 +19,7 @@ use crate::exchange::purging::{Purge, Url};
 use crate::observe::Metrics;
 use crate::observe::metrics::CacheState;
 use crate::snapshot::{Action, Snapshot};
+use crate::upstreams::Upstream;
 
 /// See the module's text.
 pub(crate) struct AdminState {
@@ -24,6 +27,8 @@ pub(crate) struct AdminState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) last_reload: Arc<LastReload>,
+    /// Told when somebody changed an endpoint by hand.
+    pub(crate) changed: UnboundedSender<()>,
 }
 
 impl State for AdminState {
@@ -67,29 +72,25 @@ impl State for AdminState {
         snapshot
             .upstreams
             .iter()
-            .map(|upstream| {
-                let endpoints: Vec<Value> = upstream
-                    .pool
-                    .status(now)
-                    .iter()
-                    .map(|endpoint| {
-                        json!({
-                            "name": endpoint.name,
-                            "address": endpoint.address.to_string(),
-                            "weight": endpoint.weight,
-                            "backup": endpoint.backup,
-                            "health": endpoint.health.as_str(),
-                            "ejected_for_seconds": endpoint.ejected_for.map(|d| d.as_secs_f64()),
-                            "since_transition_seconds": endpoint.since_transition.map(|d| d.as_secs_f64()),
-                            "active_requests": endpoint.active,
-                            "consecutive_errors": endpoint.consecutive_errors,
-                            "consecutive_failed_checks": endpoint.consecutive_failed_checks,
-                        })
-                    })
-                    .collect();
-                json!({ "name": upstream.name(), "endpoints": endpoints })
-            })
+            .map(|upstream| upstreams::overview(upstream, now))
             .collect()
+    }
+
+    fn change(&self, asked: &Asked) -> Result<Value, String> {
+        let snapshot = self.snapshot.load();
+        let named = |upstream: &&Arc<Upstream>| upstream.name() == asked.upstream;
+        let Some(upstream) = snapshot.upstreams.iter().find(named) else {
+            let there: Vec<&str> = snapshot.upstreams.iter().map(|one| one.name()).collect();
+            return Err(format!(
+                "there is no upstream {:?}; there are {}",
+                asked.upstream,
+                there.join(", ")
+            ));
+        };
+        upstream.change(&asked.endpoint, asked.change)?;
+        // The process is ending if nobody hears it.
+        let _ = self.changed.send(());
+        Ok(upstreams::overview(upstream, clock::now()))
     }
 
     fn routes(&self) -> Value {

@@ -7,6 +7,7 @@ pub(crate) mod purge;
 pub(crate) mod run;
 pub(crate) mod schema;
 pub(crate) mod serve_static;
+pub(crate) mod upstream;
 
 use std::path::Path;
 

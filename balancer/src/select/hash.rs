@@ -1,124 +1,160 @@
-//! By the key of the request: weighted rendezvous hashing, with its winners in a table.
+//! By the key of the request.
 //!
-//! Rendezvous hashing lets all endpoints bid for a key, and the highest bid wins. If an endpoint
-//! leaves, only the keys it had won move, each to its own second bidder, so its load spreads over
-//! all others by weight; if it comes back, exactly those keys come back. Nothing does better.
-//! (Thaler and Ravishankar, "Using Name-Based Mappings to Increase Hit Rates", IEEE/ACM
-//! Transactions on Networking 6(1), 1998; with weights as in Schindelhauer and Schomaker, "Weighted
-//! Distributed Hash Tables", SPAA 2005.)
+//! A table (see [`HashTable`]) gives for each key an order in which endpoints are asked, and the
+//! first that will do gets the request. That is one mechanism for everything that can stand in the
+//! way: an endpoint that is out of service, one that was tried, one in slow start that does not
+//! take this key yet, one that is too full.
 //!
-//! Bidding for each request would cost time for each endpoint. So the space of keys is cut into
-//! [`SLOTS`] slots, the bids are for slots, and the winners stand in a table that is made with the
-//! tier: a pick is one look-up. Only if the winner cannot be used do the others bid again for that
-//! slot. Thus a node that fails moves exactly the keys that would move if it were deleted from the
-//! configuration.
-//!
-//! Compared with the usual alternatives: a ring with 160 points a node splits the keys less evenly
-//! (8 % standard deviation, here 5.5 % with 100 nodes and 1 % with 3), needs a binary search
-//! through a large array, and must walk on for a failed node; Maglev splits them more evenly but
-//! moves some keys between nodes that did not change.
-//!
-//! An endpoint bids under its address, so neither names nor the order in the file matter, and all
-//! instances of this program with the same endpoints agree.
+//! "Too full" is a bound on load: no endpoint gets more than a given multiple of its share of the
+//! requests under way, so a popular key cannot bury its endpoint; what is over goes to the next in
+//! the key's order. (Mirrokni, Thorup and Zadimoghaddam, "Consistent Hashing with Bounded Loads",
+//! 2016, arXiv:1608.01350.)
 
-use crate::endpoint::{Endpoint, EndpointIndex};
+mod ketama;
+mod maglev;
+mod rendezvous;
+
+use std::sync::Arc;
+
+use crate::endpoint::EndpointIndex;
 use crate::hash_key::hash_key;
 use crate::random::mix;
+use crate::settings::HashTable;
 
-use super::Candidates;
+use super::{Candidates, Member};
 
-const SLOT_BITS: u32 = 15;
+use ketama::Ring;
+use maglev::Lookup;
+use rendezvous::Slots;
 
-/// Parts into which the space of keys is cut. Fixed: another number would move nearly every key.
-const SLOTS: u64 = 1 << SLOT_BITS;
+/// Places of a ring or a table that are looked at before bids decide. Only with nearly all
+/// endpoints out of service does a pick get there.
+const MAX_STEPS: usize = 64;
 
-/// The winners of all slots, and the bidders.
+/// Hashing with its table and its bound.
 #[derive(Debug)]
-pub(crate) struct Table {
-    bidders: Box<[Bidder]>,
-    /// The winner of each slot; empty without bidders.
-    winners: Box<[EndpointIndex]>,
+pub(crate) struct Hashing {
+    kind: HashTable,
+    table: Arc<Table>,
+    /// The bound as a multiple of the share.
+    max_load: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// A table and who is in it.
+#[derive(Debug)]
+struct Table {
+    /// In the order of the pool.
+    bidders: Box<[Bidder]>,
+    layout: Layout,
+}
+
+#[derive(Debug)]
+enum Layout {
+    Rendezvous(Slots),
+    Ketama(Ring),
+    Maglev(Lookup),
+}
+
+/// An endpoint as hashing sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Bidder {
     index: EndpointIndex,
-    /// The hash of its address.
+    /// The hash of its id, so neither names nor the order in the file matter, and all instances of
+    /// this program with the same endpoints agree.
     identity: u64,
+    weight: u32,
     /// One over its weight.
     inverse_weight: f64,
 }
 
-impl Table {
-    /// Lets `members` bid for every slot. Takes about 3 ns for each member and slot, so 10 ms for
-    /// 100 members.
-    pub(crate) fn new(members: &[(EndpointIndex, &Endpoint)]) -> Self {
-        let bidders: Box<[Bidder]> = members
-            .iter()
-            .map(|(index, endpoint)| Bidder::new(*index, endpoint))
-            .collect();
-        let winners = (0..SLOTS)
-            .filter_map(|slot| winner(&bidders, slot, |_| true))
-            .collect();
-        Self { bidders, winners }
+impl Hashing {
+    /// Lays out keys over `members`, or takes the table of `previous` if it is for the same ones.
+    pub(crate) fn new(
+        kind: HashTable,
+        max_load: Option<u32>,
+        members: &[Member<'_>],
+        previous: Option<&Self>,
+    ) -> Self {
+        let bidders: Box<[Bidder]> = members.iter().map(Bidder::new).collect();
+        let same = |previous: &&Self| previous.kind == kind && previous.table.bidders == bidders;
+        let table = match previous.filter(same) {
+            Some(previous) => Arc::clone(&previous.table),
+            None => Arc::new(Table::new(kind, bidders)),
+        };
+        Self {
+            kind,
+            table,
+            max_load: max_load.map(|percent| f64::from(percent) / 100.0),
+        }
     }
 
-    /// The endpoint for `key`; `None` if none can be used.
-    pub(crate) fn pick(&self, key: u64, candidates: &Candidates<'_>) -> Option<EndpointIndex> {
-        let slot = slot_of(key);
-        let winner_of_all = self.winners.get(slot as usize).copied()?;
-        if candidates.can_use(winner_of_all) {
-            return Some(winner_of_all);
-        }
-        winner(&self.bidders, u64::from(slot), |index| {
-            candidates.can_use(index)
-        })
+    /// The endpoint for `key`; `None` if none can be used. `weight` is the sum of the weights in
+    /// service.
+    pub(crate) fn pick(
+        &self,
+        key: u64,
+        weight: u64,
+        candidates: &Candidates<'_>,
+    ) -> Option<EndpointIndex> {
+        let usable = |index| candidates.can_use(index);
+        let Some(max_load) = self.max_load else {
+            let first = self.table.find(key, |index| {
+                usable(index) && candidates.accepts_key(index, key)
+            });
+            return if first.is_some() || candidates.rules.slow_start.is_zero() {
+                first
+            } else {
+                self.table.find(key, usable)
+            };
+        };
+        // The new request counts as under way.
+        let requests = f64::from(candidates.shared.total.active()) + 1.0;
+        let per_weight = max_load * requests / weight.max(1) as f64;
+        let fits = |index| {
+            let endpoint = candidates.endpoint(index);
+            let bound = (per_weight * f64::from(endpoint.weight().get())).ceil();
+            f64::from(endpoint.active()) < bound
+        };
+        self.table
+            .find(key, |index| {
+                usable(index) && fits(index) && candidates.accepts_key(index, key)
+            })
+            .or_else(|| self.table.find(key, |index| usable(index) && fits(index)))
+            .or_else(|| self.table.find(key, usable))
+    }
+}
+
+impl Table {
+    fn new(kind: HashTable, bidders: Box<[Bidder]>) -> Self {
+        let layout = match kind {
+            HashTable::Rendezvous => Layout::Rendezvous(Slots::new(&bidders)),
+            HashTable::Ketama => Layout::Ketama(Ring::new(&bidders)),
+            HashTable::Maglev => Layout::Maglev(Lookup::new(&bidders)),
+        };
+        Self { bidders, layout }
+    }
+
+    /// The first in the order of `key` that will do.
+    fn find(&self, key: u64, will_do: impl Fn(EndpointIndex) -> bool) -> Option<EndpointIndex> {
+        // Mixed once more, so that a caller's own hash need not be a good one in its upper bits.
+        let point = mix(key);
+        let found = match &self.layout {
+            Layout::Rendezvous(slots) => return slots.find(point, &self.bidders, will_do),
+            Layout::Ketama(ring) => ring.walk(point).take(MAX_STEPS).find(|it| will_do(*it)),
+            Layout::Maglev(lookup) => lookup.walk(point).take(MAX_STEPS).find(|it| will_do(*it)),
+        };
+        found.or_else(|| rendezvous::winner(&self.bidders, point, will_do))
     }
 }
 
 impl Bidder {
-    fn new(index: EndpointIndex, endpoint: &Endpoint) -> Self {
-        let identity = hash_key(endpoint.address().to_string().as_bytes());
+    fn new((index, endpoint): &Member<'_>) -> Self {
+        let weight = endpoint.weight().get();
         Self {
-            index,
-            identity,
-            inverse_weight: 1.0 / f64::from(endpoint.weight().get()),
+            index: *index,
+            identity: hash_key(endpoint.id().as_bytes()),
+            weight,
+            inverse_weight: 1.0 / f64::from(weight),
         }
     }
-}
-
-/// Keys are mixed once more, so that a caller's own hash need not be a good one in its upper bits.
-fn slot_of(key: u64) -> u32 {
-    (mix(key) >> (u64::BITS - SLOT_BITS)) as u32
-}
-
-/// Who among the usable bidders wins `slot`. A bidder draws an exponentially distributed time from
-/// slot and identity, divided by its weight; the earliest wins, which happens with the probability
-/// of its share of weights.
-fn winner(
-    bidders: &[Bidder],
-    slot: u64,
-    can_use: impl Fn(EndpointIndex) -> bool,
-) -> Option<EndpointIndex> {
-    let slot = mix(slot);
-    let mut earliest = f64::INFINITY;
-    let mut winner = None;
-    for bidder in bidders {
-        let uniform = unit_interval(mix(bidder.identity ^ slot));
-        // -ln(u) >= 1 - u: most bidders are out without taking a logarithm.
-        if (1.0 - uniform) * bidder.inverse_weight >= earliest {
-            continue;
-        }
-        let time = -uniform.ln() * bidder.inverse_weight;
-        if time < earliest && can_use(bidder.index) {
-            (earliest, winner) = (time, Some(bidder.index));
-        }
-    }
-    winner
-}
-
-/// The upper 53 bits as a number above 0, up to and including 1.
-fn unit_interval(bits: u64) -> f64 {
-    const SCALE: f64 = 1.0 / (1_u64 << 53) as f64;
-    ((bits >> 11) + 1) as f64 * SCALE
 }

@@ -8,15 +8,17 @@
 //! An endpoint that cannot be used is skipped *by taking further places*, not by looking at the
 //! neighbour while the place stays where it is. The difference matters: looking at the neighbour
 //! would give the whole share of a dead endpoint to the one behind it, whereas taking places leaves
-//! the sequence as if the dead endpoint were not in it, and the others share its load by weight.
+//! the sequence as if the dead endpoint were not in it, and the others share its load by weight. An
+//! endpoint in slow start is skipped now and then in the same way.
 //! Long stretches of unusable places end in `None`; the caller then draws at random by weight,
 //! which has the same shares.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::endpoint::{Endpoint, EndpointIndex};
+use crate::endpoint::EndpointIndex;
+use crate::random::Draws;
 
-use super::Candidates;
+use super::{Candidates, Member};
 
 /// The longest sequence for weights without a small common measure. Shares are then off by at most
 /// one place in it. A pool with more endpoints than this has a sequence with one place for each.
@@ -40,7 +42,7 @@ struct Turn(AtomicUsize);
 
 impl Sequence {
     /// Plays one round for `members`, to be continued at `turn`.
-    pub(crate) fn new(members: &[(EndpointIndex, &Endpoint)], turn: usize) -> Self {
+    pub(crate) fn new(members: &[Member<'_>], turn: usize) -> Self {
         let weights: Vec<u32> = members
             .iter()
             .map(|(_, endpoint)| endpoint.weight().get())
@@ -56,11 +58,15 @@ impl Sequence {
     }
 
     /// The next endpoint that can be used, unless that is too far away.
-    pub(crate) fn next(&self, candidates: &Candidates<'_>) -> Option<EndpointIndex> {
+    pub(crate) fn next(
+        &self,
+        candidates: &Candidates<'_>,
+        draws: &mut Draws,
+    ) -> Option<EndpointIndex> {
         (0..self.places.len().min(MAX_SKIPS)).find_map(|_| {
             let turn = self.turn.0.fetch_add(1, Ordering::Relaxed);
             let index = self.places[turn % self.places.len()];
-            candidates.can_use(index).then_some(index)
+            (candidates.can_use(index) && candidates.accepts(index, draws)).then_some(index)
         })
     }
 

@@ -6,7 +6,7 @@ use std::thread;
 
 use balancer::{Active, Balance, Health, Outcome, PickContext, Pool, PoolSettings, Transition};
 
-use crate::support::{Bench, assert_shares, outlier, seconds, settings, weighted};
+use crate::support::{ALL, Bench, assert_shares, outlier, seconds, settings, weighted};
 
 const THREADS: u64 = 4;
 
@@ -23,12 +23,7 @@ fn guards_can_be_sent_and_outlive_their_pool() {
 
 #[test]
 fn every_active_request_is_counted_and_none_is_left() {
-    for balance in [
-        Balance::RoundRobin,
-        Balance::Random,
-        Balance::LeastRequest,
-        Balance::Hash,
-    ] {
+    for balance in ALL {
         let bench = Bench::new(settings(weighted(&[3, 1, 2]), balance));
         let (pool, now) = (&bench.pool, bench.now);
         let kept: Vec<Vec<Active>> = thread::scope(|scope| {
@@ -110,7 +105,7 @@ fn storm(pool: &Pool, bench: &Bench) -> (usize, usize) {
             let endpoints: Vec<_> = pool.endpoints().map(|(index, _)| index).collect();
             let outcomes =
                 (0..20_000).map(|turn| endpoints[(turn * (thread + 1)) % endpoints.len()]);
-            let fail = |index| pool.record(index, Outcome::Reset, bench.now);
+            let fail = |index| pool.record(index, Outcome::Reset, None, bench.now);
             outcomes
                 .filter_map(fail)
                 .filter(|it| matches!(it, Transition::Ejected { .. }))
@@ -163,7 +158,7 @@ fn threads_that_see_errors_at_the_same_moment_do_not_overrule_each_other() {
                 let (bench, together) = (&bench, &together);
                 scope.spawn(move || {
                     together.wait();
-                    bench.pool.record(index, Outcome::Reset, bench.now)
+                    bench.pool.record(index, Outcome::Reset, None, bench.now)
                 });
             }
         });
@@ -178,12 +173,7 @@ fn threads_that_see_errors_at_the_same_moment_do_not_overrule_each_other() {
 
 #[test]
 fn picking_while_health_changes_finds_the_endpoint_that_stays() {
-    for balance in [
-        Balance::RoundRobin,
-        Balance::Random,
-        Balance::LeastRequest,
-        Balance::Hash,
-    ] {
+    for balance in ALL {
         let bench = Bench::new(settings(weighted(&[1; 6]), balance));
         let (pool, now) = (&bench.pool, bench.now);
         let flapping: Vec<_> = (0..5).map(|position| bench.index(position)).collect();
@@ -202,6 +192,7 @@ fn picking_while_health_changes_finds_the_endpoint_that_stays() {
                 let context = PickContext {
                     hash: Some(*turn),
                     tried: &[],
+                    ..PickContext::default()
                 };
                 pool.pick(&context, now, *turn).is_err()
             });

@@ -5,14 +5,9 @@ use std::collections::BinaryHeap;
 
 use balancer::{Balance, PickContext, PickError};
 
-use crate::support::{Bench, assert_shares, backup, endpoint, settings, weighted};
-
-const WITHOUT_KEY: [Balance; 4] = [
-    Balance::RoundRobin,
-    Balance::Random,
-    Balance::LeastRequest,
-    Balance::Hash,
-];
+use crate::support::{
+    ALL, Bench, LEAST_REQUEST, RENDEZVOUS, assert_shares, backup, endpoint, settings, weighted,
+};
 
 #[test]
 fn round_robin_shares_exactly_by_weight() {
@@ -49,7 +44,7 @@ fn round_robin_keeps_uneven_weights_when_the_heaviest_is_down() {
 
 #[test]
 fn a_long_row_of_dead_endpoints_favours_nobody() {
-    for balance in WITHOUT_KEY {
+    for balance in ALL {
         let mut bench = Bench::new(settings(weighted(&[1; 60]), balance));
         (5..55).for_each(|position| bench.take_out(position));
         let tally = bench.tally(20_000);
@@ -77,14 +72,14 @@ fn random_keeps_the_shares_of_the_others_when_one_is_down() {
 
 #[test]
 fn an_idle_pool_under_least_request_is_shared_by_weight() {
-    let mut bench = Bench::new(settings(weighted(&[6, 3, 1]), Balance::LeastRequest));
+    let mut bench = Bench::new(settings(weighted(&[6, 3, 1]), LEAST_REQUEST));
     assert_shares(&bench.tally(50_000), &[6, 3, 1], 0.05);
 }
 
 #[test]
 fn least_request_fills_endpoints_in_proportion_to_their_weights() {
     let weights = [4, 2, 1, 1];
-    let mut bench = Bench::new(settings(weighted(&weights), Balance::LeastRequest));
+    let mut bench = Bench::new(settings(weighted(&weights), LEAST_REQUEST));
     let mut under_way = Vec::new();
     for _ in 0..8_000 {
         let picked = bench.pick().expect("all are in service");
@@ -127,7 +122,7 @@ fn with_a_slow_endpoint(balance: Balance, count: usize) -> Vec<usize> {
 #[test]
 fn least_request_spares_a_slow_endpoint() {
     let blind = with_a_slow_endpoint(Balance::RoundRobin, 5)[0];
-    let seeing = with_a_slow_endpoint(Balance::LeastRequest, 5);
+    let seeing = with_a_slow_endpoint(LEAST_REQUEST, 5);
     assert_eq!(blind, 4_000);
     assert!(
         seeing[0] < 1_200,
@@ -138,20 +133,20 @@ fn least_request_spares_a_slow_endpoint() {
 
 #[test]
 fn of_two_endpoints_least_request_always_takes_the_less_busy() {
-    let mut bench = Bench::new(settings(weighted(&[1, 1]), Balance::LeastRequest));
+    let mut bench = Bench::new(settings(weighted(&[1, 1]), LEAST_REQUEST));
     let _under_way = bench.pool.start(bench.index(0));
     assert_eq!(bench.tally(1_000), [0, 1_000]);
 }
 
 #[test]
 fn hashing_without_a_key_shares_by_weight() {
-    let mut bench = Bench::new(settings(weighted(&[3, 1]), Balance::Hash));
+    let mut bench = Bench::new(settings(weighted(&[3, 1]), RENDEZVOUS));
     assert_shares(&bench.tally(40_000), &[3, 1], 0.05);
 }
 
 #[test]
 fn backups_get_nothing_while_a_primary_is_in_service() {
-    for balance in WITHOUT_KEY {
+    for balance in ALL {
         let endpoints = vec![backup(10), endpoint(0, 1), endpoint(1, 1), backup(11)];
         let mut bench = Bench::new(settings(endpoints, balance));
         bench.take_out(1);
@@ -170,7 +165,7 @@ fn backups_get_nothing_while_a_primary_is_in_service() {
 
 #[test]
 fn a_request_tries_every_endpoint_once_and_backups_last() {
-    for balance in WITHOUT_KEY {
+    for balance in ALL {
         for hash in [None, Some(77)] {
             let endpoints = vec![backup(10), endpoint(0, 9), endpoint(1, 1), endpoint(2, 1)];
             let mut bench = Bench::new(settings(endpoints, balance));
@@ -178,6 +173,7 @@ fn a_request_tries_every_endpoint_once_and_backups_last() {
             while let Ok(picked) = bench.pick_with(&PickContext {
                 hash,
                 tried: &tried,
+                ..PickContext::default()
             }) {
                 tried.push(bench.index(picked));
             }
@@ -188,6 +184,7 @@ fn a_request_tries_every_endpoint_once_and_backups_last() {
             let context = PickContext {
                 hash,
                 tried: &tried,
+                ..PickContext::default()
             };
             assert_eq!(
                 bench.pick_with(&context),
@@ -200,7 +197,7 @@ fn a_request_tries_every_endpoint_once_and_backups_last() {
 
 #[test]
 fn with_all_endpoints_down_there_is_none() {
-    for balance in WITHOUT_KEY {
+    for balance in ALL {
         let mut bench = Bench::new(settings(
             vec![endpoint(0, 1), endpoint(1, 5), backup(2)],
             balance,
@@ -210,6 +207,7 @@ fn with_all_endpoints_down_there_is_none() {
         let keyed = PickContext {
             hash: Some(1),
             tried: &[],
+            ..PickContext::default()
         };
         assert_eq!(
             bench.pick_with(&keyed),
@@ -221,13 +219,14 @@ fn with_all_endpoints_down_there_is_none() {
 
 #[test]
 fn a_pool_without_endpoints_has_none() {
-    for balance in WITHOUT_KEY {
+    for balance in ALL {
         let mut bench = Bench::new(settings(Vec::new(), balance));
         assert_eq!(bench.pick(), Err(PickError::NoneAvailable));
         assert_eq!(
             bench.pick_with(&PickContext {
                 hash: Some(1),
-                tried: &[]
+                tried: &[],
+                ..PickContext::default()
             }),
             Err(PickError::NoneAvailable)
         );

@@ -1,49 +1,45 @@
 //! Where keys go: evenly, by weight, and as seldom elsewhere as possible.
 
-use std::net::SocketAddr;
+use balancer::{EndpointSettings, PickContext, Pool, hash_key};
 
-use balancer::{Balance, EndpointSettings, PickContext, Pool, hash_key};
-
-use crate::support::{Bench, assert_shares, endpoint, settings, start, weighted};
+use crate::support::{Bench, RENDEZVOUS, assert_shares, endpoint, settings, start, weighted};
 
 const KEYS: u32 = 50_000;
 
 /// The address that each of many keys goes to.
-fn homes(pool: &Pool) -> Vec<SocketAddr> {
+fn homes(pool: &Pool) -> Vec<String> {
     let now = start();
     let home = |key: u32| {
         let context = PickContext {
             hash: Some(hash_key(&key.to_be_bytes())),
             tried: &[],
+            ..PickContext::default()
         };
         pool.endpoint(pool.pick(&context, now, 0).expect("somebody is in service"))
-            .address()
+            .id()
+            .to_owned()
     };
     (0..KEYS).map(home).collect()
 }
 
-fn homes_among(endpoints: Vec<EndpointSettings>) -> Vec<SocketAddr> {
-    homes(&Bench::new(settings(endpoints, Balance::Hash)).pool)
+fn homes_among(endpoints: Vec<EndpointSettings>) -> Vec<String> {
+    homes(&Bench::new(settings(endpoints, RENDEZVOUS)).pool)
 }
 
-fn tally(homes: &[SocketAddr], endpoints: &[EndpointSettings]) -> Vec<usize> {
+fn tally(homes: &[String], endpoints: &[EndpointSettings]) -> Vec<usize> {
     endpoints
         .iter()
-        .map(|endpoint| {
-            homes
-                .iter()
-                .filter(|home| **home == endpoint.address)
-                .count()
-        })
+        .map(|endpoint| homes.iter().filter(|home| **home == endpoint.id).count())
         .collect()
 }
 
 #[test]
 fn a_key_stays_with_its_endpoint_whatever_the_random_bits() {
-    let mut bench = Bench::new(settings(weighted(&[1; 7]), Balance::Hash));
+    let mut bench = Bench::new(settings(weighted(&[1; 7]), RENDEZVOUS));
     let context = PickContext {
         hash: Some(hash_key(b"sid=1")),
         tried: &[],
+        ..PickContext::default()
     };
     let home = bench.pick_with(&context);
     assert!((0..100).all(|_| bench.pick_with(&context) == home));
@@ -75,13 +71,14 @@ fn keys_spread_by_weight() {
 
 #[test]
 fn small_numbers_serve_as_keys_too() {
-    let mut bench = Bench::new(settings(weighted(&[1; 4]), Balance::Hash));
+    let mut bench = Bench::new(settings(weighted(&[1; 4]), RENDEZVOUS));
     let mut tally = [0; 4];
     for hash in 0..10_000 {
         tally[bench
             .pick_with(&PickContext {
                 hash: Some(hash),
                 tried: &[],
+                ..PickContext::default()
             })
             .expect("all are in service")] += 1;
     }
@@ -99,8 +96,8 @@ fn only_the_keys_of_an_endpoint_that_leaves_move_and_they_spread() {
         if before == after {
             continue;
         }
-        assert_eq!(*before, gone.address, "a key moved whose endpoint stayed");
-        moved.push(*after);
+        assert_eq!(*before, gone.id, "a key moved whose endpoint stayed");
+        moved.push(after.clone());
     }
     assert!(
         moved.len() > KEYS as usize / 5,
@@ -114,13 +111,13 @@ fn a_new_endpoint_takes_its_share_and_nothing_moves_between_the_others() {
     let before = weighted(&[1; 9]);
     let mut after = before.clone();
     after.insert(4, endpoint(500, 1));
-    let moved = |(before, after): (&SocketAddr, &SocketAddr)| (before != after).then_some(*after);
+    let moved = |(before, after): (&String, &String)| (before != after).then(|| after.clone());
     let moved: Vec<_> = homes_among(before)
         .iter()
         .zip(&homes_among(after))
         .filter_map(moved)
         .collect();
-    assert!(moved.iter().all(|home| *home == endpoint(500, 1).address));
+    assert!(moved.iter().all(|home| *home == endpoint(500, 1).id));
     assert_shares(&[moved.len(), KEYS as usize - moved.len()], &[1, 9], 0.08);
 }
 
@@ -134,7 +131,7 @@ fn a_greater_weight_only_attracts_keys() {
         .zip(&after)
         .filter(|(before, after)| before != after)
         .collect();
-    assert!(moved.iter().all(|(_, after)| **after == heavier[1].address));
+    assert!(moved.iter().all(|(_, after)| **after == heavier[1].id));
     assert!(!moved.is_empty());
 }
 
@@ -143,7 +140,7 @@ fn a_dead_endpoint_moves_the_keys_that_its_removal_would_move() {
     let all = weighted(&[1, 4, 2, 1, 1]);
     let mut left = all.clone();
     left.remove(1);
-    let bench = Bench::new(settings(all.clone(), Balance::Hash));
+    let bench = Bench::new(settings(all.clone(), RENDEZVOUS));
     bench.take_out(1);
     assert_eq!(homes(&bench.pool), homes_among(left));
     bench.pool.probed(bench.index(1), true, bench.now);
@@ -169,11 +166,12 @@ fn neither_the_order_nor_the_names_in_the_file_matter() {
 fn keys_are_where_they_were_in_earlier_versions() {
     // If this fails, an update of this program moves users to other endpoints while instances
     // differ.
-    let mut bench = Bench::new(settings(weighted(&[1, 1, 2, 1, 3]), Balance::Hash));
+    let mut bench = Bench::new(settings(weighted(&[1, 1, 2, 1, 3]), RENDEZVOUS));
     let mut home = |key: &[u8]| {
         bench.pick_with(&PickContext {
             hash: Some(hash_key(key)),
             tried: &[],
+            ..PickContext::default()
         })
     };
     let keys = [

@@ -2,7 +2,7 @@
 
 use balancer::{Balance, Evidence, Health, Outcome, PoolSettings, Transition};
 
-use crate::support::{Bench, outlier, seconds, settings, thresholds, weighted};
+use crate::support::{ALL, Bench, outlier, seconds, settings, thresholds, weighted};
 
 fn checked(unhealthy_after: u32, healthy_after: u32) -> PoolSettings {
     let active_checks = Some(thresholds(unhealthy_after, healthy_after));
@@ -43,12 +43,7 @@ fn checks_take_an_endpoint_out_and_bring_it_back_by_their_thresholds() {
 
 #[test]
 fn a_dead_endpoint_costs_as_many_attempts_as_the_threshold_and_then_none() {
-    for balance in [
-        Balance::RoundRobin,
-        Balance::Random,
-        Balance::LeastRequest,
-        Balance::Hash,
-    ] {
+    for balance in ALL {
         let mut bench = Bench::new(PoolSettings {
             balance,
             ..checked(3, 2)
@@ -63,7 +58,7 @@ fn a_dead_endpoint_costs_as_many_attempts_as_the_threshold_and_then_none() {
                 Outcome::Success
             };
             failures += usize::from(picked == dead);
-            bench.pool.record(bench.index(picked), outcome, bench.now);
+            bench.record(picked, outcome);
         }
         assert_eq!(failures, 3, "{balance:?}");
     }
@@ -73,14 +68,19 @@ fn a_dead_endpoint_costs_as_many_attempts_as_the_threshold_and_then_none() {
 fn requests_that_count_as_checks_say_so() {
     let bench = Bench::new(checked(2, 1));
     let node = bench.index(0);
-    assert_eq!(bench.pool.record(node, Outcome::Reset, bench.now), None);
+    assert_eq!(
+        bench.pool.record(node, Outcome::Reset, None, bench.now),
+        None
+    );
     let unhealthy = Transition::Unhealthy {
         endpoint: node,
         failed_checks: 2,
         evidence: Evidence::Request,
     };
     assert_eq!(
-        bench.pool.record(node, Outcome::ConnectFailed, bench.now),
+        bench
+            .pool
+            .record(node, Outcome::ConnectFailed, None, bench.now),
         Some(unhealthy)
     );
 }
@@ -89,11 +89,7 @@ fn requests_that_count_as_checks_say_so() {
 fn answers_and_timeouts_are_no_failed_checks() {
     let bench = Bench::new(checked(1, 1));
     for outcome in [Outcome::Success, Outcome::Status5xx, Outcome::Timeout] {
-        assert_eq!(
-            bench.pool.record(bench.index(0), outcome, bench.now),
-            None,
-            "{outcome:?}"
-        );
+        assert_eq!(bench.record(0, outcome), None, "{outcome:?}");
     }
     assert_eq!(bench.pool.status(bench.now)[0].health, Health::Healthy);
 }
@@ -107,7 +103,9 @@ fn without_checks_nobody_is_unhealthy() {
     let node = bench.index(0);
     assert_eq!(bench.pool.probed(node, false, bench.now), None);
     assert_eq!(
-        bench.pool.record(node, Outcome::ConnectFailed, bench.now),
+        bench
+            .pool
+            .record(node, Outcome::ConnectFailed, None, bench.now),
         None
     );
     assert_eq!(bench.tally(30), [10, 10, 10]);
@@ -120,15 +118,21 @@ fn an_unhealthy_endpoint_is_not_ejected_too() {
         ..checked(2, 1)
     });
     let node = bench.index(0);
-    bench.pool.record(node, Outcome::ConnectFailed, bench.now);
-    let second = bench.pool.record(node, Outcome::ConnectFailed, bench.now);
+    bench
+        .pool
+        .record(node, Outcome::ConnectFailed, None, bench.now);
+    let second = bench
+        .pool
+        .record(node, Outcome::ConnectFailed, None, bench.now);
     assert!(
         matches!(second, Some(Transition::Unhealthy { .. })),
         "{second:?}"
     );
     for _ in 0..5 {
         assert_eq!(
-            bench.pool.record(node, Outcome::ConnectFailed, bench.now),
+            bench
+                .pool
+                .record(node, Outcome::ConnectFailed, None, bench.now),
             None
         );
     }
@@ -151,9 +155,7 @@ fn the_status_tells_how_things_stand() {
         ..checked(1, 1)
     });
     bench.take_out(0);
-    let ejected = bench
-        .pool
-        .record(bench.index(1), Outcome::Status5xx, bench.now);
+    let ejected = bench.record(1, Outcome::Status5xx);
     assert!(
         matches!(ejected, Some(Transition::Ejected { .. })),
         "{ejected:?}"
@@ -171,7 +173,7 @@ fn the_status_tells_how_things_stand() {
     assert_eq!(active, [0, 0, 1]);
     assert_eq!(status[0].consecutive_failed_checks, 1);
     assert_eq!(
-        (status[2].name, status[2].weight.get(), status[2].backup),
+        (status[2].id, status[2].weight.get(), status[2].backup),
         ("10.0.0.2:8080", 1, false)
     );
 }

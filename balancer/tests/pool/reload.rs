@@ -1,12 +1,12 @@
 //! What a new pool takes over from the previous one.
 
-use balancer::{Balance, Health, Outcome, Pool, PoolSettings, Transition};
+use balancer::{Balance, Carry, EndpointIndex, Health, Outcome, Pool, PoolSettings, Transition};
 
 use crate::support::{Bench, endpoint, outlier, seconds, settings, thresholds, weighted};
 
 /// The pool that a reload makes of the bench's.
 fn reload(bench: &Bench, settings: PoolSettings) -> Pool {
-    Pool::new(settings, Some(&bench.pool), bench.now)
+    Pool::new(settings, Some(&bench.pool), Carry::Reload, bench.now)
 }
 
 fn health(pool: &Pool, bench: &Bench) -> Vec<Health> {
@@ -22,12 +22,10 @@ fn both(endpoints: usize, max_ejected_percent: u8) -> PoolSettings {
 }
 
 #[test]
-fn health_and_ejections_follow_the_address() {
+fn health_and_ejections_follow_the_id() {
     let bench = Bench::new(both(4, 50));
     bench.take_out(0);
-    bench
-        .pool
-        .record(bench.index(2), Outcome::Timeout, bench.now);
+    bench.record(2, Outcome::Timeout);
     let mut turned = both(4, 50);
     turned.endpoints.reverse();
     turned
@@ -77,9 +75,7 @@ fn a_running_count_goes_on_under_the_new_threshold() {
 fn a_reload_that_is_given_up_changes_nothing() {
     let bench = Bench::new(both(4, 50));
     bench.take_out(0);
-    bench
-        .pool
-        .record(bench.index(2), Outcome::Timeout, bench.now);
+    bench.record(2, Outcome::Timeout);
     let before = health(&bench.pool, &bench);
     let bare = PoolSettings {
         active_checks: None,
@@ -94,9 +90,7 @@ fn a_reload_that_is_given_up_changes_nothing() {
 #[test]
 fn health_ends_with_the_checks_and_begins_anew_with_them() {
     let mut bench = Bench::new(both(3, 50));
-    bench
-        .pool
-        .record(bench.index(1), Outcome::Timeout, bench.now);
+    bench.record(1, Outcome::Timeout);
     bench.take_out(0);
     assert_eq!(
         health(&bench.pool, &bench),
@@ -125,9 +119,7 @@ fn health_ends_with_the_checks_and_begins_anew_with_them() {
 fn the_sweep_returns_those_that_are_ejected_beyond_the_new_share() {
     let mut bench = Bench::new(both(8, 50));
     for position in [3, 1, 0, 2] {
-        bench
-            .pool
-            .record(bench.index(position), Outcome::Timeout, bench.now);
+        bench.record(position, Outcome::Timeout);
         bench.now += seconds(1);
     }
     bench.pool = reload(&bench, both(4, 50));
@@ -136,7 +128,7 @@ fn the_sweep_returns_those_that_are_ejected_beyond_the_new_share() {
         .pool
         .sweep(bench.now)
         .iter()
-        .map(|it| it.endpoint().as_usize())
+        .filter_map(|it| it.endpoint().map(EndpointIndex::as_usize))
         .collect();
     assert_eq!(returned, [3, 1], "those whose time would have ended first");
     assert!(bench.pool.sweep(bench.now).is_empty());
@@ -154,7 +146,7 @@ fn round_robin_goes_on_where_it_was() {
 }
 
 #[test]
-fn of_two_endpoints_with_one_address_the_first_takes_over() {
+fn of_two_endpoints_with_one_id_the_first_takes_over() {
     let bench = Bench::new(both(2, 50));
     bench.take_out(0);
     let mut twice = both(2, 50);

@@ -1,8 +1,8 @@
 //! Keys of the store of responses, and of what a route keeps in it.
 
 use super::{
-    FOLDER, Form, HEADER_NAME, Kind, NETWORKS, Shape, TIME, TIME_OR_ZERO, default, optional,
-    required,
+    FOLDER, Form, HEADER_NAME, Kind, NETWORKS, PERCENT, Shape, TIME, TIME_OR_ZERO, default,
+    optional, required,
 };
 
 const COOKIE: Form = Form {
@@ -274,7 +274,7 @@ pub(crate) static ROUTE_CACHE: Shape = Shape {
         ),
         optional(
             "compare_sessions",
-            Kind::Percent,
+            PERCENT,
             "no request",
             "Of this share of the hits with a session cookie or Authorization, the response is fetched once with and once without; where they differ though no Vary says so, it is counted and logged.",
         ),

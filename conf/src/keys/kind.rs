@@ -21,7 +21,11 @@ pub(crate) enum Kind {
         min: u64,
         max: u64,
     },
-    Percent,
+    /// Bounds in percent.
+    Percent {
+        min: u32,
+        max: u32,
+    },
     Text(&'static Form),
     /// One of these words, each with its meaning.
     Choice(&'static [(&'static str, &'static str)]),
@@ -64,12 +68,12 @@ impl Kind {
             Self::Integer { .. } => "a whole number".into(),
             Self::Duration { .. } => "a time such as \"30s\"".into(),
             Self::Size { .. } => "a size such as \"16MiB\"".into(),
-            Self::Percent => "a percentage such as \"50%\"".into(),
+            Self::Percent { .. } => format!("a percentage such as {}", self.sample()),
             Self::Text(form) => format!("{} such as {}", form.noun, quoted(form.example)),
             Self::Choice(_) => alternatives(&self.each()),
             Self::List { of, .. } => format!("a list: [{}]", of.sample()),
             Self::OneOrMore(of) => format!("{}, or a list of such", of.noun()),
-            Self::Table(shape) if shape.keys.len() <= 2 => {
+            Self::Table(shape) if shape.keys.len() <= 4 => {
                 format!("a table with {}", shape.names())
             }
             Self::Table(_) => "a table".into(),
@@ -94,10 +98,13 @@ impl Kind {
         match self {
             Self::Bool => "true".into(),
             Self::Only(flag) => flag.to_string(),
+            // A count without a real bound; one is no sensible number of anything.
+            Self::Integer { max: 1_000_000, .. } => "100".into(),
             Self::Integer { min, .. } => min.max(&1).to_string(),
             Self::Duration { .. } => "\"30s\"".into(),
             Self::Size { .. } => "\"16MiB\"".into(),
-            Self::Percent => "\"50%\"".into(),
+            Self::Percent { min: 0..=50, .. } => "\"50%\"".into(),
+            Self::Percent { .. } => "\"125%\"".into(),
             Self::Text(form) => quoted(form.example),
             Self::Choice(words) => words.first().map_or_else(String::new, |w| quoted(w.0)),
             Self::List { of, .. } => format!("[{}]", of.sample()),

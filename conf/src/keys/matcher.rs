@@ -1,6 +1,6 @@
 //! Keys of what a route matches.
 
-use super::{Form, Kind, REGEX, Shape, URL_PATH, optional, required};
+use super::{Form, Kind, METHOD, REGEX, Shape, URL_PATH, optional, required};
 
 const LISTENER_NAME: Form = Form {
     noun: "the name of a listener",
@@ -11,11 +11,6 @@ const HOST: Form = Form {
     noun: "a host",
     example: "shop.example",
     pattern: "^(\\*\\.)?[^*/]+$",
-};
-const METHOD: Form = Form {
-    noun: "a method",
-    example: "GET",
-    pattern: "^\\S+$",
 };
 const VALUE: Form = Form {
     noun: "a value",

@@ -1,6 +1,8 @@
 //! Keys of the process, its admin listener and its log, and the limits of clients.
 
-use super::{Form, Kind, NETWORKS, SIZE, Shape, TIME, TIME_OR_ZERO, default, optional, required};
+use super::{
+    Form, Kind, NAME, NETWORKS, SIZE, Shape, TIME, TIME_OR_ZERO, default, optional, required,
+};
 
 const ADMIN_ADDRESS: Form = Form {
     noun: "an IP address and a port, or a Unix socket",
@@ -57,6 +59,12 @@ pub(crate) static SERVER: Shape = Shape {
             "nobody is believed",
             "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. List the load balancers in front of this one, and nobody else.",
         ),
+        optional(
+            "zone",
+            Kind::Text(&NAME),
+            "every endpoint is equally near",
+            "Where this process stands, in words of your own: a data centre, a rack. Upstreams prefer endpoints of the same `zone`.",
+        ),
         default(
             "merge_slashes",
             Kind::Bool,
@@ -83,6 +91,9 @@ pub(crate) static SERVER: Shape = Shape {
             "tidegate writes no PID file; a service manager knows the process",
         ),
         ("root", "a directory to serve is [static.NAME] root"),
+        ("locality", "write zone = \"eu-1a\""),
+        ("region", "write zone = \"eu-1a\""),
+        ("availability_zone", "write zone = \"eu-1a\""),
     ],
     example: r#"[server]
 workers = 4

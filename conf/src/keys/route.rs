@@ -94,6 +94,12 @@ pub(crate) static ROUTE: Shape = Shape {
             "that of the listener",
             "A request body. Beyond it 413.",
         ),
+        default(
+            "retry_non_idempotent",
+            Kind::Bool,
+            "false",
+            "Only with `upstream`: whether a request whose method is not idempotent (POST, PATCH) may be sent again as others are, though the app may have done it already. Only where the app tells twice the same from two.",
+        ),
     ],
     foreign: &[
         ("location", "write match = { path_prefix = \"/...\" }"),
@@ -148,6 +154,14 @@ pub(crate) static ROUTE: Shape = Shape {
         (
             "deny",
             "it belongs in a filter: [filter.NAME], and filters = [\"NAME\"] here",
+        ),
+        (
+            "retry",
+            "it belongs in [upstream.NAME]; what a route says is retry_non_idempotent = true",
+        ),
+        (
+            "timeout",
+            "there are connect_timeout, first_byte_timeout and read_timeout in [upstream.NAME]",
         ),
         ("middlewares", "write filters = [\"NAME\"]"),
         (

@@ -1,36 +1,33 @@
-//! Keys of pools of app servers.
+//! Keys of pools of app servers: what concerns a pool as a whole.
 
+use super::balance::{BALANCE, STICKY};
+use super::connection::{ADAPTIVE_CONCURRENCY, HEDGE, KEEPALIVE, QUEUE, RETRY, UPSTREAM_TLS};
+use super::endpoint::{DISCOVERY, ENDPOINTS, RESOLVE};
 use super::health::{HEALTH_CHECK, OUTLIER_DETECTION};
-use super::{Form, HEADER_NAME, Kind, PATH, Shape, TIME, default, optional, required};
-
-const ENDPOINT_ADDRESS: Form = Form {
-    noun: "an address and a port",
-    example: "10.0.0.11:8080",
-    pattern: "^[^/]+:[0-9]{1,5}$",
-};
-const COOKIE: Form = Form {
-    noun: "a cookie name",
-    example: "sid",
-    pattern: "^[^\\s;=]+$",
-};
-const SERVER_NAME: Form = Form {
-    noun: "a host name",
-    example: "app.internal",
-    pattern: "^[^/]+$",
-};
+use super::{COUNT, Kind, PERCENT, Shape, TIME, default, optional};
 
 pub(crate) static UPSTREAM: Shape = Shape {
     title: "[upstream.NAME]",
     id: "upstream",
     doc: "A pool of app servers that give the same answers. Routes name it.",
     keys: &[
-        required(
+        optional(
             "endpoints",
-            Kind::List {
-                of: &Kind::Either(&[Kind::Text(&ENDPOINT_ADDRESS), Kind::Table(&ENDPOINT)]),
-                empty: false,
-            },
-            "The app servers: `\"host:port\"`, or a table where one differs. A name is looked up when the file is loaded.",
+            ENDPOINTS,
+            "those of `discovery`",
+            "The app servers: `\"host:port\"`, `\"unix:/path\"`, or a table where one differs. Must be there unless `discovery` is. A name stands for every address it has, and is looked up again and again; see `resolve`.",
+        ),
+        optional(
+            "discovery",
+            Kind::Table(&DISCOVERY),
+            "only `endpoints`",
+            "A file or a URL from which further endpoints are read while Tidegate runs.",
+        ),
+        optional(
+            "resolve",
+            Kind::Table(&RESOLVE),
+            "the system's servers, every 30s",
+            "How names among the endpoints are looked up.",
         ),
         default(
             "balance",
@@ -42,11 +39,39 @@ pub(crate) static UPSTREAM: Shape = Shape {
                         "least_request",
                         "of two random ones the one with fewer requests in flight",
                     ),
+                    (
+                        "peak_ewma",
+                        "of two random ones the one with the lower latency times requests in flight",
+                    ),
                 ]),
-                Kind::Table(&HASH),
+                Kind::Table(&BALANCE),
             ]),
             "\"round_robin\"",
             "Which endpoint gets a request.",
+        ),
+        optional(
+            "sticky",
+            Kind::Table(&STICKY),
+            "each request goes where `balance` sends it",
+            "Keeps a client on its endpoint by a cookie.",
+        ),
+        default(
+            "overflow_below",
+            PERCENT,
+            "\"0%\"",
+            "Where less than this share of the weight of a priority is in service, the next priority (at last the backups) takes what is missing. `\"0%\"`: only when none of it is left.",
+        ),
+        optional(
+            "zone_overflow_below",
+            PERCENT,
+            "`\"70%\"`",
+            "Requests stay in the zone of `[server] zone` while at least this share of its weight is in service; below it, other zones take what is missing.",
+        ),
+        default(
+            "panic_threshold",
+            PERCENT,
+            "\"0%\"",
+            "With less than this share of all weight in service, health is ignored and every endpoint gets requests: better some errors than all load on the last ones. `\"0%\"`: never.",
         ),
         default(
             "protocol",
@@ -58,10 +83,25 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "What is spoken to them.",
         ),
         optional(
+            "max_concurrent_streams",
+            Kind::Integer {
+                min: 1,
+                max: 10_000,
+            },
+            "100",
+            "Only with `\"h2\"`: requests at the same time on one connection. What the app server allows may be less.",
+        ),
+        optional(
             "tls",
             Kind::Table(&UPSTREAM_TLS),
             "no TLS",
-            "TLS towards them; `{}` is enough where the endpoints are names.",
+            "TLS towards them; `{}` is enough where the first endpoint is a name.",
+        ),
+        optional(
+            "proxy_protocol",
+            Kind::Choice(&[("v1", "text"), ("v2", "binary")]),
+            "not sent",
+            "Header in front of each connection that tells the client's address (HAProxy's PROXY protocol). Each request then has a connection of its own, so it goes with `\"h1\"` only.",
         ),
         default(
             "connect_timeout",
@@ -73,7 +113,7 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "first_byte_timeout",
             TIME,
             "\"15s\"",
-            "From the request sent to the first byte of the reply. Then 504.",
+            "From the request sent to the first byte of the reply, further attempts included. Then 504.",
         ),
         default(
             "read_timeout",
@@ -88,6 +128,48 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "Connections kept for the next request.",
         ),
         optional(
+            "max_connections",
+            COUNT,
+            "no limit",
+            "Connections to each endpoint.",
+        ),
+        optional(
+            "max_requests",
+            COUNT,
+            "no limit",
+            "Requests under way at each endpoint.",
+        ),
+        optional(
+            "max_pending",
+            COUNT,
+            "no limit",
+            "Requests that wait for a connection to each endpoint.",
+        ),
+        optional(
+            "max_total_connections",
+            COUNT,
+            "no limit",
+            "Connections to all endpoints together.",
+        ),
+        optional(
+            "max_total_requests",
+            COUNT,
+            "no limit",
+            "Requests under way at all endpoints together.",
+        ),
+        optional(
+            "queue",
+            Kind::Table(&QUEUE),
+            "503 at once",
+            "Where requests wait while every endpoint is at one of its limits.",
+        ),
+        optional(
+            "adaptive_concurrency",
+            Kind::Either(&[Kind::Only(true), Kind::Table(&ADAPTIVE_CONCURRENCY)]),
+            "off",
+            "Learns from latency how many requests at once each endpoint can bear, and sends no more, so that one that slows down is not buried. `true` takes the defaults.",
+        ),
+        optional(
             "health_check",
             Kind::Table(&HEALTH_CHECK),
             "endpoints are taken for healthy",
@@ -99,11 +181,23 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "{ consecutive_errors = 5, ejection_time = \"10s\", max_ejected = \"50%\" }",
             "Takes an endpoint out for a while after errors on real requests; `false` switches it off.",
         ),
+        optional(
+            "slow_start",
+            TIME,
+            "the whole share at once",
+            "How long the share of an endpoint grows that comes back or is added.",
+        ),
         default(
             "retry",
             Kind::Table(&RETRY),
-            "{ attempts = 2 }",
+            "{ attempts = 2, on = [\"connect_failure\", \"reset\"], budget = \"20%\", max_body_size = \"64KiB\" }",
             "Sending a request again, to another endpoint, where nothing of it can have been done yet or its method is idempotent.",
+        ),
+        optional(
+            "hedge",
+            Kind::Table(&HEDGE),
+            "one attempt at a time",
+            "For GET: a second attempt at another endpoint while the first is late; the faster one is the answer.",
         ),
     ],
     foreign: &[
@@ -114,6 +208,7 @@ pub(crate) static UPSTREAM: Shape = Shape {
         ("hosts", "write endpoints = [\"10.0.0.11:8080\"]"),
         ("targets", "write endpoints = [\"10.0.0.11:8080\"]"),
         ("nodes", "write endpoints = [\"10.0.0.11:8080\"]"),
+        ("load_assignment", "write endpoints = [\"10.0.0.11:8080\"]"),
         ("proxy_pass", "write endpoints = [\"10.0.0.11:8080\"]"),
         ("lb_policy", "write balance = \"least_request\""),
         ("algorithm", "write balance = \"least_request\""),
@@ -121,6 +216,12 @@ pub(crate) static UPSTREAM: Shape = Shape {
         ("least_conn", "write balance = \"least_request\""),
         ("ip_hash", "write balance = { hash = \"client_ip\" }"),
         ("hash", "write balance = { hash = \"client_ip\" }"),
+        ("cookie", "write sticky = { cookie = \"tg_node\" }"),
+        ("stick_table", "write sticky = { cookie = \"tg_node\" }"),
+        (
+            "session_affinity",
+            "write sticky = { cookie = \"tg_node\" }",
+        ),
         (
             "weight",
             "it belongs to one endpoint: { address = \"10.0.0.12:8080\", weight = 2 }",
@@ -130,12 +231,67 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "it belongs to one endpoint: { address = \"10.0.0.12:8080\", backup = true }",
         ),
         (
+            "priority",
+            "it belongs to one endpoint: { address = \"10.0.0.12:8080\", priority = 1 }",
+        ),
+        (
+            "zone",
+            "it belongs to one endpoint, { address = \"10.0.0.12:8080\", zone = \"eu-1a\" }, and to [server]",
+        ),
+        (
+            "srv",
+            "it belongs to an endpoint: endpoints = [{ srv = \"_http._tcp.app.internal\" }]",
+        ),
+        (
+            "dynamic",
+            "write endpoints = [{ srv = \"_http._tcp.app.internal\" }], or a name and a port",
+        ),
+        (
+            "resolver",
+            "write resolve = { servers = [\"10.0.0.2:53\"] }",
+        ),
+        (
+            "resolvers",
+            "write resolve = { servers = [\"10.0.0.2:53\"] }",
+        ),
+        ("dns_refresh_rate", "write resolve = { every = \"30s\" }"),
+        ("dns_lookup_family", "write resolve = { family = \"ipv4\" }"),
+        ("healthy_panic_threshold", "write panic_threshold = \"50%\""),
+        (
             "timeout",
             "there are connect_timeout, first_byte_timeout and read_timeout",
         ),
+        ("proxy_connect_timeout", "write connect_timeout = \"1s\""),
         (
             "proxy_read_timeout",
             "write first_byte_timeout for the first byte, read_timeout for the rest",
+        ),
+        ("send_proxy", "write proxy_protocol = \"v1\""),
+        ("send_proxy_v2", "write proxy_protocol = \"v2\""),
+        (
+            "keepalive_timeout",
+            "write keepalive = { idle_timeout = \"60s\" }",
+        ),
+        ("keepalive_time", "write keepalive = { max_age = \"1h\" }"),
+        (
+            "keepalive_requests",
+            "write keepalive = { max_age = \"1h\" }",
+        ),
+        ("max_conns", "write max_connections = 512"),
+        ("maxconn", "write max_connections = 512"),
+        ("maxqueue", "write queue = { size = 256 }"),
+        (
+            "timeout_queue",
+            "write queue = { size = 256, timeout = \"1s\" }",
+        ),
+        ("max_pending_requests", "write max_pending = 256"),
+        (
+            "circuit_breakers",
+            "there are max_connections, max_requests and max_pending, for all endpoints together max_total_connections and max_total_requests",
+        ),
+        (
+            "circuit_breaker",
+            "there are outlier_detection for errors, max_requests and adaptive_concurrency for load",
         ),
         (
             "max_fails",
@@ -149,8 +305,40 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "check",
             "write health_check = { type = \"http\", path = \"/healthz\" }",
         ),
+        (
+            "health_uri",
+            "write health_check = { type = \"http\", path = \"/healthz\" }",
+        ),
+        (
+            "health_checks",
+            "write health_check = { type = \"http\", path = \"/healthz\" }",
+        ),
         ("interval", "it belongs in health_check"),
+        ("slowstart", "write slow_start = \"30s\""),
         ("retries", "write retry = { attempts = 2 }"),
+        ("lb_retries", "write retry = { attempts = 2 }"),
+        ("retry_policy", "write retry = { attempts = 2 }"),
+        (
+            "proxy_next_upstream_tries",
+            "write retry = { attempts = 2 }",
+        ),
+        (
+            "proxy_next_upstream",
+            "write retry = { on = [\"connect_failure\", \"reset\", \"503\"] }",
+        ),
+        (
+            "retry_on",
+            "write retry = { on = [\"connect_failure\", \"reset\", \"503\"] }",
+        ),
+        ("hedge_policy", "write hedge = { percentile = 95 }"),
+        (
+            "retry_non_idempotent",
+            "it belongs in a [[route]], where it is known which requests may come twice",
+        ),
+        (
+            "max_body_size",
+            "it is a key of [limits] or [[route]]; here, retry = { max_body_size = ... } is what is kept to be sent again",
+        ),
         ("path_prefix", "it belongs in the match of a [[route]]"),
         ("cache", "it belongs in a [[route]]"),
     ],
@@ -161,171 +349,10 @@ endpoints = [
   { address = "10.0.1.11:8080", backup = true },
 ]
 balance = "least_request"
+max_requests = 200
+queue = { size = 500, timeout = "1s" }
 health_check = { type = "http", path = "/healthz" }
+slow_start = "30s"
+retry = { on = ["connect_failure", "reset", "503"] }
 "#,
-};
-
-pub(crate) static ENDPOINT: Shape = Shape {
-    title: "an endpoint",
-    id: "endpoint",
-    doc: "One app server that differs from the others.",
-    keys: &[
-        required(
-            "address",
-            Kind::Text(&ENDPOINT_ADDRESS),
-            "IP address or name, and port.",
-        ),
-        default(
-            "weight",
-            Kind::Integer { min: 1, max: 1000 },
-            "1",
-            "Its share of requests relative to the others.",
-        ),
-        default(
-            "backup",
-            Kind::Bool,
-            "false",
-            "Whether it is used only while no other is available.",
-        ),
-    ],
-    foreign: &[
-        (
-            "host",
-            "host and port together are the address: address = \"app:8080\"",
-        ),
-        (
-            "port",
-            "host and port together are the address: address = \"app:8080\"",
-        ),
-        ("url", "write address = \"10.0.0.11:8080\""),
-        ("down", "leave the endpoint out, or mark it with `#`"),
-    ],
-    example: "",
-};
-
-pub(crate) static HASH: Shape = Shape {
-    title: "balance",
-    id: "hash",
-    doc: "Consistent hashing: the same client, header or cookie gets the same endpoint while it is there, and few move when one comes or goes.",
-    keys: &[required(
-        "hash",
-        Kind::Either(&[
-            Kind::Choice(&[("client_ip", "the client's address")]),
-            Kind::Table(&HASH_KEY),
-        ]),
-        "What decides.",
-    )],
-    foreign: &[
-        ("header", "write { hash = { header = \"x-user\" } }"),
-        ("cookie", "write { hash = { cookie = \"sid\" } }"),
-        (
-            "type",
-            "write \"round_robin\", \"random\", \"least_request\" or { hash = ... }",
-        ),
-    ],
-    example: "",
-};
-
-pub(crate) static HASH_KEY: Shape = Shape {
-    title: "hash",
-    id: "hash_key",
-    doc: "A header or a cookie; exactly one of the two.",
-    keys: &[
-        optional(
-            "header",
-            Kind::Text(&HEADER_NAME),
-            "see `cookie`",
-            "A request header whose value decides.",
-        ),
-        optional(
-            "cookie",
-            Kind::Text(&COOKIE),
-            "see `header`",
-            "A cookie whose value decides.",
-        ),
-    ],
-    foreign: &[],
-    example: "",
-};
-
-pub(crate) static UPSTREAM_TLS: Shape = Shape {
-    title: "tls",
-    id: "upstream_tls",
-    doc: "TLS towards an upstream.",
-    keys: &[
-        optional(
-            "ca",
-            Kind::Text(&PATH),
-            "the system's",
-            "PEM file with the certificates that are trusted.",
-        ),
-        optional(
-            "server_name",
-            Kind::Text(&SERVER_NAME),
-            "host of the first endpoint",
-            "Name that is sent (SNI) and that the certificate must carry. Needed where the first endpoint is an IP address.",
-        ),
-        default(
-            "verify",
-            Kind::Bool,
-            "true",
-            "Whether the certificate is verified. Without it anybody on the way can read and change what is sent.",
-        ),
-    ],
-    foreign: &[
-        ("sni", "write server_name = \"app.internal\""),
-        ("insecure", "write verify = false"),
-        ("insecure_skip_verify", "write verify = false"),
-        (
-            "cert",
-            "client certificates towards an upstream are not supported",
-        ),
-        (
-            "key",
-            "client certificates towards an upstream are not supported",
-        ),
-    ],
-    example: "",
-};
-
-pub(crate) static KEEPALIVE: Shape = Shape {
-    title: "keepalive",
-    id: "keepalive",
-    doc: "Idle connections to an upstream.",
-    keys: &[
-        default(
-            "max_idle",
-            Kind::Integer {
-                min: 0,
-                max: 1_000_000,
-            },
-            "128",
-            "How many are kept for the whole upstream, by each worker. 0 keeps none.",
-        ),
-        default(
-            "idle_timeout",
-            TIME,
-            "\"60s\"",
-            "When an idle one is closed. Choose it shorter than what the app servers do.",
-        ),
-    ],
-    foreign: &[("timeout", "write idle_timeout = \"60s\"")],
-    example: "",
-};
-
-pub(crate) static RETRY: Shape = Shape {
-    title: "retry",
-    id: "retry",
-    doc: "Further attempts.",
-    keys: &[default(
-        "attempts",
-        Kind::Integer { min: 1, max: 10 },
-        "2",
-        "Attempts for one request, the first included; 1 never sends it again.",
-    )],
-    foreign: &[
-        ("count", "write attempts = 2 (the first included)"),
-        ("max", "write attempts = 2 (the first included)"),
-    ],
-    example: "",
 };

@@ -217,7 +217,7 @@ fn the_defaults_in_the_manual_are_those_in_force() {
         };
         let only = |id| if full { inner(id) } else { String::new() };
         [
-            format!("[server]\n{}", lines(&keys::SERVER)),
+            format!("[server]\nzone = \"z\"\n{}", lines(&keys::SERVER)),
             format!("[log]\n{}\n[log.access]\npath = \"-\"\n{}", lines(&keys::LOG), only("access_log").replace(", ", "\n")),
             format!("[limits]\n{}", lines(&keys::LIMITS)),
             format!("[cache]\n{}", lines(&keys::CACHE)),
@@ -225,11 +225,20 @@ fn the_defaults_in_the_manual_are_those_in_force() {
             "[[listener]]\naddress = \"127.0.0.1:443\"\ntls = true".into(),
             format!("[tls]\ncertificates = [{{ cert = \"a.pem\", key = \"a.key\" }}]\n{}", lines(&keys::TLS)),
             format!(
-                "[upstream.a]\nendpoints = [{{ address = \"a:1\"{} }}]\nhealth_check = {{ type = \"http\"{} }}\ntls = {{ {} }}\n{}",
+                "[upstream.a]\nendpoints = [{{ address = \"a:1\", zone = \"z\"{} }}, {{ address = \"b:1\", backup = true }}]\nhealth_check = {{ type = \"http\"{} }}\ntls = {{ {} }}\n{}",
                 more("endpoint"), more("health_check"), only("upstream_tls"), lines(&keys::UPSTREAM)
             ),
+            format!(
+                "[upstream.b]\nendpoints = [\"a:1\"]\nprotocol = \"h2\"\ndiscovery = {{ url = \"http://a/\"{} }}\nresolve = {{ {} }}",
+                more("discovery"), only("resolve")
+            ),
+            format!("balance = {{ least_request = {{ {} }} }}\nqueue = {{ size = 1{} }}", only("least_request"), more("queue")),
+            format!("adaptive_concurrency = {{ {} }}\nkeepalive = {{ {} }}", only("adaptive_concurrency"), only("keepalive")),
+            format!("outlier_detection = {{ error_rate = \"50%\"{} }}", more("outlier_detection")),
+            format!("retry = {{ {} }}\nhedge = {{ {} }}", only("retry"), only("hedge")),
             format!("[static.s]\nroot = \"public\"\n{}", lines(&keys::STATIC)),
-            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nupstream = \"a\"\ncache = {{ {} }}", only("route_cache")),
+            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nupstream = \"a\"\ncache = {{ {} }}\n{}", only("route_cache"), lines(&keys::ROUTE)),
+            "[[route]]\nmatch = { path = \"/e\" }\nupstream = \"b\"".into(),
             "[[route]]\nmatch = { path = \"/b\" }\nstatic = \"s\"".into(),
             format!("[[route]]\nmatch = {{ path = \"/c\" }}\nredirect = {{ to = \"/\"{} }}", more("redirect")),
             format!("[[route]]\nmatch = {{ path = \"/d\" }}\nrespond = {{ {} }}", only("respond")),

@@ -94,6 +94,28 @@ impl Findings {
         self.0.borrow_mut().push(finding);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+
+    /// Each in one line, in the order of their places; `name` says where a place is.
+    pub(crate) fn lines(self, name: impl Fn(Place) -> String) -> Vec<String> {
+        let mut found = self.0.into_inner();
+        found.sort_by_key(|finding| finding.place.start);
+        let mut lines: Vec<String> = found
+            .into_iter()
+            .map(|finding| {
+                let also = finding.also.iter();
+                let also = also.map(|(text, place)| format!("{text} {}", name(*place)));
+                let rest = finding.label.into_iter().chain(also);
+                let rest: String = rest.map(|more| format!("; {more}")).collect();
+                format!("{}: {}{rest}", name(finding.place), finding.message)
+            })
+            .collect();
+        lines.dedup();
+        lines
+    }
+
     /// Rendered in file order: errors and warnings apart. The same finding twice is told once.
     pub(crate) fn finish(self, sources: &Sources) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
         let mut found = self.0.into_inner();

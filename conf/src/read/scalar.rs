@@ -44,6 +44,11 @@ impl<'a> Table<'a> {
         NonZeroU32::new(self.integer_or(name, default)).unwrap_or(NonZeroU32::MIN)
     }
 
+    /// The same where nothing holds without it.
+    pub(crate) fn count(&self, name: &'static str) -> Option<NonZeroU32> {
+        NonZeroU32::new(u32::try_from(self.integer(name)?).ok()?)
+    }
+
     pub(crate) fn duration(&self, name: &'static str) -> Option<Duration> {
         let node = self.get(name)?;
         let kind = self.kind(name);
@@ -63,6 +68,23 @@ impl<'a> Table<'a> {
 
     pub(crate) fn duration_or(&self, name: &'static str, default: Duration) -> Duration {
         self.duration(name).unwrap_or(default)
+    }
+
+    /// A percentage within the bounds of its kind.
+    pub(crate) fn percent(&self, name: &'static str) -> Option<u32> {
+        let kind = self.kind(name);
+        let (min, max) = match kind {
+            Kind::Percent { min, max } => (*min, *max),
+            _ => (0, 100),
+        };
+        let node = self.get(name)?;
+        self.cx
+            .parsed(node, name, kind, |text| text::percent(text, min, max))
+    }
+
+    /// The same for one of at most 100%.
+    pub(crate) fn share(&self, name: &'static str) -> Option<u8> {
+        u8::try_from(self.percent(name)?).ok()
     }
 
     /// Bytes within the bounds of its kind.
@@ -238,8 +260,11 @@ impl Kind {
 /// What other programs call what is called so here.
 fn habit(word: &str) -> Option<String> {
     let ours = match word.to_ascii_lowercase().replace('-', "_").as_str() {
-        "least_conn" | "leastconn" | "least_connections" | "least_outstanding" => "least_request",
-        "rr" | "wrr" | "roundrobin" | "weighted" => "round_robin",
+        "least_conn" | "leastconn" | "least_connections" | "least_outstanding" | "p2c" => {
+            "least_request"
+        }
+        "least_time" | "latency" | "fastest" | "ewma" => "peak_ewma",
+        "rr" | "wrr" | "static_rr" | "roundrobin" | "weighted" => "round_robin",
         "http/1.1" | "http1" | "http1.1" | "http/1" | "h1.1" | "http" => "h1",
         "http/2" | "http2" | "h2c" | "grpc" => "h2",
         "gzip" => "gz",
@@ -251,7 +276,16 @@ fn habit(word: &str) -> Option<String> {
         "tlsv1.2" | "tls1.2" => "1.2",
         "tlsv1.3" | "tls1.3" => "1.3",
         "ip" | "source" | "source_ip" | "remote_addr" | "client" => "client_ip",
-        "ip_hash" => return Some("{ hash = \"client_ip\" }".into()),
+        "ip_hash" | "hash" | "consistent_hash" => return Some("{ hash = \"client_ip\" }".into()),
+        "uri_hash" | "uri" => return Some("{ hash = \"path\" }".into()),
+        "ring_hash" => return Some("{ hash = \"client_ip\", table = \"ketama\" }".into()),
+        "maglev" => return Some("{ hash = \"client_ip\", table = \"maglev\" }".into()),
+        "ring" | "consistent" => "ketama",
+        "v4" | "v4_only" | "inet" => "ipv4",
+        "v6" | "v6_only" | "inet6" => "ipv6",
+        "both" | "all" | "v4_preferred" => "auto",
+        "up" => "healthy",
+        "down" => "unhealthy",
         "plain" | "pretty" | "console" => "text",
         _ => return None,
     };
@@ -275,14 +309,15 @@ fn better(value: &Value, kind: &Kind) -> Option<String> {
     match (value, kind) {
         (Value::Integer(n), Kind::Duration { .. }) => Some(format!("\"{n}s\" for seconds")),
         (Value::Integer(n), Kind::Size { .. }) => Some(format!("\"{n}B\" for bytes")),
-        (Value::Integer(n), Kind::Percent) => Some(format!("\"{n}%\"")),
+        (Value::Integer(n), Kind::Percent { .. }) => Some(format!("\"{n}%\"")),
         (Value::Integer(n), Kind::Text(form)) => Some(match form.example.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => format!("\"{host}:{n}\""),
             _ => format!("\"{n}\""),
         }),
-        (Value::Float(n), Kind::Percent) => {
-            let share = n.parse::<f64>().ok().filter(|n| (0.0..=1.0).contains(n))?;
-            Some(format!("\"{}%\"", (share * 100.0).round()))
+        (Value::Float(n), Kind::Percent { min, max }) => {
+            let share = (n.parse::<f64>().ok()? * 100.0).round();
+            let possible = (f64::from(*min)..=f64::from(*max)).contains(&share);
+            possible.then(|| format!("\"{share}%\""))
         }
         (Value::Float(n), Kind::Choice(words)) => {
             let known = words.iter().any(|(word, _)| word == n);
@@ -320,7 +355,7 @@ fn alone(value: &Value, shape: &Shape) -> Option<String> {
             .key("host")
             .filter(|_| shape.key("path_prefix").is_some()),
     };
-    let key = wanted.or_else(|| shape.keys.iter().find(|key| key.kind.accepts(value)))?;
+    let key = wanted.or_else(|| shape.keys.iter().find(|key| fits(value, &key.kind)))?;
     if shape
         .keys
         .iter()
@@ -335,6 +370,19 @@ fn alone(value: &Value, shape: &Shape) -> Option<String> {
         _ => return None,
     };
     Some(format!("{{ {} = {value} }}", key.name))
+}
+
+/// Whether a value is of a kind, and a time, size or percentage where that is wanted.
+fn fits(value: &Value, kind: &Kind) -> bool {
+    let Value::Text(text) = value else {
+        return kind.accepts(value);
+    };
+    match kind {
+        Kind::Duration { .. } => text::duration(text).is_ok(),
+        Kind::Size { .. } => text::size(text).is_ok(),
+        Kind::Percent { min, max } => text::percent(text, *min, *max).is_ok(),
+        _ => kind.accepts(value),
+    }
 }
 
 /// A string that is not empty.

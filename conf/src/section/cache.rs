@@ -120,9 +120,7 @@ pub(super) fn route(table: &Table<'_>, store: &CacheStore) -> RouteCache {
         key_cookies: rules::strings(table, "key_cookies", text::cookie_name),
         share_authorized: table.flag("share_authorized", false),
         share_sessions,
-        compare_sessions: table
-            .text("compare_sessions", text::percent)
-            .unwrap_or_default(),
+        compare_sessions: table.share("compare_sessions").unwrap_or_default(),
         show_key: table.flag("show_key", false),
     }
 }

@@ -1,6 +1,6 @@
 //! What can only be seen over several sections.
 
-use crate::config::{Admin, AdminAddress, Listener, Log, Route};
+use crate::config::{Admin, AdminAddress, Listener, Log, Route, Upstream};
 use crate::raw::{Entry, Node, Value};
 use crate::read::{Finding, Table};
 use crate::source::Place;
@@ -138,6 +138,29 @@ pub(super) fn access_log(root: &Table<'_>, log: &Log) {
                 );
             }
         }
+    }
+}
+
+/// A zone of this process that no endpoint can be in.
+pub(super) fn zone(root: &Table<'_>, zone: Option<&str>, upstreams: &[Option<Upstream>]) {
+    let (Some(zone), Some(place)) = (zone, says(root, "server", "zone")) else {
+        return;
+    };
+    // What is discovered brings its zones along; where there is a mistake, more may come to light.
+    let near = |upstream: &Option<Upstream>| {
+        upstream.as_ref().is_none_or(|upstream| {
+            let mut endpoints = upstream.endpoints.iter();
+            upstream.discovery.is_some() || endpoints.any(|e| e.zone.as_deref() == Some(zone))
+        })
+    };
+    if !upstreams.iter().any(near) {
+        root.cx.findings.add(
+            Finding::warning(
+                place,
+                format!("no endpoint is in the zone \"{zone}\", so `zone` has no effect"),
+            )
+            .label("give endpoints theirs: { address = \"10.0.0.11:8080\", zone = \"...\" }"),
+        );
     }
 }
 

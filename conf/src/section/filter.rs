@@ -204,6 +204,24 @@ fn header_ops(table: &Table<'_>, name: &'static str, way: Way) -> HeaderOps {
     }
 }
 
+/// The fields of a request that Tidegate makes itself.
+pub(super) fn own_fields(table: &Table<'_>, key: &'static str) -> Vec<(HeaderName, HeaderValue)> {
+    let fields = fields(table, key, Way::Request);
+    fields
+        .into_iter()
+        .filter_map(|(name, value, place)| {
+            if name == header::HOST {
+                table.cx.error(
+                    Finding::error(place, "Host is said by a key of its own")
+                        .label("write host = \"shop.example\""),
+                );
+                return None;
+            }
+            Some((name, value))
+        })
+        .collect()
+}
+
 /// The fields of `set` or `add`, each name once in whatever case.
 fn fields(table: &Table<'_>, key: &'static str, way: Way) -> Vec<(HeaderName, HeaderValue, Place)> {
     let Kind::Map { of, .. } = table.kind(key) else {

@@ -4,15 +4,15 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use crate::config::{
-    AccessFormat, AccessLog, Admin, AdminAddress, Limits, Log, LogFormat, LogLevel, Secret, Server,
+    AccessFormat, AccessLog, Admin, AdminAddress, Limits, Log, LogFormat, LogLevel, Server,
 };
 use crate::defaults;
-use crate::environment::{FileKind, reason};
+use crate::environment::FileKind;
 use crate::raw::{Node, Value};
 use crate::read::{Finding, Table, not_empty};
 use crate::text::{self, AdminText};
 
-use super::rules;
+use super::{rules, secret};
 
 pub(super) fn server(table: &Table<'_>) -> Server {
     let user = table.text("user", |text| {
@@ -34,7 +34,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         user,
         shutdown_timeout: table.duration_or("shutdown_timeout", defaults::SHUTDOWN_TIMEOUT),
         trusted_proxies: rules::networks(table, "trusted_proxies"),
-        zone: None,
+        zone: table.text("zone", text::name),
         merge_slashes: table.flag("merge_slashes", true),
     }
 }
@@ -42,7 +42,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
 pub(super) fn admin(table: &Table<'_>) -> Option<Admin> {
     table.require("address");
     let address = table.text("address", text::admin_address);
-    let token = table.get("token").and_then(|node| secret(table, node));
+    let token = secret::secret(table, "token", 1);
     Some(Admin {
         address: match address? {
             AdminText::Tcp(address) => AdminAddress::Tcp(address),
@@ -53,87 +53,6 @@ pub(super) fn admin(table: &Table<'_>) -> Option<Admin> {
         },
         token,
     })
-}
-
-/// `{ env = "NAME" }` or `{ file = "PATH" }`. The value itself is never part of a message.
-fn secret(parent: &Table<'_>, node: &Node) -> Option<Secret> {
-    if !matches!(node.value, Value::Table(_)) {
-        parent.cx.error(
-            Finding::error(node.place, "a secret does not stand in the configuration itself")
-                .label("write { env = \"NAME\" } or { file = \"PATH\" }")
-                .help("help: the file is shown, copied and kept in version control; the secret must not be. If this one was in use, choose a new one"),
-        );
-        return None;
-    }
-    let table = parent.table("token")?;
-    let finding = match (table.get("env"), table.get("file")) {
-        (Some(node), None) => return variable(&table, node),
-        (None, Some(node)) => return secret_file(&table, node),
-        (Some(_), Some(second)) => Finding::error(
-            second.place,
-            "a secret comes from `env` or from `file`, not from both",
-        )
-        .label("delete one of them"),
-        (None, None) if table.has_unknown() => return None,
-        (None, None) => Finding::error(node.place, "this does not say where the secret is")
-            .label("write { env = \"NAME\" } or { file = \"PATH\" }"),
-    };
-    table.cx.error(finding);
-    None
-}
-
-fn variable(table: &Table<'_>, node: &Node) -> Option<Secret> {
-    let name = table.text("env", not_empty)?;
-    let Some(value) = table.cx.environment.variable(&name) else {
-        table.cx.error(
-            Finding::error(
-                node.place,
-                format!("the environment variable {name} is not set"),
-            )
-            .label("set it before the start, or use { file = \"PATH\" }")
-            .help("help: `sudo` and service managers pass no variables on unless told to"),
-        );
-        return None;
-    };
-    checked(
-        table,
-        node,
-        &value,
-        &format!("the environment variable {name}"),
-    )
-}
-
-fn secret_file(table: &Table<'_>, node: &Node) -> Option<Secret> {
-    let path = table.path("file")?;
-    match table.cx.environment.read(&path) {
-        Ok(bytes) => {
-            let value = String::from_utf8_lossy(&bytes);
-            let value = value.strip_suffix('\n').unwrap_or(&value);
-            let value = value.strip_suffix('\r').unwrap_or(value);
-            checked(table, node, value, &format!("the file {}", path.display()))
-        }
-        Err(error) => {
-            table
-                .cx
-                .error(rules::unreadable(node.place, &path, &reason(&error)));
-            None
-        }
-    }
-}
-
-/// A bearer token is one word of visible ASCII characters (RFC 6750 section 2.1).
-fn checked(table: &Table<'_>, node: &Node, value: &str, from: &str) -> Option<Secret> {
-    let what = if value.is_empty() {
-        format!("{from} is empty")
-    } else if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
-        format!("{from} holds spaces, line breaks or characters that cannot stand in a token")
-    } else {
-        return Some(Secret::new(value.to_owned()));
-    };
-    table.cx.error(
-        Finding::error(node.place, what).label("it must hold one word of letters and digits"),
-    );
-    None
 }
 
 pub(super) fn log(table: &Table<'_>) -> Log {

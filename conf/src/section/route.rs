@@ -2,7 +2,9 @@
 
 use http::Method;
 
-use crate::config::{Action, CacheStore, FilterId, PathPattern, Route, StaticId, UpstreamId};
+use crate::config::{
+    Action, CacheStore, FilterId, PathPattern, Route, StaticId, Upstream, UpstreamId,
+};
 use crate::keys;
 use crate::read::{Finding, Table};
 use crate::source::Place;
@@ -20,6 +22,7 @@ const ACTIONS: [&str; 4] = ["upstream", "static", "redirect", "respond"];
 pub(super) fn routes(
     root: &Table<'_>,
     names: &Names,
+    upstreams: &[Option<Upstream>],
     store: &CacheStore,
 ) -> Vec<(Place, Option<Route>)> {
     let tables = entry::list(root, "route", &keys::ROUTE);
@@ -38,7 +41,11 @@ pub(super) fn routes(
             );
         }
         taken.push((name.clone(), place));
-        routes.push((table.place, route(table, name, names, store)));
+        let route = route(table, name, names, store);
+        if let Some(route) = &route {
+            check_retry(table, route, upstreams);
+        }
+        routes.push((table.place, route));
     }
     routes
 }
@@ -77,7 +84,7 @@ fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> 
         action: action?,
         cache,
         max_body_size: table.size("max_body_size"),
-        retry_non_idempotent: false,
+        retry_non_idempotent: table.flag("retry_non_idempotent", false),
     })
 }
 
@@ -116,6 +123,11 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
                 _ => "delete it",
             },
         );
+        table.no_effect(
+            "retry_non_idempotent",
+            "only what goes to an upstream is sent again",
+            "delete it",
+        );
     }
     if first.key != "static" && table.get("static").is_none() {
         table.no_effect(
@@ -138,6 +150,23 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
         }
         "redirect" => template::redirect(table).map(Action::Redirect),
         _ => template::respond(table).map(Action::Respond),
+    }
+}
+
+/// What is never sent again need not be allowed to be.
+fn check_retry(table: &Table<'_>, route: &Route, upstreams: &[Option<Upstream>]) {
+    if let Action::Upstream(UpstreamId(index)) = route.action
+        && let Some(Some(upstream)) = upstreams.get(index)
+        && upstream.retry.attempts.get() == 1
+    {
+        table.no_effect(
+            "retry_non_idempotent",
+            &format!(
+                "[upstream.{}] has retry = {{ attempts = 1 }}",
+                upstream.name
+            ),
+            "delete it, or allow more attempts there",
+        );
     }
 }
 

@@ -272,6 +272,31 @@ pub(crate) fn cookie_name(text: &str) -> Result<String, Wrong> {
     }
 }
 
+/// The name of a query parameter, as it stands in a URL.
+pub(crate) fn query_name(text: &str) -> Result<String, Wrong> {
+    let name = text.trim_start_matches('?');
+    let name = name.split(['=', '&', '#']).next().unwrap_or(name);
+    if name.is_empty() {
+        return Err(Wrong::new(
+            "a parameter without a name",
+            "write its name, as in \"id\"",
+        ));
+    }
+    if name != text {
+        return Err(Wrong::new(
+            format!("{} is not the name of a parameter", quoted(text)),
+            format!("the name alone: {}", quoted(name)),
+        ));
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic()) {
+        None => Ok(text.to_owned()),
+        Some(odd) => Err(Wrong::new(
+            format!("{odd:?} never stands in a query as it is"),
+            "write it percent-encoded, as it stands in the URL",
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -320,6 +345,14 @@ mod tests {
         assert!(fix(method("GTE")).contains("GET"));
         assert!(method("PURGE").is_ok(), "extension methods are methods");
         assert!(method("A B").is_err());
+    }
+
+    #[test]
+    fn a_parameter_is_named_without_what_surrounds_it() {
+        assert_eq!(query_name("id"), Ok("id".into()));
+        assert_eq!(fix(query_name("?id=")), "the name alone: \"id\"");
+        assert!(query_name("").is_err());
+        assert!(fix(query_name("a b")).contains("percent-encoded"));
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! Addresses and networks.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 
@@ -67,8 +68,35 @@ pub(crate) fn admin_address(text: &str) -> Result<AdminText, Wrong> {
     }
 }
 
-/// `"10.0.0.11:8080"`, `"[::1]:8080"`, `"app.internal:8080"`.
+/// `"10.0.0.11:8080"`, `"[::1]:8080"`, `"app.internal:8080"`, `"unix:/run/app.sock"` (its path as it
+/// is written).
 pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Wrong> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return match path {
+            "" => Err(Wrong::new(
+                "`unix:` without a path",
+                "write \"unix:/run/app.sock\"",
+            )),
+            _ if path.contains('\0') => Err(Wrong::new("there is a NUL in it", "delete it")),
+            _ => Ok(EndpointAddress::Unix(PathBuf::from(path))),
+        };
+    }
+    if text.starts_with(['/', '.']) {
+        return Err(Wrong::new(
+            format!("{} is not an address", quoted(text)),
+            format!("write \"unix:{text}\" for a Unix socket"),
+        ));
+    }
+    if text.starts_with('_') && text.contains("._") {
+        return Err(Wrong::new(
+            format!("{} looks like the name of SRV records", quoted(text)),
+            format!(
+                "write {{ srv = \"{}\" }}",
+                text.split(':').next().unwrap_or(text)
+            ),
+        ));
+    }
     if let Ok(address) = text.parse::<SocketAddr>() {
         if address.port() == 0 {
             return Err(port_zero(text));
@@ -119,6 +147,76 @@ pub(crate) fn endpoint(text: &str) -> Result<EndpointAddress, Wrong> {
             "a port is a number from 1 to 65535",
         )),
     }
+}
+
+/// Whether the kernel takes a path for a socket's: an address holds 108 bytes with the final zero
+/// (unix(7)).
+pub(crate) fn unix_path(path: &Path) -> Result<(), Wrong> {
+    const LONGEST: usize = 107;
+    let length = path.as_os_str().len();
+    if length <= LONGEST {
+        return Ok(());
+    }
+    Err(Wrong::new(
+        format!(
+            "the path of this socket has {length} bytes, and the system takes {LONGEST} at most"
+        ),
+        "write a shorter one, such as \"unix:/run/app.sock\"",
+    ))
+}
+
+/// `"_http._tcp.app.internal"`. RFC 2782 wants the two underscores; some servers (Consul) have SRV
+/// records at plain names too.
+pub(crate) fn srv(text: &str) -> Result<String, Wrong> {
+    no_scheme(text)?;
+    if let Some((name, _)) = text.rsplit_once(':') {
+        return Err(Wrong::new(
+            "SRV records say the port themselves",
+            format!("write srv = \"{name}\"; a host and a port are `address`"),
+        ));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Err(Wrong::new(
+            format!("{} is an address, not a name", quoted(text)),
+            format!("write address = \"{text}:8080\""),
+        ));
+    }
+    let name = host_name(text)?;
+    if let Some((service, rest)) = name.split_once('.')
+        && (rest.starts_with("_tcp.") || rest.starts_with("_udp."))
+        && !service.starts_with('_')
+    {
+        return Err(Wrong::new(
+            format!("{} lacks the underscore of its service", quoted(text)),
+            format!("write \"_{name}\""),
+        ));
+    }
+    Ok(name)
+}
+
+/// `"10.0.0.2:53"`: where DNS is asked cannot be a name itself.
+pub(crate) fn dns_server(text: &str) -> Result<SocketAddr, Wrong> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return match address.port() {
+            0 => Err(Wrong::new(
+                format!("{} has port 0, which nobody can connect to", quoted(text)),
+                format!("write \"{}\"", SocketAddr::new(address.ip(), 53)),
+            )),
+            _ => Ok(address),
+        };
+    }
+    no_scheme(text)?;
+    unbracketed(text)?;
+    if let Ok(ip) = bare_ip(text) {
+        return Err(Wrong::new(
+            format!("{} has no port", quoted(text)),
+            format!("write \"{}\"", SocketAddr::new(ip, 53)),
+        ));
+    }
+    Err(Wrong::new(
+        format!("{} is not an IP address and a port", quoted(text)),
+        "such as \"10.0.0.2:53\"; a name could only be looked up by asking it",
+    ))
 }
 
 /// `"10.0.0.0/8"`; a bare address is a network of one.
@@ -231,6 +329,49 @@ mod tests {
     }
 
     #[test]
+    fn an_endpoint_may_be_a_socket_in_the_file_system() {
+        let unix = |path: &str| Ok(EndpointAddress::Unix(PathBuf::from(path)));
+        assert_eq!(endpoint("unix:/run/app.sock"), unix("/run/app.sock"));
+        assert_eq!(endpoint("unix:///run/app.sock"), unix("/run/app.sock"));
+        assert_eq!(endpoint("unix:run/app.sock"), unix("run/app.sock"));
+        assert!(fix(endpoint("unix:")).contains("unix:/run/app.sock"));
+        assert!(fix(endpoint("/run/app.sock")).starts_with("write \"unix:/run/app.sock\""));
+        assert_eq!(unix_path(Path::new("/run/app.sock")), Ok(()));
+        assert_eq!(unix_path(Path::new(&"a".repeat(107))), Ok(()));
+        assert!(unix_path(Path::new(&"a".repeat(108))).is_err());
+    }
+
+    #[test]
+    fn srv_records_have_a_name_and_no_port() {
+        let ok = |name: &str| Ok(name.to_owned());
+        assert_eq!(
+            srv("_http._tcp.App.internal."),
+            ok("_http._tcp.app.internal")
+        );
+        assert_eq!(srv("app.service.consul"), ok("app.service.consul"));
+        assert_eq!(
+            fix(srv("http._tcp.app.internal")),
+            "write \"_http._tcp.app.internal\""
+        );
+        assert!(fix(srv("app.internal:80")).starts_with("write srv = \"app.internal\""));
+        assert!(fix(srv("10.0.0.1")).starts_with("write address"));
+        assert!(srv("").is_err());
+        assert_eq!(
+            fix(endpoint("_http._tcp.app.internal")),
+            "write { srv = \"_http._tcp.app.internal\" }"
+        );
+    }
+
+    #[test]
+    fn a_dns_server_is_an_address_with_a_port() {
+        assert!(dns_server("10.0.0.2:53").is_ok());
+        assert_eq!(fix(dns_server("10.0.0.2")), "write \"10.0.0.2:53\"");
+        assert_eq!(fix(dns_server("::1")), "write \"[::1]:53\"");
+        assert_eq!(fix(dns_server("10.0.0.2:0")), "write \"10.0.0.2:53\"");
+        assert!(fix(dns_server("dns.internal:53")).contains("10.0.0.2:53"));
+    }
+
+    #[test]
     fn an_ipv6_address_needs_its_brackets() {
         assert_eq!(fix(endpoint("fe80::1:8080")), "write \"[fe80::1]:8080\"");
         assert_eq!(fix(address("::1:8080")), "write \"[::1]:8080\"");
@@ -251,6 +392,7 @@ mod tests {
         #[test]
         fn no_text_makes_them_panic(text in "(\\PC|[:.\\[\\]/0-9]){0,20}") {
             let _ = (address(&text), endpoint(&text).is_ok(), network(&text), admin_address(&text));
+            let _ = (srv(&text), dns_server(&text));
         }
     }
 }

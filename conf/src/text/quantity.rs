@@ -114,18 +114,24 @@ pub(crate) fn size(text: &str) -> Result<u64, Wrong> {
     Err(Wrong::new(format!("{} is not a size", quoted(text)), fix))
 }
 
-/// `"50%"`: 0 to 100.
-pub(crate) fn percent(text: &str) -> Result<u8, Wrong> {
+/// `"50%"`, from `min` to `max`.
+pub(crate) fn percent(text: &str, min: u32, max: u32) -> Result<u32, Wrong> {
+    let possible = |percent: &u32| (min..=max).contains(percent);
     let number = text.strip_suffix('%');
-    match number.map(str::parse::<u8>) {
-        Some(Ok(percent)) if percent <= 100 => Ok(percent),
-        Some(Ok(_)) => Err(Wrong::new(
+    match number.map(str::parse::<u32>) {
+        Some(Ok(percent)) if possible(&percent) => Ok(percent),
+        Some(Ok(percent)) if max == 100 && percent > max => Err(Wrong::new(
             format!("{} is more than everything", quoted(text)),
-            "a percentage is between \"0%\" and \"100%\"",
+            format!("a percentage is between \"{min}%\" and \"100%\""),
+        )),
+        Some(Ok(_)) => Err(Wrong::new(
+            format!("{} is out of range", quoted(text)),
+            format!("from \"{min}%\" to \"{max}%\""),
         )),
         _ => {
-            let fix = match text.trim().parse::<u8>() {
-                Ok(percent) if percent <= 100 => format!("write \"{percent}%\""),
+            let fix = match text.trim().parse::<u32>() {
+                Ok(percent) if possible(&percent) => format!("write \"{percent}%\""),
+                _ if max > 100 => "a whole number and a percent sign: \"125%\"".into(),
                 _ => "a whole number and a percent sign: \"50%\"".into(),
             };
             Err(Wrong::new(
@@ -264,10 +270,22 @@ mod tests {
 
     #[test]
     fn a_percentage_has_its_sign_and_ends_at_a_hundred() {
-        assert_eq!(percent("50%"), Ok(50));
-        assert_eq!(fix(percent("50")), "write \"50%\"");
-        assert!(percent("101%").is_err());
-        assert!(percent("-1%").is_err());
+        assert_eq!(percent("50%", 0, 100), Ok(50));
+        assert_eq!(fix(percent("50", 0, 100)), "write \"50%\"");
+        assert!(percent("101%", 0, 100).is_err());
+        assert!(percent("-1%", 0, 100).is_err());
+    }
+
+    #[test]
+    fn a_percentage_stays_within_the_bounds_of_its_key() {
+        assert_eq!(percent("125%", 101, 1000), Ok(125));
+        assert_eq!(
+            fix(percent("100%", 101, 1000)),
+            "from \"101%\" to \"1000%\""
+        );
+        assert_eq!(fix(percent("150", 101, 1000)), "write \"150%\"");
+        assert!(percent("99999999999%", 101, 1000).is_err());
+        assert!(percent("0%", 1, 100).is_err());
     }
 
     proptest! {
@@ -283,7 +301,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_them_panic(text in "\\PC{0,20}") {
-            let _ = (duration(&text), size(&text), percent(&text));
+            let _ = (duration(&text), size(&text), percent(&text, 0, 100));
         }
     }
 }

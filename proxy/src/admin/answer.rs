@@ -11,6 +11,7 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::access::Access;
+use super::change::Asked;
 use super::{State, ready};
 use crate::exchange::purging::{Purge, Target, Url, next_parameter};
 use crate::observe::metrics;
@@ -23,7 +24,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// What there is, in the order in which it is shown.
-const ENDPOINTS: [Endpoint; 10] = [
+const ENDPOINTS: [Endpoint; 11] = [
     Endpoint::reads("/", Page::Index, "this list"),
     Endpoint::reads(
         "/metrics",
@@ -46,6 +47,12 @@ const ENDPOINTS: [Endpoint; 10] = [
         Page::Upstreams,
         "upstreams, their endpoints and health",
     ),
+    Endpoint {
+        path: "/upstreams/change",
+        allow: "POST",
+        page: Page::Change,
+        what: "change ?upstream=NAME&endpoint=ADDRESS by hand: mode=drain, down or enabled; weight=N or default; keep=true over reloads (wants the token)",
+    },
     Endpoint::reads("/routes", Page::Routes, "routes in order of precedence"),
     Endpoint::reads(
         "/cache",
@@ -98,6 +105,7 @@ enum Page {
     Ready,
     Config,
     Upstreams,
+    Change,
     Routes,
     Cache,
     Inspect,
@@ -136,6 +144,7 @@ pub(super) async fn answer<B>(request: &Request<B>, state: &Arc<dyn State>) -> A
         }
         Page::Config => json_answer(StatusCode::OK, &state.config()),
         Page::Upstreams => json_answer(StatusCode::OK, &state.upstreams()),
+        Page::Change => change(request.headers(), request.uri().query(), state),
         Page::Routes => json_answer(StatusCode::OK, &state.routes()),
         Page::Cache => match blocking(state, |state| state.cache()).await {
             Some(cache) => json_answer(StatusCode::OK, &cache),
@@ -152,7 +161,7 @@ fn refused(headers: &HeaderMap, state: &dyn State) -> Option<Answer> {
         Access::Granted => None,
         Access::Disabled => Some(error(
             StatusCode::FORBIDDEN,
-            "purging is off: set token in [admin] of the configuration",
+            "changes are off: set token in [admin] of the configuration",
         )),
         Access::NoToken => {
             let answer = error(
@@ -162,11 +171,24 @@ fn refused(headers: &HeaderMap, state: &dyn State) -> Option<Answer> {
             Some(with(answer, WWW_AUTHENTICATE, "Bearer realm=\"tidegate\""))
         }
         Access::WrongToken => {
-            tracing::warn!("a purge was refused: wrong admin token");
+            tracing::warn!("a change was refused: wrong admin token");
             let answer = error(StatusCode::UNAUTHORIZED, "this is not the admin token");
             let challenge = "Bearer realm=\"tidegate\", error=\"invalid_token\"";
             Some(with(answer, WWW_AUTHENTICATE, challenge))
         }
+    }
+}
+
+fn change(headers: &HeaderMap, query: Option<&str>, state: &Arc<dyn State>) -> Answer {
+    if let Some(refused) = refused(headers, state.as_ref()) {
+        return refused;
+    }
+    match Asked::from_query(query) {
+        Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        Ok(asked) => match state.change(&asked) {
+            Ok(endpoint) => json_answer(StatusCode::OK, &endpoint),
+            Err(why) => error(StatusCode::NOT_FOUND, &why),
+        },
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod access;
 mod answer;
+mod change;
 mod listener;
 mod ready;
 
@@ -31,6 +32,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::exchange::purging::{Purge, Url};
 
+pub(crate) use self::change::Asked;
 pub(crate) use self::listener::AdminListener;
 use self::listener::{Accepted, Acceptor};
 
@@ -60,6 +62,11 @@ pub(crate) trait State: Send + Sync {
     fn config(&self) -> Value;
     /// Upstreams with their endpoints and the state of each.
     fn upstreams(&self) -> Value;
+    /// Changes an endpoint by hand.
+    ///
+    /// # Errors
+    /// There is no such upstream or endpoint; the message says which there are.
+    fn change(&self, asked: &Asked) -> Result<Value, String>;
     /// Routes in order of precedence, with what each does.
     fn routes(&self) -> Value;
     /// The token that is wanted for whatever changes state.

@@ -46,6 +46,12 @@ impl State for Fake {
     fn upstreams(&self) -> Value {
         json!([{ "name": "app" }])
     }
+    fn change(&self, asked: &Asked) -> Result<Value, String> {
+        match asked.endpoint.as_str() {
+            "10.0.0.1:80" => Ok(json!({ "name": asked.endpoint })),
+            other => Err(format!("there is no {other}")),
+        }
+    }
     fn routes(&self) -> Value {
         json!([{ "name": "catalog" }])
     }

@@ -6,12 +6,23 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::observe::UpstreamFailure;
+use crate::upstreams::{DialError, unprocessed};
 
 /// Why there is no (whole) reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// No endpoint is in service.
     NoEndpoint,
+    /// Every endpoint that could be used has as many requests as it may.
+    Saturated,
+    /// So many requests wait for an endpoint that no more may.
+    QueueFull,
+    /// The wait for an endpoint took too long.
+    QueueTimeout,
+    /// A connection to the endpoint would be one too many.
+    ConnectionLimit,
+    /// The endpoint said that it did not process the request.
+    Unprocessed,
     /// The endpoint refused or did not exist.
     Connect,
     /// So did every other endpoint of the upstream.
@@ -49,11 +60,18 @@ impl Failure {
     /// What the client is told, if it can still be told.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::NoEndpoint | Self::AllRefused => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoEndpoint
+            | Self::AllRefused
+            | Self::Saturated
+            | Self::ConnectionLimit
+            | Self::QueueFull
+            | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectTimeout | Self::FirstByteTimeout | Self::ReadTimeout => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            Self::Connect | Self::Tls | Self::Reset | Self::BadReply => StatusCode::BAD_GATEWAY,
+            Self::Connect | Self::Tls | Self::Reset | Self::BadReply | Self::Unprocessed => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Client(ClientFault::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
             Self::Client(ClientFault::BodyTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Client(ClientFault::BadBody | ClientFault::Gone) => StatusCode::BAD_REQUEST,
@@ -64,6 +82,10 @@ impl Failure {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::NoEndpoint => "no_endpoint",
+            Self::Saturated | Self::ConnectionLimit => "upstream_limit",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Unprocessed => "unprocessed",
             Self::Connect | Self::AllRefused => "connect_failure",
             Self::ConnectTimeout => "connect_timeout",
             Self::Tls => "upstream_tls",
@@ -80,7 +102,14 @@ impl Failure {
 
     pub(super) fn outcome(self) -> Option<(Outcome, UpstreamFailure)> {
         Some(match self {
-            Self::NoEndpoint | Self::AllRefused | Self::Client(_) => return None,
+            Self::NoEndpoint
+            | Self::AllRefused
+            | Self::Saturated
+            | Self::ConnectionLimit
+            | Self::QueueFull
+            | Self::QueueTimeout
+            | Self::Unprocessed
+            | Self::Client(_) => return None,
             Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
             Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),
             Self::Tls => (Outcome::ConnectFailed, UpstreamFailure::Tls),
@@ -97,18 +126,22 @@ impl Failure {
     }
 }
 
-pub(super) fn connect_failure(error: &Error) -> Failure {
-    match error.etype() {
-        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
-        ErrorType::TLSHandshakeFailure
-        | ErrorType::InvalidCert
-        | ErrorType::HandshakeError
-        | ErrorType::TLSWantX509Lookup => Failure::Tls,
-        _ => Failure::Connect,
+/// What a connection that did not come about is called.
+pub(super) fn dial_failure(error: &DialError) -> Failure {
+    match error {
+        DialError::Timeout => Failure::ConnectTimeout,
+        DialError::Tls { .. } | DialError::Alpn => Failure::Tls,
+        DialError::Refused | DialError::Unreachable(_) | DialError::NotHttp2 | DialError::Io(_) => {
+            Failure::Connect
+        }
+        DialError::Limit(_) => Failure::ConnectionLimit,
     }
 }
 
 pub(super) fn read_failure(error: &Error) -> Failure {
+    if unprocessed(error) {
+        return Failure::Unprocessed;
+    }
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadReply,

@@ -9,7 +9,8 @@ use pingora::protocols::http::ServerSession;
 use super::failure::{ClientFault, Failure};
 use super::turn::{Broken, Turn};
 use super::upstream::{self, Incoming, Outgoing};
-use super::{respond, tunnel};
+use super::{respond, sticky, tunnel};
+use crate::clock;
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -58,6 +59,8 @@ pub(super) async fn relay(
 ) -> Result<(), Broken> {
     respond::adapt(&mut head, session)?;
     mark(&mut head);
+    let secure = turn.scheme(session) == "https";
+    sticky::give(&incoming, outgoing, &mut head, secure, clock::wall())?;
     route.chain.response(&mut *head);
     let status = head.status;
     turn.carrier.close_if_draining(session);

@@ -13,6 +13,7 @@ mod forward;
 mod lane;
 mod request;
 mod respond;
+mod sticky;
 mod stored;
 mod tunnel;
 mod turn;

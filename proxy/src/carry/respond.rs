@@ -114,6 +114,11 @@ pub(super) fn error(
 pub(super) fn explanation(failure: Failure) -> &'static str {
     match failure {
         Failure::NoEndpoint => "No app server is available right now.",
+        Failure::Saturated
+        | Failure::ConnectionLimit
+        | Failure::QueueFull
+        | Failure::QueueTimeout => "The app servers are busy.",
+        Failure::Unprocessed => "The app server did not take the request.",
         Failure::Connect => "The app server cannot be reached.",
         Failure::AllRefused => "No app server can be reached right now.",
         Failure::ConnectTimeout => "The app server did not accept the connection in time.",

@@ -15,7 +15,7 @@ use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Outgoing, Upload};
-use super::{Carrier, files, forward, request, respond, stored};
+use super::{Carrier, files, forward, request, respond, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
@@ -24,10 +24,7 @@ use crate::filter::Reply;
 use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
-use crate::upstreams::Upstream;
-
-/// Bodies up to this are read before they are sent on, so that they can be sent again.
-const BUFFERED_BODY: u64 = 64 * 1024;
+use crate::upstreams::{Addresses, Upstream};
 
 /// The reply was not written whole: the connection cannot be used again.
 pub(super) struct Broken;
@@ -285,7 +282,7 @@ impl Turn {
             path: &way.path,
             query: way.query.as_deref(),
         };
-        let balance = &upstream.settings.balance;
+        let balance = &upstream.settings().balance;
         let hash = exchange::hash::key(balance, &**asked, sought, self.record.client);
         let target = way.target();
         let origin = request::Origin {
@@ -302,14 +299,23 @@ impl Turn {
         };
         let mut head =
             request::prepare(asked, &origin).map_err(|_| Failure::Client(ClientFault::BadBody))?;
-        let upload = self.upload(session, route).await?;
-        frame(&mut head, &upload, upstream.settings.protocol)
+        let sticky = sticky::take(upstream, &mut head, clock::wall())
+            .map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        let upload = self.upload(session, route, upstream).await?;
+        frame(&mut head, &upload, upstream.settings().protocol)
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         Ok(Outgoing {
             head,
             upload,
             hash,
+            sticky,
             upgrade: upgrade == Upgrade::WebSocket,
+            repeatable: route.retry_non_idempotent,
+            taken: false,
+            from: upstream.settings().proxy_protocol.map(|_| Addresses {
+                client: self.info.peer,
+                local: self.info.local,
+            }),
         })
     }
 
@@ -331,6 +337,7 @@ impl Turn {
         &mut self,
         session: &mut ServerSession,
         route: &Route,
+        upstream: &Upstream,
     ) -> Result<Upload, Failure> {
         if session.is_body_empty() {
             return Ok(Upload::Done);
@@ -338,7 +345,9 @@ impl Turn {
         self.answer_expectation(session).await?;
         let most = self.most_body(route);
         match content_length(session) {
-            Some(length) if length <= BUFFERED_BODY => self.read_body(session, length).await,
+            Some(length) if length <= upstream.settings().retry.max_body_size => {
+                self.read_body(session, length).await
+            }
             _ => Ok(Upload::Streamed {
                 left: most,
                 patience: self.settings.limits.body_timeout,

@@ -1,7 +1,7 @@
 //! Where clients arrive: sockets, TLS, limits, and the connection type.
 
 mod bind;
-mod buffers;
+pub(crate) mod buffers;
 mod conn;
 mod limits;
 mod serve;
@@ -14,4 +14,4 @@ pub(crate) use conn::{Conn, ConnInfo, conn_info};
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;
-pub(crate) use tls::{Certificates, server_config, ticketer};
+pub(crate) use tls::{Certificates, load_pair, provider, server_config, ticketer};

@@ -124,7 +124,8 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-fn load_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+/// A chain and its key, found to belong together.
+pub(crate) fn load_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = read(cert)?;
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&chain)
         .collect::<Result<_, _>>()

@@ -8,6 +8,8 @@ pub(crate) const MAX_ATTEMPTS: usize = 32;
 pub(crate) struct Attempts {
     first: Option<Attempt>,
     more: Vec<Attempt>,
+    /// 0 is the first, others follow.
+    current: usize,
     not_kept: u32,
 }
 
@@ -38,26 +40,39 @@ impl Attempts {
             *last = attempt;
             self.not_kept = self.not_kept.saturating_add(1);
         }
+        self.current = self.more.len();
+    }
+
+    /// What is said next is about the last attempt on `endpoint`, of several under way.
+    pub(crate) fn resume(&mut self, endpoint: u16) {
+        let of = |attempt: &Attempt| attempt.endpoint == endpoint;
+        self.current = match self.more.iter().rposition(of) {
+            Some(place) => place + 1,
+            None => 0,
+        };
     }
 
     /// The attempt under way was answered with `status`.
     pub(crate) fn answered(&mut self, status: u16) {
-        if let Some(last) = self.current() {
-            last.status = status;
+        if let Some(attempt) = self.current() {
+            attempt.status = status;
         }
     }
 
     /// The attempt under way failed; it may have answered before.
     pub(crate) fn failed(&mut self, failure: UpstreamFailure) {
-        if let Some(last) = self.current() {
-            last.failure = Some(failure);
+        if let Some(attempt) = self.current() {
+            attempt.failure = Some(failure);
         }
     }
 
-    /// The attempt that gave the answer, or the last that failed.
+    /// The attempt that was spoken of last: that which gave the answer, or the last that failed.
     #[must_use]
     pub(crate) fn last(&self) -> Option<Attempt> {
-        self.more.last().copied().or(self.first)
+        match self.current.checked_sub(1) {
+            None => self.first,
+            Some(place) => self.more.get(place).copied(),
+        }
     }
 
     /// How many there were, those not kept included.
@@ -73,7 +88,10 @@ impl Attempts {
     }
 
     fn current(&mut self) -> Option<&mut Attempt> {
-        self.more.last_mut().or(self.first.as_mut())
+        match self.current.checked_sub(1) {
+            None => self.first.as_mut(),
+            Some(place) => self.more.get_mut(place),
+        }
     }
 }
 
@@ -129,6 +147,111 @@ impl UpstreamFailure {
     }
 }
 
+/// Why outlier detection ejected an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EjectionCause {
+    /// Errors in a row.
+    ConsecutiveErrors,
+    /// Too many of its recent requests failed.
+    ErrorRate,
+    /// Much slower than the others.
+    Latency,
+}
+
+impl EjectionCause {
+    /// Every cause; [`EjectionCause::index`] is the place in it.
+    pub(crate) const ALL: [Self; 3] = [Self::ConsecutiveErrors, Self::ErrorRate, Self::Latency];
+
+    /// Place in [`EjectionCause::ALL`].
+    #[must_use]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Label value: the key of `outlier_detection` that decided.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveErrors => "consecutive_errors",
+            Self::ErrorRate => "error_rate",
+            Self::Latency => "latency_factor",
+        }
+    }
+}
+
+/// What became of a second attempt beside a late one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hedge {
+    /// It answered first.
+    Won,
+    /// The late one did, or both failed.
+    Lost,
+}
+
+impl Hedge {
+    /// Every end; [`Hedge::index`] is the place in it.
+    pub(crate) const ALL: [Self; 2] = [Self::Won, Self::Lost];
+
+    /// Place in [`Hedge::ALL`].
+    #[must_use]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Label and log value.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Won => "won",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// Why an upstream took no attempt, or no further one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// No endpoint is in service.
+    NoEndpoint,
+    /// A limit is reached and there is no queue.
+    Limit,
+    /// The queue is full.
+    QueueFull,
+    /// The wait in the queue was too long.
+    QueueTimeout,
+    /// The retry budget is spent.
+    RetryBudget,
+}
+
+impl Refused {
+    /// Every reason; [`Refused::index`] is the place in it.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::NoEndpoint,
+        Self::Limit,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::RetryBudget,
+    ];
+
+    /// Place in [`Refused::ALL`].
+    #[must_use]
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+
+    /// Label value.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no_endpoint",
+            Self::Limit => "limit",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::RetryBudget => "retry_budget",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,9 +297,18 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_failures_is_in_the_order_of_its_indexes() {
+    fn the_tables_of_labels_are_in_the_order_of_their_indexes() {
         for (place, failure) in UpstreamFailure::ALL.into_iter().enumerate() {
             assert_eq!(failure.index(), place);
+        }
+        for (place, cause) in EjectionCause::ALL.into_iter().enumerate() {
+            assert_eq!(cause.index(), place);
+        }
+        for (place, hedge) in Hedge::ALL.into_iter().enumerate() {
+            assert_eq!(hedge.index(), place);
+        }
+        for (place, refused) in Refused::ALL.into_iter().enumerate() {
+            assert_eq!(refused.index(), place);
         }
     }
 }

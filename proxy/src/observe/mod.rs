@@ -20,9 +20,9 @@ pub(crate) mod shard;
 pub(crate) mod text;
 
 pub(crate) use access_log::AccessLog;
-pub(crate) use attempts::UpstreamFailure;
+pub(crate) use attempts::{EjectionCause, Hedge, Refused, UpstreamFailure};
 pub(crate) use cache_counts::{CacheCounts, Compared};
 pub(crate) use metrics::{Metrics, Table};
-pub(crate) use names::{Names, UpstreamNames};
+pub(crate) use names::Names;
 pub(crate) use record::{CacheResult, Protocol, Record};
 pub(crate) use text::{Captured, Text};

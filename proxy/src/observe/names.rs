@@ -15,16 +15,7 @@ pub(crate) struct Names {
     /// Routes; unique.
     pub(crate) routes: Vec<String>,
     /// Upstreams; unique.
-    pub(crate) upstreams: Vec<UpstreamNames>,
-}
-
-/// One upstream and its endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct UpstreamNames {
-    /// Unique.
-    pub(crate) name: String,
-    /// As configured. Two of one name share their series.
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) upstreams: Vec<String>,
 }
 
 impl Names {
@@ -44,19 +35,9 @@ impl Names {
             .map_or(NO_ROUTE, String::as_str)
     }
 
-    /// The upstream and its endpoints.
+    /// The upstream's name.
     #[must_use]
-    pub(crate) fn upstream(&self, index: u16) -> Option<&UpstreamNames> {
-        self.upstreams.get(usize::from(index))
-    }
-}
-
-impl UpstreamNames {
-    /// The endpoint's name; empty for an index that is not of this configuration.
-    #[must_use]
-    pub(crate) fn endpoint(&self, index: u16) -> &str {
-        self.endpoints
-            .get(usize::from(index))
-            .map_or("", String::as_str)
+    pub(crate) fn upstream(&self, index: u16) -> Option<&str> {
+        self.upstreams.get(usize::from(index)).map(String::as_str)
     }
 }

@@ -6,9 +6,11 @@
 //! costs nothing. Text that a client sent is captured only when a log wants it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Hedge, Refused};
+use super::metrics::Endpoints;
 use super::text::Captured;
 
 /// One request, from its first byte to the last byte of its answer.
@@ -40,8 +42,16 @@ pub(crate) struct Record {
     pub(crate) bytes_out: u64,
     /// Index of the upstream that was asked; `None` when none was.
     pub(crate) upstream: Option<u16>,
+    /// The endpoints that it had when it was asked: what the attempts' indexes mean.
+    pub(crate) endpoints: Option<Arc<Endpoints>>,
     /// Endpoints tried, in order.
     pub(crate) attempts: Attempts,
+    /// Wait in the upstream's queue; `None` without one.
+    pub(crate) queued: Option<Duration>,
+    /// What became of a second attempt beside a late one.
+    pub(crate) hedge: Option<Hedge>,
+    /// Why the upstream took no attempt, or no further one.
+    pub(crate) refused: Option<Refused>,
     /// TCP and TLS connect of the last attempt; `None` on a kept connection.
     pub(crate) connect: Option<Duration>,
     /// Last attempt: from the request's head sent to the first byte of the answer.
@@ -79,7 +89,11 @@ impl Record {
             bytes_in: 0,
             bytes_out: 0,
             upstream: None,
+            endpoints: None,
             attempts: Attempts::default(),
+            queued: None,
+            hedge: None,
+            refused: None,
             connect: None,
             first_byte: None,
             cache: CacheResult::None,

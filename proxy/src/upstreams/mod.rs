@@ -1,56 +1,73 @@
 //! What lives beside requests: the endpoints of each upstream with their state,
-//! the connections to them, and the checks that watch them.
+//! the connections to them, how they are found, and the checks that watch them.
 
+mod by_hand;
+mod common;
+mod dial;
+mod discovery;
+mod events;
 mod link;
+mod members;
+mod place;
 mod prober;
+mod probes;
+mod queue;
+mod settings;
+mod sticky;
+mod target;
+#[cfg(test)]
+mod testing;
+mod watch;
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use balancer::{EndpointIndex, Outcome, Pool, PoolSettings, Transition};
-use pingora::protocols::ALPN;
-use pingora::upstreams::peer::HttpPeer;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use arc_swap::ArcSwap;
+use balancer::{Carry, Pool};
 
-pub(crate) use link::Link;
+pub(crate) use by_hand::Change;
+pub(crate) use dial::{Addresses, DialError};
+pub(crate) use link::unprocessed;
+pub(crate) use members::Members;
+pub(crate) use place::Place;
 pub(crate) use prober::Probers;
+pub(crate) use probes::probes;
+pub(crate) use queue::{NoTurn, Queue};
+pub(crate) use sticky::{Kept, Sticky, random_key};
+pub(crate) use target::Target;
+pub(crate) use watch::Watchers;
 
+use self::by_hand::Hands;
+use self::common::Common;
+use self::dial::Dialer;
+use self::discovery::{Found, Source};
+use self::prober::Reason;
 use crate::clock;
-use crate::observe::metrics::EndpointMetrics;
-
-/// Streams on one HTTP/2 connection to an endpoint.
-const H2_STREAMS: usize = 100;
+use crate::listen::TlsError;
+use crate::observe::metrics::UpstreamMetrics;
 
 /// One `[upstream.NAME]`, ready for requests.
 pub(crate) struct Upstream {
-    /// As configured.
-    pub(crate) settings: conf::Upstream,
-    /// Who gets the next request.
-    pub(crate) pool: Pool,
-    /// What to connect to, by endpoint.
-    peers: Vec<HttpPeer>,
-    /// Connections, by worker. Shared with the upstream of the configuration before, where
-    /// what they depend on did not change.
-    links: Arc<[Link]>,
-    /// Counters, by endpoint.
-    metrics: Vec<Arc<EndpointMetrics>>,
+    common: Arc<Common>,
+    own_zone: Option<String>,
+    members: ArcSwap<Members>,
+    /// Where its endpoints come from. Kept over a reload that does not change that, with all that
+    /// it knows.
+    source: Arc<tokio::sync::Mutex<Source>>,
+    /// What was changed by hand; held while another set of endpoints is made.
+    hands: Mutex<Hands>,
 }
 
 /// Why an upstream cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// An endpoint's name has no address.
-    #[error("upstream {upstream:?}: endpoint {endpoint}: {reason}")]
-    Resolve {
+    /// Its endpoints cannot be found out, and waiting would not help.
+    #[error("upstream {upstream:?}: {reason}")]
+    Discovery {
         /// The upstream.
         upstream: String,
-        /// The endpoint as configured.
-        endpoint: String,
-        /// The resolver's answer.
+        /// What failed, and how to mend it.
         reason: String,
     },
     /// Its file of trust anchors holds none, or something else.
@@ -63,287 +80,357 @@ pub enum UpstreamError {
         /// What is wrong.
         reason: String,
     },
+    /// Nobody could be trusted.
+    #[error(
+        "upstream {upstream:?}: no trust anchors: {reason}; install the system's (ca-certificates) or name a file in tls.ca"
+    )]
+    Anchors {
+        /// The upstream.
+        upstream: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The certificate that is shown to it.
+    #[error("upstream {upstream:?}: tls.cert: {source}")]
+    Certificate {
+        /// The upstream.
+        upstream: String,
+        /// What is wrong.
+        #[source]
+        source: TlsError,
+    },
+    /// The name to be verified is none.
+    #[error(
+        "upstream {upstream:?}: tls.server_name {name:?} is neither a host name nor an IP address"
+    )]
+    ServerName {
+        /// The upstream.
+        upstream: String,
+        /// As configured.
+        name: String,
+    },
+    /// The TLS library refused the settings.
+    #[error("upstream {upstream:?}: tls: {reason}")]
+    Tls {
+        /// The upstream.
+        upstream: String,
+        /// The library's words.
+        reason: String,
+    },
+    /// The system has no randomness, or refuses a cipher.
+    #[error("upstream {upstream:?}: sticky: no key can be made")]
+    Sticky {
+        /// The upstream.
+        upstream: String,
+    },
+}
+
+/// What an upstream is made with, besides its settings.
+pub(crate) struct Making<'a> {
+    /// What had its name before a reload.
+    pub(crate) previous: Option<&'a Upstream>,
+    pub(crate) workers: usize,
+    pub(crate) own_zone: Option<&'a str>,
+    /// For cookies where no secret is configured.
+    pub(crate) cookie_key: &'a [u8; 32],
+    pub(crate) metrics: Arc<UpstreamMetrics>,
 }
 
 /// Finds out whether the upstream's names and files can be used.
 ///
 /// # Errors
 /// See [`UpstreamError`].
-pub(crate) fn verify(settings: &conf::Upstream) -> Result<Vec<SocketAddr>, UpstreamError> {
-    if let Some(path) = settings.tls.as_ref().and_then(|tls| tls.ca.as_ref()) {
-        verify_ca(path).map_err(|reason| UpstreamError::Ca {
-            upstream: settings.name.clone(),
-            path: path.clone(),
-            reason,
-        })?;
+pub(crate) fn verify(settings: &conf::Upstream) -> Result<(), UpstreamError> {
+    Dialer::new(settings)?;
+    let mut source = source(settings)?;
+    if source.is_fixed() {
+        return Ok(());
     }
-    settings
-        .endpoints
-        .iter()
-        .map(|endpoint| resolve(&settings.name, &endpoint.address))
-        .collect()
+    find(settings, &mut source, false).map(drop)
 }
 
-/// Pingora gives up the whole process for a file that it cannot use, so it is read here first.
-fn verify_ca(path: &Path) -> Result<(), String> {
-    let mut anchors = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| error.to_string())?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|error| error.to_string())?;
-        anchors
-            .add(certificate)
-            .map_err(|error| error.to_string())?;
+/// Waits on this thread, which may block. Within a runtime it is one that was made for that.
+fn wait<T>(upstream: &str, work: impl Future<Output = T>) -> Result<T, UpstreamError> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => Ok(runtime.block_on(work)),
+        Err(_) => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map(|runtime| runtime.block_on(work))
+            .map_err(|error| UpstreamError::Discovery {
+                upstream: upstream.to_owned(),
+                reason: format!("nothing can be looked up: {error}"),
+            }),
     }
-    match anchors.is_empty() {
-        true => Err("the file has no CERTIFICATE section".into()),
-        false => Ok(()),
+}
+
+fn source(settings: &conf::Upstream) -> Result<Source, UpstreamError> {
+    Source::new(settings).map_err(|error| UpstreamError::Discovery {
+        upstream: settings.name.clone(),
+        reason: error.to_string(),
+    })
+}
+
+/// The endpoints as they are now. What is wrong for good is an error. Trouble that may pass gives
+/// those that were found, unless something is `running` already, which goes on as it is.
+fn find(
+    settings: &conf::Upstream,
+    source: &mut Source,
+    running: bool,
+) -> Result<Vec<Found>, UpstreamError> {
+    let found = wait(&settings.name, source.look_up())?;
+    let failures = match &found {
+        Ok(found) => found.failures.as_slice(),
+        Err(error) => std::slice::from_ref(error),
+    };
+    for failure in failures {
+        if failure.is_definite() || running {
+            return Err(UpstreamError::Discovery {
+                upstream: settings.name.clone(),
+                reason: failure.to_string(),
+            });
+        }
+        tracing::warn!(
+            upstream = settings.name,
+            %failure,
+            "endpoints are not known yet; looked up again until they are"
+        );
     }
+    Ok(found.map(|found| found.endpoints).unwrap_or_default())
 }
 
 impl Upstream {
-    /// Builds the upstream; `previous` is what had its name before a reload.
+    /// Builds the upstream.
     ///
     /// # Errors
     /// See [`UpstreamError`].
     pub(crate) fn new(
         settings: &conf::Upstream,
-        previous: Option<&Self>,
-        workers: usize,
-        metrics: Vec<Arc<EndpointMetrics>>,
+        making: &Making<'_>,
     ) -> Result<Self, UpstreamError> {
-        let addresses = verify(settings)?;
-        let pool = Pool::new(
-            pool_settings(settings, &addresses),
-            previous.map(|previous| &previous.pool),
-            clock::now(),
-        );
-        let group = group_of(&settings.name);
-        let peers: Vec<HttpPeer> = addresses
-            .iter()
-            .map(|address| peer(settings, *address, group))
-            .collect();
-        let links = previous
-            .filter(|previous| previous.links_fit(settings, &peers, workers))
-            .map_or_else(
-                || {
-                    (0..workers)
-                        .map(|_| Link::new(settings, peers.len()))
-                        .collect()
-                },
-                |previous| previous.links.clone(),
-            );
-        Ok(Self {
+        let previous = making.previous;
+        let now = clock::now();
+        let (source, found) = match previous.filter(|previous| previous.finds_alike(settings)) {
+            Some(previous) => {
+                let members = previous.members.load();
+                (previous.source.clone(), members.found().to_vec())
+            }
+            None => {
+                let mut source = source(settings)?;
+                let found = find(settings, &mut source, previous.is_some())?;
+                (Arc::new(tokio::sync::Mutex::new(source)), found)
+            }
+        };
+        let dialer = Arc::new(Dialer::new(settings)?);
+        let found_at = previous
+            .filter(|previous| Arc::ptr_eq(&previous.source, &source))
+            .and_then(|previous| previous.common.discovery_age(now))
+            .map_or(now, |age| now.checked_sub(age).unwrap_or(now));
+        let common = Arc::new(Common {
+            queue: queue(settings, previous),
+            sticky: sticky(settings, making)?,
+            found_at: can_change(settings).then(|| Mutex::new(found_at)),
             settings: settings.clone(),
-            pool,
-            peers,
-            links,
-            metrics,
+            metrics: making.metrics.clone(),
+            dialer,
+            links: previous.map_or_else(Arc::default, |previous| previous.common.links.clone()),
+            workers: making.workers,
+        });
+        let hands = previous.map_or_else(Hands::default, |previous| previous.hands().kept());
+        let before = previous.map(|previous| previous.members.load_full());
+        let pool = Pool::new(
+            settings::pool(settings, making.own_zone, &found, &hands),
+            before.as_ref().map(|before| before.pool()),
+            Carry::Reload,
+            now,
+        );
+        let members = Members::new(common.clone(), pool, found, before.as_deref());
+        Ok(Self {
+            common,
+            own_zone: making.own_zone.map(str::to_owned),
+            members: ArcSwap::from_pointee(members),
+            source,
+            hands: Mutex::new(hands),
         })
     }
 
-    /// Connections are kept by endpoint, so they survive while the endpoints and what is
-    /// spoken to them do.
-    fn links_fit(&self, settings: &conf::Upstream, peers: &[HttpPeer], workers: usize) -> bool {
-        self.links.len() == workers
-            && self.settings.tls == settings.tls
-            && self.settings.protocol == settings.protocol
-            && self.settings.keepalive == settings.keepalive
-            && self.peers.len() == peers.len()
-            && self
-                .peers
-                .iter()
-                .zip(peers)
-                .all(|(old, new)| old._address == new._address)
+    /// What is looked up where is the same.
+    fn finds_alike(&self, settings: &conf::Upstream) -> bool {
+        let before = &self.common.settings;
+        before.endpoints == settings.endpoints
+            && before.discovery == settings.discovery
+            && before.resolve == settings.resolve
     }
 
     pub(crate) fn name(&self) -> &str {
-        &self.settings.name
+        self.common.name()
     }
 
-    pub(crate) fn peer(&self, endpoint: EndpointIndex) -> Option<&HttpPeer> {
-        self.peers.get(endpoint.as_usize())
+    pub(crate) fn settings(&self) -> &conf::Upstream {
+        &self.common.settings
     }
 
-    pub(crate) fn link(&self, worker: usize) -> Option<&Link> {
-        self.links.get(worker)
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.common
     }
 
-    /// Tells the pool how an attempt ended, and the log what came of it.
-    pub(crate) fn record(&self, endpoint: EndpointIndex, outcome: Outcome, now: Instant) {
-        if let Some(transition) = self.pool.record(endpoint, outcome, now) {
-            self.log(&transition, outcome.as_str());
-        }
+    /// Its endpoints as they are now; a request takes them once.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        self.members.load_full()
     }
 
-    /// Brings the gauges of its endpoints up to date.
+    /// The snapshot that this is part of is in force: its endpoints are shown in the metrics.
+    pub(crate) fn publish(&self) {
+        let members = self.members.load();
+        self.common.metrics.show(members.shown().clone());
+    }
+
+    /// Brings the gauges up to date.
     pub(crate) fn show(&self, now: Instant) {
-        for (status, metrics) in self.pool.status(now).iter().zip(&self.metrics) {
-            let healthy = status.health == balancer::Health::Healthy;
-            metrics.set(healthy, u64::from(status.active));
+        self.members.load().show(now);
+    }
+
+    /// What is due about once a second.
+    pub(crate) fn tick(&self, now: Instant) {
+        self.members.load().tick(now);
+    }
+
+    /// Takes over what discovery found; whether that is anything new.
+    fn found(&self, found: Vec<Found>) -> bool {
+        let hands = self.hands();
+        let before = self.members.load_full();
+        if before.found() == found.as_slice() {
+            return false;
+        }
+        let known =
+            |among: &[Found], one: &Found| among.iter().any(|other| other.target == one.target);
+        let names = |some: &[Found], others: &[Found]| -> Vec<String> {
+            let gone = some.iter().filter(|one| !known(others, one));
+            gone.map(|one| one.name.clone()).collect()
+        };
+        tracing::info!(
+            upstream = self.name(),
+            added = ?names(&found, before.found()),
+            removed = ?names(before.found(), &found),
+            endpoints = found.len(),
+            "endpoints changed"
+        );
+        self.make(found, &before, &hands);
+        true
+    }
+
+    /// Changes an endpoint by hand, by its address or name.
+    ///
+    /// # Errors
+    /// There is no such endpoint; the message lists those that there are.
+    pub(crate) fn change(&self, endpoint: &str, change: Change) -> Result<(), String> {
+        let mut hands = self.hands();
+        let before = self.members.load_full();
+        let named = |found: &&Found| found.name == endpoint || found.target.id() == endpoint;
+        let Some(found) = before.found().iter().find(named) else {
+            let there: Vec<&str> = before.found().iter().map(|one| one.name.as_str()).collect();
+            return Err(format!(
+                "upstream {:?} has no endpoint {endpoint:?}; there are {}",
+                self.name(),
+                there.join(", ")
+            ));
+        };
+        let id = found.target.id();
+        hands.change(&id, change);
+        tracing::info!(
+            upstream = self.name(),
+            endpoint = found.name,
+            ?change,
+            "endpoint changed by hand"
+        );
+        self.make(before.found().to_vec(), &before, &hands);
+        let members = self.members.load();
+        if let Some(index) = members.pool().find(&id)
+            && members.pool().endpoint(index).mode() != balancer::Mode::Enabled
+        {
+            members.close_idle(index);
+        }
+        Ok(())
+    }
+
+    fn make(&self, found: Vec<Found>, before: &Arc<Members>, hands: &Hands) {
+        let pool = Pool::new(
+            settings::pool(self.settings(), self.own_zone.as_deref(), &found, hands),
+            Some(before.pool()),
+            Carry::Refresh,
+            clock::now(),
+        );
+        let members = Members::new(self.common.clone(), pool, found, Some(before));
+        self.members.store(Arc::new(members));
+        self.publish();
+        if let Some(queue) = &self.common.queue {
+            queue.wake();
         }
     }
 
-    /// Writes a change of an endpoint's state with the numbers behind it, and what was seen last.
-    pub(crate) fn log(&self, transition: &Transition, reason: &str) {
-        let upstream = self.name();
-        let name = |index: EndpointIndex| self.pool.endpoint(index).name();
-        match transition {
-            Transition::Unhealthy {
-                endpoint,
-                failed_checks,
-                evidence,
-            } => {
-                tracing::warn!(
-                    upstream,
-                    endpoint = name(*endpoint),
-                    failed_checks,
-                    by = evidence.as_str(),
-                    reason,
-                    "endpoint is out of service"
-                );
-            }
-            Transition::Healthy {
-                endpoint,
-                passed_checks,
-            } => {
-                tracing::info!(
-                    upstream,
-                    endpoint = name(*endpoint),
-                    passed_checks,
-                    "endpoint is back in service"
-                );
-            }
-            Transition::Ejected {
-                endpoint,
-                errors,
-                last,
-                times,
-                ejected_for,
-                ejected,
-                endpoints,
-            } => {
-                if let Some(metrics) = self.metrics.get(endpoint.as_usize()) {
-                    metrics.ejected();
-                }
-                tracing::warn!(
-                    upstream,
-                    endpoint = name(*endpoint),
-                    errors,
-                    last = last.as_str(),
-                    times,
-                    ?ejected_for,
-                    ejected,
-                    endpoints,
-                    "endpoint is ejected after errors in a row"
-                );
-            }
-            Transition::Returned {
-                endpoint,
-                times,
-                early,
-            } => {
-                tracing::info!(
-                    upstream,
-                    endpoint = name(*endpoint),
-                    times,
-                    early,
-                    "endpoint returns from ejection"
-                );
-            }
+    /// What was changed at the endpoint of this id.
+    pub(crate) fn by_hand(&self, id: &str) -> Option<by_hand::ByHand> {
+        self.hands().of(id)
+    }
+
+    /// Takes the result of a check of the endpoint of this id; whether it is healthy now.
+    fn probed(&self, id: &str, result: &Result<(), Reason>) -> bool {
+        let members = self.members.load();
+        let Some(endpoint) = members.pool().find(id) else {
+            return false;
+        };
+        let transition = members
+            .pool()
+            .probed(endpoint, result.is_ok(), clock::now());
+        if let Some(transition) = transition {
+            let reason = match result {
+                Ok(()) => "passed".to_owned(),
+                Err(reason) => reason.to_string(),
+            };
+            members.log(&transition, &reason);
         }
+        members.pool().is_healthy(endpoint)
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn pool_settings(settings: &conf::Upstream, addresses: &[SocketAddr]) -> PoolSettings {
-    let endpoints = settings
-        .endpoints
-        .iter()
-        .zip(addresses)
-        .map(|(endpoint, address)| balancer::EndpointSettings {
-            address: *address,
-            name: endpoint.address.to_string(),
-            weight: endpoint.weight,
-            backup: endpoint.backup,
+/// Whether endpoints may come and go without a reload.
+fn can_change(settings: &conf::Upstream) -> bool {
+    settings.discovery.is_some()
+        || settings.endpoints.iter().any(|endpoint| {
+            matches!(
+                endpoint.address,
+                conf::EndpointAddress::Name { .. } | conf::EndpointAddress::Srv(_)
+            )
         })
-        .collect();
-    PoolSettings {
-        endpoints,
-        balance: match settings.balance {
-            conf::Balance::RoundRobin => balancer::Balance::RoundRobin,
-            conf::Balance::Random => balancer::Balance::Random,
-            conf::Balance::LeastRequest { .. } | conf::Balance::PeakEwma => {
-                balancer::Balance::LeastRequest
-            }
-            conf::Balance::Hash { .. } => balancer::Balance::Hash,
-        },
-        active_checks: settings
-            .health_check
-            .as_ref()
-            .map(|check| balancer::Thresholds {
-                unhealthy_after: check.unhealthy_after,
-                healthy_after: check.healthy_after,
-            }),
-        outlier: settings
-            .outlier_detection
-            .as_ref()
-            .map(|outlier| balancer::OutlierSettings {
-                consecutive_errors: outlier.consecutive_errors,
-                ejection_time: outlier.ejection_time,
-                max_ejected_percent: outlier.max_ejected,
-            }),
-    }
 }
 
-/// A name is looked up when the file is loaded; of its addresses an IPv4 one is preferred.
-fn resolve(upstream: &str, address: &conf::EndpointAddress) -> Result<SocketAddr, UpstreamError> {
-    let (host, port) = match address {
-        conf::EndpointAddress::Ip(address) => return Ok(*address),
-        conf::EndpointAddress::Name { host, port } => (host.as_str(), *port),
-        conf::EndpointAddress::Srv(_) | conf::EndpointAddress::Unix(_) => ("", 0),
-    };
-    let failed = |reason: String| UpstreamError::Resolve {
-        upstream: upstream.to_owned(),
-        endpoint: address.to_string(),
-        reason,
-    };
-    let mut found: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| failed(format!("the name cannot be looked up: {error}")))?
-        .collect();
-    found.sort_by_key(SocketAddr::is_ipv6);
-    found
-        .first()
-        .copied()
-        .ok_or_else(|| failed("the name has no address".into()))
+/// Those who wait stay in line over a reload that leaves the line as long as it was.
+fn queue(settings: &conf::Upstream, previous: Option<&Upstream>) -> Option<Arc<Queue>> {
+    let size = settings.queue?.size;
+    let before = previous
+        .filter(|previous| {
+            let before = previous.settings().queue;
+            before.is_some_and(|before| before.size == size)
+        })
+        .and_then(|previous| previous.common.queue.clone());
+    Some(before.unwrap_or_else(|| {
+        Arc::new(Queue::new(
+            usize::try_from(size.get()).unwrap_or(usize::MAX),
+        ))
+    }))
 }
 
-fn peer(settings: &conf::Upstream, address: SocketAddr, group: u64) -> HttpPeer {
-    let name = settings
-        .tls
-        .as_ref()
-        .map(|tls| tls.server_name.clone())
-        .unwrap_or_default();
-    let mut peer = HttpPeer::new(address, settings.tls.is_some(), name);
-    peer.group_key = group;
-    let options = &mut peer.options;
-    options.connection_timeout = Some(settings.connect_timeout);
-    options.total_connection_timeout = Some(settings.connect_timeout);
-    options.idle_timeout = Some(settings.keepalive.idle_timeout);
-    options.read_timeout = Some(settings.first_byte_timeout.max(settings.read_timeout));
-    options.write_timeout = Some(settings.read_timeout);
-    options.max_h2_streams = H2_STREAMS;
-    options.alpn = match settings.protocol {
-        conf::UpstreamProtocol::H1 => ALPN::H1,
-        conf::UpstreamProtocol::H2 => ALPN::H2,
+fn sticky(settings: &conf::Upstream, making: &Making<'_>) -> Result<Option<Sticky>, UpstreamError> {
+    let Some(sticky) = &settings.sticky else {
+        return Ok(None);
     };
-    if let Some(tls) = &settings.tls {
-        options.verify_cert = tls.verify;
-        options.verify_hostname = tls.verify;
-    }
-    peer
-}
-
-/// Keeps connections of two upstreams apart even when they name one address.
-fn group_of(name: &str) -> u64 {
-    balancer::hash_key(name.as_bytes())
+    Sticky::new(sticky, &settings.name, making.cookie_key)
+        .map(Some)
+        .ok_or_else(|| UpstreamError::Sticky {
+            upstream: settings.name.clone(),
+        })
 }

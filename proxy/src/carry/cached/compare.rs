@@ -147,7 +147,11 @@ impl Comparison {
             head,
             upload: Upload::Done,
             hash: self.hash,
+            sticky: None,
             upgrade: false,
+            repeatable: false,
+            taken: false,
+            from: None,
         };
         let (mut incoming, head) = upstream::open(
             &self.upstream,

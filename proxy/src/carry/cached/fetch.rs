@@ -65,7 +65,7 @@ impl Fetch<'_> {
         base: Option<Arc<Stored>>,
     ) -> Result<(), Broken> {
         let began = clock::now();
-        let patience = self.cached.upstream.settings.first_byte_timeout;
+        let patience = self.cached.upstream.settings().first_byte_timeout;
         for _ in 0..MOST_JOINS {
             let writer = match self.join(session) {
                 Join::Found(found) => {

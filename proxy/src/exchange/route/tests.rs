@@ -22,6 +22,7 @@ fn route(matcher: Match) -> Route {
         }),
         cache: None,
         max_body_size: None,
+        retry_non_idempotent: false,
     }
 }
 

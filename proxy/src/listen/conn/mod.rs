@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -54,6 +54,8 @@ pub(crate) struct ConnInfo {
     pub(crate) listener: Arc<super::ListenerState>,
     /// Who connected.
     pub(crate) peer: SocketAddr,
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) tls: Option<&'static str>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.
@@ -106,6 +108,11 @@ impl fmt::Debug for Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        if !self.staged.is_empty() || !self.out.is_empty() {
+            // A reply that broke off: the client sees as much of it as there was, and that it is
+            // not whole, instead of nothing. What the socket does not take at once is lost.
+            let _ = self.poll_staged(&mut Context::from_waker(Waker::noop()));
+        }
         let info = self.info.as_deref().and_then(conn_info);
         if info.is_some_and(|info| info.broke_off.load(Ordering::Relaxed)) {
             // Where it fails, the connection is gone already.
@@ -346,10 +353,20 @@ impl Conn {
         self.gate.is_closed()
     }
 
+    /// The listener's address, or the very one where that stands for all of the machine's.
+    fn local(&self) -> SocketAddr {
+        let address = self.slot.listener().address;
+        match address.ip().is_unspecified() {
+            true => self.socket.local_addr().unwrap_or(address),
+            false => address,
+        }
+    }
+
     /// What a request of this connection can know of it; made once.
     fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
         if self.info.is_none() {
             let info = Arc::new(ConnInfo {
+                local: self.local(),
                 listener: self.slot.listener().clone(),
                 peer: self.slot.peer(),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),

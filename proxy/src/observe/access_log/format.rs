@@ -76,18 +76,29 @@ fn json_upstream(out: &mut Vec<u8>, record: &Record, names: &Names) {
     let Some(upstream) = record.upstream.and_then(|index| names.upstream(index)) else {
         return;
     };
-    json_field(out, b",\"upstream\":\"", upstream.name.as_bytes());
+    json_field(out, b",\"upstream\":\"", upstream.as_bytes());
+    let name = |endpoint| match &record.endpoints {
+        Some(endpoints) => endpoints.name(endpoint),
+        None => "",
+    };
     if let Some(last) = record.attempts.last() {
-        let endpoint = upstream.endpoint(last.endpoint);
+        let endpoint = name(last.endpoint);
         json_field(out, b",\"endpoint\":\"", endpoint.as_bytes());
         out.extend_from_slice(b",\"attempts\":[");
         for (place, attempt) in record.attempts.iter().enumerate() {
             if place > 0 {
                 out.push(b',');
             }
-            json_attempt(out, attempt, upstream.endpoint(attempt.endpoint));
+            json_attempt(out, attempt, name(attempt.endpoint));
         }
         out.push(b']');
+    }
+    if let Some(queued) = record.queued {
+        out.extend_from_slice(b",\"upstream_queue_ms\":");
+        millis(out, queued);
+    }
+    if let Some(hedge) = record.hedge {
+        json_field(out, b",\"hedge\":\"", hedge.as_str().as_bytes());
     }
     if let Some(connect) = record.connect {
         out.extend_from_slice(b",\"upstream_connect_ms\":");
@@ -211,18 +222,22 @@ mod tests {
     use serde_json::{Value, json as value};
 
     use super::*;
+    use crate::observe::UpstreamFailure;
+    use crate::observe::metrics::UpstreamMetrics;
     use crate::observe::record::Protocol;
-    use crate::observe::{UpstreamFailure, UpstreamNames};
 
     fn names() -> Names {
         Names {
             listeners: vec!["https".to_owned(), "[::1]:80".to_owned()],
             routes: vec!["catalog".to_owned()],
-            upstreams: vec![UpstreamNames {
-                name: "app".to_owned(),
-                endpoints: vec!["10.0.0.11:8080".to_owned(), "10.0.0.12:8080".to_owned()],
-            }],
+            upstreams: vec!["app".to_owned()],
         }
+    }
+
+    fn endpoints() -> Vec<String> {
+        ["10.0.0.11:8080", "10.0.0.12:8080"]
+            .map(str::to_owned)
+            .into()
     }
 
     fn record() -> Record {
@@ -233,6 +248,7 @@ mod tests {
             0,
             IpAddr::from([192, 0, 2, 1]),
         );
+        record.endpoints = Some(UpstreamMetrics::new(0).endpoints(endpoints()));
         record.status = 200;
         record.bytes_out = 1024;
         record.duration = Duration::from_micros(1_250);

@@ -414,6 +414,8 @@ mod tests {
             record.bytes_out = 1024;
             record.duration = Duration::from_micros(812);
             record.upstream = Some(0);
+            let upstream = crate::observe::metrics::UpstreamMetrics::new(0);
+            record.endpoints = Some(upstream.endpoints(vec!["10.0.0.11:8080".to_owned()]));
             record.attempts.begin(0);
             record.attempts.answered(200);
             record.first_byte = Some(Duration::from_micros(604));
@@ -428,10 +430,7 @@ mod tests {
             let names = Names {
                 listeners: vec!["https".to_owned()],
                 routes: vec!["catalog".to_owned()],
-                upstreams: vec![crate::observe::UpstreamNames {
-                    name: "app".to_owned(),
-                    endpoints: vec!["10.0.0.11:8080".to_owned()],
-                }],
+                upstreams: vec!["app".to_owned()],
             };
             // In batches below the size that wakes the writer, which is let go on
             // in between: no line is dropped and no page is fresh.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::observe::attempts::UpstreamFailure;
+use crate::observe::attempts::{Hedge, Refused, UpstreamFailure};
 use crate::observe::record::{CacheResult, Class};
 use crate::observe::shard::Sharded;
 
@@ -142,6 +142,9 @@ pub(super) struct ListenerCells {
 #[derive(Debug, Default)]
 pub(super) struct UpstreamCells {
     pub(super) retries: Counter,
+    pub(super) hedges: [Counter; Hedge::ALL.len()],
+    pub(super) refused: [Counter; Refused::ALL.len()],
+    pub(super) queue: Histogram,
     pub(super) first_byte: Histogram,
     pub(super) connect: Histogram,
 }

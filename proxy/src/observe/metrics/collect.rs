@@ -11,8 +11,9 @@ use prometheus::proto::{
 use super::cells::{BOUNDS, HistogramSum, TlsHandshake, level, sum, sum_histogram};
 use super::families::{self as f, Family};
 use super::table::Table;
+use super::upstream::{EndpointGauges, UpstreamGauges};
 use super::{CacheMetrics, Metrics, millis, process};
-use crate::observe::attempts::UpstreamFailure;
+use crate::observe::attempts::{EjectionCause, Hedge, Refused, UpstreamFailure};
 use crate::observe::record::{CacheResult, Class};
 
 /// Every family that has a sample, in the order of the manual.
@@ -22,6 +23,7 @@ pub(super) fn scrape(metrics: &Metrics) -> Vec<MetricFamily> {
     requests(&mut page, &table);
     connections(&mut page, &table);
     upstreams(&mut page, &table);
+    upstream_gauges(&mut page, &table);
     endpoints(&mut page, &table);
     cache(&mut page, &metrics.cache);
     configuration(&mut page, metrics);
@@ -162,6 +164,28 @@ fn upstreams(page: &mut Page, table: &Table) {
             samples.value(&[name], count as f64);
         }
     });
+    page.family(&f::UPSTREAM_HEDGES, |samples| {
+        for (name, upstream) in table.upstreams() {
+            for hedge in Hedge::ALL {
+                let count = sum(&upstream.cells, |cells| &cells.hedges[hedge.index()]);
+                samples.value(&[name, hedge.as_str()], count as f64);
+            }
+        }
+    });
+    page.family(&f::UPSTREAM_REFUSED, |samples| {
+        for (name, upstream) in table.upstreams() {
+            for refused in Refused::ALL {
+                let count = sum(&upstream.cells, |cells| &cells.refused[refused.index()]);
+                samples.value(&[name, refused.as_str()], count as f64);
+            }
+        }
+    });
+    page.family(&f::UPSTREAM_QUEUE, |samples| {
+        for (name, upstream) in table.upstreams() {
+            let durations = sum_histogram(&upstream.cells, |cells| &cells.queue);
+            samples.histogram(&[name], &durations);
+        }
+    });
     page.family(&f::UPSTREAM_FIRST_BYTE, |samples| {
         for (name, upstream) in table.upstreams() {
             let durations = sum_histogram(&upstream.cells, |cells| &cells.first_byte);
@@ -176,9 +200,57 @@ fn upstreams(page: &mut Page, table: &Table) {
     });
 }
 
+/// How upstreams stand, as pushed just before.
+fn upstream_gauges(page: &mut Page, table: &Table) {
+    type Read = fn(&UpstreamGauges) -> Option<f64>;
+    let families: [(&Family, Read); 5] = [
+        (&f::UPSTREAM_QUEUED, |gauges| Some(gauges.queued as f64)),
+        (&f::UPSTREAM_CONNECTIONS, |gauges| {
+            Some(gauges.connections as f64)
+        }),
+        (&f::UPSTREAM_IN_SERVICE, |gauges| {
+            Some(gauges.in_service as f64)
+        }),
+        (&f::UPSTREAM_PANIC, |gauges| {
+            Some(f64::from(u8::from(gauges.panic)))
+        }),
+        (&f::DISCOVERY_AGE, |gauges| {
+            gauges.discovery_age.map(|age| age.as_secs_f64())
+        }),
+    ];
+    for (family, read) in families {
+        page.family(family, |samples| {
+            for (name, upstream) in table.upstreams() {
+                if let Some(value) = read(&upstream.gauges()) {
+                    samples.value(&[name], value);
+                }
+            }
+        });
+    }
+    page.family(&f::DISCOVERY_FAILURES, |samples| {
+        for (name, upstream) in table.upstreams() {
+            // Of upstreams whose endpoints cannot change there is nothing to show.
+            if upstream.gauges().discovery_age.is_some() {
+                samples.value(&[name], upstream.discovery_failures.value() as f64);
+            }
+        }
+    });
+}
+
 fn endpoints(page: &mut Page, table: &Table) {
+    let shown: Vec<_> = table
+        .upstreams()
+        .map(|(name, upstream)| (name, upstream.shown()))
+        .collect();
+    let each = || {
+        shown.iter().flat_map(|(upstream, endpoints)| {
+            endpoints
+                .each()
+                .map(move |(name, cells)| (*upstream, name, cells))
+        })
+    };
     page.family(&f::UPSTREAM_REQUESTS, |samples| {
-        for (upstream, name, endpoint) in table.endpoints() {
+        for (upstream, name, endpoint) in each() {
             for class in Class::ALL {
                 let count = sum(&endpoint.cells, |cells| &cells.classes[class.index()]);
                 if count > 0 || is_common(class) {
@@ -188,7 +260,7 @@ fn endpoints(page: &mut Page, table: &Table) {
         }
     });
     page.family(&f::UPSTREAM_ERRORS, |samples| {
-        for (upstream, name, endpoint) in table.endpoints() {
+        for (upstream, name, endpoint) in each() {
             for failure in UpstreamFailure::ALL {
                 let count = sum(&endpoint.cells, |cells| &cells.failures[failure.index()]);
                 samples.value(&[upstream, name, failure.as_str()], count as f64);
@@ -196,22 +268,45 @@ fn endpoints(page: &mut Page, table: &Table) {
         }
     });
     page.family(&f::EJECTIONS, |samples| {
-        for (upstream, name, endpoint) in table.endpoints() {
-            samples.value(&[upstream, name], endpoint.ejections.value() as f64);
+        for (upstream, name, endpoint) in each() {
+            for cause in EjectionCause::ALL {
+                let count = endpoint.ejections[cause.index()].value();
+                samples.value(&[upstream, name, cause.as_str()], count as f64);
+            }
         }
     });
-    page.family(&f::ENDPOINT_HEALTHY, |samples| {
-        for (upstream, name, endpoint) in table.endpoints() {
-            let healthy = endpoint.healthy.load(Ordering::Relaxed);
-            samples.value(&[upstream, name], healthy as f64);
+    page.family(&f::RETURNS, |samples| {
+        for (upstream, name, endpoint) in each() {
+            samples.value(&[upstream, name], endpoint.returns.value() as f64);
         }
     });
-    page.family(&f::ENDPOINT_ACTIVE, |samples| {
-        for (upstream, name, endpoint) in table.endpoints() {
-            let active = endpoint.active.load(Ordering::Relaxed);
-            samples.value(&[upstream, name], active as f64);
-        }
-    });
+    type Read = fn(&EndpointGauges) -> Option<f64>;
+    let families: [(&Family, Read); 7] = [
+        (&f::ENDPOINT_HEALTHY, |gauges| {
+            Some(f64::from(u8::from(gauges.healthy)))
+        }),
+        (&f::ENDPOINT_ACTIVE, |gauges| Some(gauges.active as f64)),
+        (&f::ENDPOINT_PENDING, |gauges| Some(gauges.pending as f64)),
+        (&f::ENDPOINT_CONNECTIONS, |gauges| {
+            Some(gauges.connections as f64)
+        }),
+        (&f::ENDPOINT_WEIGHT, |gauges| Some(gauges.weight as f64)),
+        (&f::ENDPOINT_LATENCY, |gauges| {
+            gauges.latency.map(|latency| latency.as_secs_f64())
+        }),
+        (&f::ENDPOINT_LIMIT, |gauges| {
+            gauges.limit.map(|limit| limit as f64)
+        }),
+    ];
+    for (family, read) in families {
+        page.family(family, |samples| {
+            for (upstream, name, endpoint) in each() {
+                if let Some(value) = read(&endpoint.gauges()) {
+                    samples.value(&[upstream, name], value);
+                }
+            }
+        });
+    }
 }
 
 fn cache(page: &mut Page, cache: &CacheMetrics) {

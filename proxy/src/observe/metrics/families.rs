@@ -92,6 +92,24 @@ families! {
         "Attempts on an endpoint that failed.");
     UPSTREAM_RETRIES = counter("tidegate_upstream_retries_total", ["upstream"],
         "Attempts after the first of a request.");
+    UPSTREAM_HEDGES = counter("tidegate_upstream_hedges_total", ["upstream", "result"],
+        "Second attempts beside a late one, by whether they answered first.");
+    UPSTREAM_REFUSED = counter("tidegate_upstream_refused_total", ["upstream", "reason"],
+        "Requests, or further attempts, that an upstream did not take, by reason.");
+    UPSTREAM_QUEUE = histogram("tidegate_upstream_queue_seconds", ["upstream"],
+        "Wait in the queue of requests that waited.");
+    UPSTREAM_QUEUED = gauge("tidegate_upstream_queued_requests", ["upstream"],
+        "Requests that wait in the queue.");
+    UPSTREAM_CONNECTIONS = gauge("tidegate_upstream_connections", ["upstream"],
+        "Connections to endpoints, idle ones included.");
+    UPSTREAM_IN_SERVICE = gauge("tidegate_upstream_endpoints_in_service", ["upstream"],
+        "Endpoints that take requests.");
+    UPSTREAM_PANIC = gauge("tidegate_upstream_panic", ["upstream"],
+        "1 while so few endpoints are in service that health is ignored.");
+    DISCOVERY_AGE = gauge("tidegate_upstream_discovery_age_seconds", ["upstream"],
+        "Since the endpoints were last found out, where they can change.");
+    DISCOVERY_FAILURES = counter("tidegate_upstream_discovery_failures_total", ["upstream"],
+        "Look-ups of the endpoints that failed; the last known ones stay.");
     UPSTREAM_FIRST_BYTE = histogram("tidegate_upstream_first_byte_seconds", ["upstream"],
         "From a request sent upstream to the first byte of its answer.");
     UPSTREAM_CONNECT = histogram("tidegate_upstream_connect_seconds", ["upstream"],
@@ -101,8 +119,24 @@ families! {
     ENDPOINT_ACTIVE = gauge("tidegate_upstream_endpoint_active_requests",
         ["upstream", "endpoint"],
         "Requests under way on the endpoint.");
-    EJECTIONS = counter("tidegate_upstream_ejections_total", ["upstream", "endpoint"],
+    ENDPOINT_PENDING = gauge("tidegate_upstream_endpoint_pending_requests",
+        ["upstream", "endpoint"],
+        "Requests that wait for a connection to the endpoint.");
+    ENDPOINT_CONNECTIONS = gauge("tidegate_upstream_endpoint_connections",
+        ["upstream", "endpoint"],
+        "Connections to the endpoint, idle ones included.");
+    ENDPOINT_WEIGHT = gauge("tidegate_upstream_endpoint_weight", ["upstream", "endpoint"],
+        "The endpoint's weight, as configured, discovered or set by hand.");
+    ENDPOINT_LATENCY = gauge("tidegate_upstream_endpoint_latency_seconds",
+        ["upstream", "endpoint"],
+        "Mean time to the first byte, recent answers counting more.");
+    ENDPOINT_LIMIT = gauge("tidegate_upstream_endpoint_limit_requests",
+        ["upstream", "endpoint"],
+        "Requests that the endpoint may have at once, where there is a limit.");
+    EJECTIONS = counter("tidegate_upstream_ejections_total", ["upstream", "endpoint", "cause"],
         "Times that outlier detection took the endpoint out.");
+    RETURNS = counter("tidegate_upstream_returns_total", ["upstream", "endpoint"],
+        "Times that an ejection of the endpoint ended.");
     CACHE_REQUESTS = counter("tidegate_cache_requests_total", ["route", "result"],
         "Requests on routes with a cache, by what the cache had to do with them.");
     CACHE_BYTES = gauge("tidegate_cache_memory_bytes", [],

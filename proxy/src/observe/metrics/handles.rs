@@ -2,9 +2,8 @@
 //! things that are no request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cells::{Counter, EndpointCells, ListenerCells, TlsHandshake, UpstreamCells};
+use super::cells::{ListenerCells, TlsHandshake};
 use crate::observe::shard::Sharded;
 
 /// What is counted on a listener beside finished requests.
@@ -71,50 +70,5 @@ pub(crate) struct OpenConnection(Arc<ListenerMetrics>);
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.cells.here().connections_active.down();
-    }
-}
-
-/// What is counted on an upstream. All of it comes from records.
-#[derive(Debug)]
-pub(super) struct UpstreamMetrics {
-    pub(super) cells: Sharded<UpstreamCells>,
-}
-
-impl UpstreamMetrics {
-    pub(super) fn new(workers: usize) -> Self {
-        Self {
-            cells: Sharded::new(workers),
-        }
-    }
-}
-
-/// What is counted on an endpoint.
-#[derive(Debug)]
-pub(crate) struct EndpointMetrics {
-    pub(super) cells: Sharded<EndpointCells>,
-    pub(super) ejections: Counter,
-    pub(super) healthy: AtomicU64,
-    pub(super) active: AtomicU64,
-}
-
-impl EndpointMetrics {
-    pub(super) fn new(workers: usize) -> Self {
-        Self {
-            cells: Sharded::new(workers),
-            ejections: Counter::default(),
-            healthy: AtomicU64::new(1),
-            active: AtomicU64::new(0),
-        }
-    }
-
-    /// Outlier detection took it out.
-    pub(crate) fn ejected(&self) {
-        self.ejections.add(1);
-    }
-
-    /// Whether it takes requests and how many it has; pushed before a scrape.
-    pub(crate) fn set(&self, healthy: bool, active: u64) {
-        self.healthy.store(u64::from(healthy), Ordering::Relaxed);
-        self.active.store(active, Ordering::Relaxed);
     }
 }

@@ -21,6 +21,7 @@ pub(crate) mod families;
 mod handles;
 mod process;
 mod table;
+mod upstream;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,8 +33,9 @@ use prometheus::TextEncoder;
 
 use self::cells::Counter;
 pub(crate) use self::cells::TlsHandshake;
-pub(crate) use self::handles::{EndpointMetrics, ListenerMetrics, OpenConnection};
+pub(crate) use self::handles::{ListenerMetrics, OpenConnection};
 pub(crate) use self::table::Table;
+pub(crate) use self::upstream::{EndpointGauges, Endpoints, UpstreamGauges, UpstreamMetrics};
 use super::names::Names;
 use super::{CacheCounts, access_log};
 

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::cells::{Counter, ExchangeCells};
-use super::handles::{EndpointMetrics, ListenerMetrics, UpstreamMetrics};
+use super::handles::ListenerMetrics;
+use super::upstream::UpstreamMetrics;
 use crate::observe::names::{NO_ROUTE, Names};
-use crate::observe::record::{Class, Record};
+use crate::observe::record::Record;
 use crate::observe::shard::Sharded;
 
-/// Cells of every listener, route, upstream and endpoint of one configuration.
+/// Cells of every listener, route and upstream of one configuration; an upstream has those of its
+/// endpoints.
 ///
 /// Part of the snapshot that a request takes, so that its record's indexes and
 /// these always belong together.
@@ -19,17 +21,11 @@ pub(crate) struct Table {
     listeners: Vec<Arc<ListenerMetrics>>,
     /// Listener by listener, each with all routes and, last, no route.
     exchanges: Vec<Arc<Exchange>>,
-    upstreams: Vec<UpstreamEntry>,
+    upstreams: Vec<Arc<UpstreamMetrics>>,
 }
 
 /// One listener and route, or no route.
 pub(super) type Exchange = Sharded<ExchangeCells>;
-
-#[derive(Debug)]
-struct UpstreamEntry {
-    metrics: Arc<UpstreamMetrics>,
-    endpoints: Vec<Arc<EndpointMetrics>>,
-}
 
 impl Table {
     /// Takes over what `previous` has under the same names; makes the rest.
@@ -55,7 +51,10 @@ impl Table {
         let upstreams = names
             .upstreams
             .iter()
-            .map(|upstream| known.upstream(&upstream.name, &upstream.endpoints, workers))
+            .map(|name| match known.upstreams.get(name.as_str()) {
+                Some(metrics) => Arc::clone(metrics),
+                None => Arc::new(UpstreamMetrics::new(workers)),
+            })
             .collect();
         Self {
             names,
@@ -77,11 +76,10 @@ impl Table {
         self.listeners.get(usize::from(index))
     }
 
-    /// An endpoint of the upstream at this place in the configuration.
+    /// The upstream at this place in the configuration.
     #[must_use]
-    pub(crate) fn endpoint(&self, upstream: u16, endpoint: u16) -> Option<&Arc<EndpointMetrics>> {
-        let entry = self.upstreams.get(usize::from(upstream))?;
-        entry.endpoints.get(usize::from(endpoint))
+    pub(crate) fn upstream(&self, index: u16) -> Option<&Arc<UpstreamMetrics>> {
+        self.upstreams.get(usize::from(index))
     }
 
     /// Counts a request that has ended ([`Record::end`]): the one way by which
@@ -133,24 +131,8 @@ impl Table {
 
     /// Upstreams with their names, in order.
     pub(super) fn upstreams(&self) -> impl Iterator<Item = (&str, &UpstreamMetrics)> {
-        let names = self
-            .names
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.name.as_str());
-        names.zip(self.upstreams.iter().map(|entry| entry.metrics.as_ref()))
-    }
-
-    /// Endpoints with their upstreams' names and their own, each name once.
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&str, &str, &EndpointMetrics)> {
-        let upstreams = self.names.upstreams.iter().zip(&self.upstreams);
-        upstreams.flat_map(|(names, entry)| {
-            let endpoints = names.endpoints.iter().zip(&entry.endpoints);
-            let each = endpoints
-                .enumerate()
-                .filter(|(place, (name, _))| !names.endpoints[..*place].contains(name));
-            each.map(|(_, (name, cells))| (names.name.as_str(), name.as_str(), cells.as_ref()))
-        })
+        let names = self.names.upstreams.iter().map(String::as_str);
+        names.zip(self.upstreams.iter().map(Arc::as_ref))
     }
 }
 
@@ -161,35 +143,11 @@ fn add(counter: &Counter, count: u64) {
     }
 }
 
-impl UpstreamEntry {
-    fn finish(&self, record: &Record) {
-        for attempt in record.attempts.iter() {
-            let Some(endpoint) = self.endpoints.get(usize::from(attempt.endpoint)) else {
-                continue;
-            };
-            let cells = endpoint.cells.here();
-            cells.classes[Class::of(attempt.status).index()].add(1);
-            if let Some(failure) = attempt.failure {
-                cells.failures[failure.index()].add(1);
-            }
-        }
-        let cells = self.metrics.cells.here();
-        add(&cells.retries, record.attempts.count().saturating_sub(1));
-        if let Some(connect) = record.connect {
-            cells.connect.observe(connect);
-        }
-        if let Some(first_byte) = record.first_byte {
-            cells.first_byte.observe(first_byte);
-        }
-    }
-}
-
 /// The cells of a table by their names.
 struct Known<'a> {
     listeners: HashMap<&'a str, &'a Arc<ListenerMetrics>>,
     exchanges: HashMap<(&'a str, &'a str), &'a Arc<Exchange>>,
     upstreams: HashMap<&'a str, &'a Arc<UpstreamMetrics>>,
-    endpoints: HashMap<(&'a str, &'a str), &'a Arc<EndpointMetrics>>,
 }
 
 impl<'a> Known<'a> {
@@ -199,12 +157,6 @@ impl<'a> Known<'a> {
             let routes = names.routes.iter().map(String::as_str).chain([NO_ROUTE]);
             routes.map(move |route| (listener.as_str(), route))
         });
-        let mut endpoints = HashMap::new();
-        for (upstream, entry) in names.upstreams.iter().zip(&table.upstreams) {
-            for (endpoint, cells) in upstream.endpoints.iter().zip(&entry.endpoints) {
-                endpoints.insert((upstream.name.as_str(), endpoint.as_str()), cells);
-            }
-        }
         Self {
             listeners: names
                 .listeners
@@ -216,31 +168,9 @@ impl<'a> Known<'a> {
             upstreams: names
                 .upstreams
                 .iter()
-                .map(|upstream| upstream.name.as_str())
-                .zip(table.upstreams.iter().map(|entry| &entry.metrics))
+                .map(String::as_str)
+                .zip(&table.upstreams)
                 .collect(),
-            endpoints,
         }
-    }
-
-    fn upstream(&self, name: &str, endpoints: &[String], workers: usize) -> UpstreamEntry {
-        let metrics = match self.upstreams.get(name) {
-            Some(metrics) => Arc::clone(metrics),
-            None => Arc::new(UpstreamMetrics::new(workers)),
-        };
-        let mut made: HashMap<&str, Arc<EndpointMetrics>> = HashMap::new();
-        let endpoints = endpoints
-            .iter()
-            .map(
-                |endpoint| match self.endpoints.get(&(name, endpoint.as_str())) {
-                    Some(known) => Arc::clone(known),
-                    None => Arc::clone(
-                        made.entry(endpoint)
-                            .or_insert_with(|| Arc::new(EndpointMetrics::new(workers))),
-                    ),
-                },
-            )
-            .collect();
-        UpstreamEntry { metrics, endpoints }
     }
 }

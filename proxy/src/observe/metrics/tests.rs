@@ -6,17 +6,15 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::clock;
-use crate::observe::{CacheResult, Record, UpstreamFailure, UpstreamNames, shard};
+use crate::observe::attempts::EjectionCause;
+use crate::observe::{CacheResult, Hedge, Record, Refused, UpstreamFailure, shard};
 
-fn names(routes: &[&str], endpoints: &[&str]) -> Names {
+fn names(routes: &[&str]) -> Names {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     Names {
         listeners: owned(&["http", "https"]),
         routes: owned(routes),
-        upstreams: vec![UpstreamNames {
-            name: "app".to_owned(),
-            endpoints: owned(endpoints),
-        }],
+        upstreams: vec!["app".to_owned()],
     }
 }
 
@@ -29,9 +27,15 @@ fn record(listener: u16, route: Option<u16>, status: u16) -> Record {
     record
 }
 
+/// The endpoints that the upstream has now.
+fn shown(table: &Table) -> Option<Arc<Endpoints>> {
+    table.upstream(0).map(|upstream| upstream.shown())
+}
+
 /// A record of two attempts: the first failed, the second answered.
-fn retried(listener: u16, route: Option<u16>) -> Record {
+fn retried(table: &Table, listener: u16, route: Option<u16>) -> Record {
     let mut record = record(listener, route, 200);
+    record.endpoints = shown(table);
     record.bytes_in = 10;
     record.bytes_out = 1000;
     record.cache = CacheResult::Miss;
@@ -49,8 +53,12 @@ fn metrics() -> Metrics {
     Metrics::new(2, UNIX_EPOCH + Duration::from_secs(1_000))
 }
 
-fn published(metrics: &Metrics, names: Names) -> Arc<Table> {
+fn published(metrics: &Metrics, names: Names, endpoints: &[&str]) -> Arc<Table> {
     let table = Arc::new(metrics.table(names));
+    if let Some(upstream) = table.upstream(0) {
+        let names = endpoints.iter().map(|&name| name.to_owned()).collect();
+        upstream.show(upstream.endpoints(names));
+    }
     metrics.config_loaded(
         Arc::clone(&table),
         0xabc,
@@ -71,8 +79,8 @@ fn value(metrics: &Metrics, series: &str) -> Option<f64> {
 #[test]
 fn a_request_is_counted_on_its_listener_route_and_endpoints() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1", "b:1"]));
-    table.finish(&retried(1, Some(0)));
+    let table = published(&metrics, names(&["catalog"]), &["a:1", "b:1"]);
+    table.finish(&retried(&table, 1, Some(0)));
     for (series, expected) in [
         (
             r#"tidegate_requests_total{listener="https",route="catalog",class="2xx"}"#,
@@ -147,7 +155,7 @@ fn a_request_is_counted_on_its_listener_route_and_endpoints() {
 #[test]
 fn counts_of_all_workers_and_listeners_are_added_up() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1"]));
+    let table = published(&metrics, names(&["catalog"]), &["a:1"]);
     std::thread::scope(|scope| {
         for worker in 0..2 {
             let table = &table;
@@ -178,7 +186,7 @@ fn counts_of_all_workers_and_listeners_are_added_up() {
 #[test]
 fn a_request_without_a_route_or_an_answer_is_counted_too() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1"]));
+    let table = published(&metrics, names(&["catalog"]), &["a:1"]);
     table.finish(&record(0, None, 404));
     table.finish(&record(0, Some(0), 0));
     let of = |series| value(&metrics, series);
@@ -195,13 +203,13 @@ fn a_request_without_a_route_or_an_answer_is_counted_too() {
 #[test]
 fn indexes_that_are_not_of_this_configuration_do_no_harm() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1"]));
-    let mut record = retried(700, Some(700));
+    let table = published(&metrics, names(&["catalog"]), &["a:1"]);
+    let mut record = retried(&table, 700, Some(700));
     record.upstream = Some(700);
     table.finish(&record);
-    table.finish(&retried(0, Some(700)));
-    table.finish(&retried(0, None));
-    assert!(table.listener(700).is_none() && table.endpoint(0, 700).is_none());
+    table.finish(&retried(&table, 0, Some(700)));
+    table.finish(&retried(&table, 0, None));
+    assert!(table.listener(700).is_none() && table.upstream(700).is_none());
     assert_eq!(
         value(
             &metrics,
@@ -214,10 +222,10 @@ fn indexes_that_are_not_of_this_configuration_do_no_harm() {
 #[test]
 fn after_a_reload_names_that_stayed_go_on_and_names_that_went_are_gone() {
     let metrics = metrics();
-    let old = published(&metrics, names(&["gone", "stays"], &["a:1", "b:1"]));
-    old.finish(&retried(0, Some(0)));
-    old.finish(&retried(0, Some(1)));
-    let new = published(&metrics, names(&["new", "stays"], &["b:1", "c:1"]));
+    let old = published(&metrics, names(&["gone", "stays"]), &["a:1", "b:1"]);
+    old.finish(&retried(&old, 0, Some(0)));
+    old.finish(&retried(&old, 0, Some(1)));
+    let new = published(&metrics, names(&["new", "stays"]), &["b:1", "c:1"]);
     // A request that began before the reload ends after it, by its own indexes.
     old.finish(&record(0, Some(1), 200));
     new.finish(&record(0, Some(1), 200));
@@ -240,8 +248,12 @@ fn after_a_reload_names_that_stayed_go_on_and_names_that_went_are_gone() {
 #[test]
 fn a_configuration_that_is_never_in_force_leaves_no_trace() {
     let metrics = metrics();
-    published(&metrics, names(&["catalog"], &["a:1"]));
-    let failed = metrics.table(names(&["broken"], &["z:1"]));
+    published(&metrics, names(&["catalog"]), &["a:1"]);
+    let failed = metrics.table(names(&["broken"]));
+    if let Some(upstream) = failed.upstream(0) {
+        // Made, and never shown.
+        drop(upstream.endpoints(vec!["z:1".to_owned()]));
+    }
     failed.finish(&record(0, Some(0), 200));
     metrics.reloaded(false);
     let text = metrics.render();
@@ -265,8 +277,8 @@ fn a_configuration_that_is_never_in_force_leaves_no_trace() {
 #[test]
 fn two_endpoints_of_one_name_share_one_series() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1", "a:1"]));
-    table.finish(&retried(0, Some(0)));
+    let table = published(&metrics, names(&["catalog"]), &["a:1", "a:1"]);
+    table.finish(&retried(&table, 0, Some(0)));
     let text = metrics.render();
     let series = r#"tidegate_upstream_requests_total{upstream="app",endpoint="a:1",class="2xx"}"#;
     assert_eq!(text.matches(series).count(), 1, "{text}");
@@ -276,7 +288,7 @@ fn two_endpoints_of_one_name_share_one_series() {
 #[test]
 fn connections_and_requests_are_active_until_they_end_on_whichever_thread() {
     let metrics = metrics();
-    let table = published(&metrics, names(&[], &["a:1"]));
+    let table = published(&metrics, names(&[]), &["a:1"]);
     let listener = table.listener(1).expect("there");
     let connection = listener.connection();
     listener.request_begins();
@@ -313,8 +325,19 @@ fn connections_and_requests_are_active_until_they_end_on_whichever_thread() {
 /// Metrics in which every family has a sample.
 fn full() -> Metrics {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["[::1]:80", "b\"\\:1"]));
-    table.finish(&retried(0, Some(0)));
+    let table = published(&metrics, names(&["catalog"]), &["[::1]:80", "b\"\\:1"]);
+    let mut all = retried(&table, 0, Some(0));
+    all.queued = Some(Duration::from_millis(3));
+    all.hedge = Some(Hedge::Won);
+    all.refused = Some(Refused::RetryBudget);
+    table.finish(&all);
+    if let Some(upstream) = table.upstream(0) {
+        upstream.discovery_failed();
+        upstream.set(UpstreamGauges {
+            discovery_age: Some(Duration::from_secs(3)),
+            ..UpstreamGauges::default()
+        });
+    }
     if let Some(listener) = table.listener(0) {
         listener.refused("max_connections");
         listener.rejected("bad_host");
@@ -322,9 +345,18 @@ fn full() -> Metrics {
             listener.handshake(end);
         }
     }
-    if let Some(endpoint) = table.endpoint(0, 0) {
-        endpoint.ejected();
-        endpoint.set(false, 3);
+    if let Some(endpoint) = shown(&table).as_ref().and_then(|shown| shown.cells(0)) {
+        endpoint.ejected(EjectionCause::Latency);
+        endpoint.returned();
+        endpoint.set(EndpointGauges {
+            healthy: false,
+            active: 3,
+            pending: 1,
+            connections: 2,
+            weight: 1,
+            latency: Some(Duration::from_millis(2)),
+            limit: Some(7),
+        });
     }
     let counts = metrics.cache().counts();
     counts.purged();
@@ -371,7 +403,7 @@ fn gauges_of_others_show_what_was_pushed() {
             3.0,
         ),
         (
-            r#"tidegate_upstream_ejections_total{upstream="app",endpoint="[::1]:80"}"#,
+            r#"tidegate_upstream_ejections_total{upstream="app",endpoint="[::1]:80",cause="latency_factor"}"#,
             1.0,
         ),
         ("tidegate_cache_memory_bytes", 5.0),
@@ -471,8 +503,8 @@ fn the_alerts_of_the_manual_are_rules_about_metrics_that_exist() {
 #[ignore = "a measurement; run with --release -- --ignored --nocapture what_a_request_costs"]
 fn what_a_request_costs() {
     let metrics = metrics();
-    let table = published(&metrics, names(&["catalog"], &["a:1", "b:1"]));
-    let mut record = retried(0, Some(0));
+    let table = published(&metrics, names(&["catalog"]), &["a:1", "b:1"]);
+    let mut record = retried(&table, 0, Some(0));
     record.attempts = crate::observe::attempts::Attempts::default();
     record.attempts.begin(0);
     record.attempts.answered(200);

@@ -1,0 +1,118 @@
+//! One attempt: a connection to one endpoint, the request on it, the head of the reply.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::client::HttpSession;
+
+use super::exchange::Exchange;
+use super::incoming::Incoming;
+use super::{Client, GoesOn, Outgoing};
+use crate::carry::failure::{Failure, dial_failure};
+use crate::clock;
+use crate::observe::Record;
+use crate::upstreams::{Members, Place};
+
+/// What an attempt needs to know.
+pub(super) struct Attempt<'a> {
+    pub(super) members: &'a Arc<Members>,
+    pub(super) worker: usize,
+    pub(super) goes_on: GoesOn<'a>,
+    /// When the first byte must be there; `None`: `first_byte_timeout` after it is sent.
+    pub(super) until: Option<Instant>,
+}
+
+/// A reply has begun.
+pub(super) struct Made {
+    pub(super) incoming: Incoming,
+    pub(super) head: Box<ResponseHeader>,
+    /// From the request sent to the reply's head.
+    pub(super) first_byte: Duration,
+    pub(super) until: Instant,
+}
+
+/// None has.
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    pub(super) until: Instant,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn make(
+        &self,
+        mut place: Place,
+        outgoing: &mut Outgoing,
+        mut client: Client<'_>,
+        record: &mut Record,
+    ) -> Result<Made, Failed> {
+        let settings = &self.members.common().settings;
+        let mut fresh = !(outgoing.may_repeat() && outgoing.can_repeat());
+        let mut until = self.until;
+        loop {
+            let began = clock::now();
+            let deadline = |now: Instant| now + settings.first_byte_timeout;
+            let connected = self
+                .members
+                .connect(place.endpoint(), self.worker, fresh, outgoing.from, began)
+                .await;
+            let connected = match connected {
+                Ok(connected) => connected,
+                Err(error) => {
+                    let failure = dial_failure(&error);
+                    tracing::debug!(
+                        upstream = self.members.common().name(),
+                        endpoint = self.members.name(place.endpoint()),
+                        %error,
+                        "no connection"
+                    );
+                    return Err(Failed {
+                        failure,
+                        until: until.unwrap_or_else(|| deadline(clock::now())),
+                    });
+                }
+            };
+            place.connected();
+            let sent = clock::now();
+            record.connect = (!connected.reused).then(|| sent.saturating_duration_since(began));
+            let until = *until.get_or_insert_with(|| deadline(sent));
+            let this_try = match settings.retry.per_try_timeout {
+                Some(patience) => until.min(sent + patience),
+                None => until,
+            };
+            let multiplexed = matches!(connected.session, HttpSession::H2(_));
+            let mut exchange = Exchange {
+                session: connected.session,
+                settings,
+                goes_on: self.goes_on,
+                until: this_try,
+                tainted: false,
+                seen: false,
+            };
+            match exchange.run(outgoing, client.as_deref_mut()).await {
+                Ok(head) => {
+                    return Ok(Made {
+                        first_byte: clock::now().saturating_duration_since(sent),
+                        incoming: Incoming::new(
+                            self.members.clone(),
+                            self.worker,
+                            place,
+                            exchange.session,
+                            exchange.tainted,
+                        ),
+                        head,
+                        until,
+                    });
+                }
+                // The connection was old and ended before it was of use: that says nothing of the
+                // endpoint.
+                Err(Failure::Reset)
+                    if connected.reused && !exchange.seen && !fresh && !multiplexed =>
+                {
+                    fresh = true;
+                }
+                Err(failure) => return Err(Failed { failure, until }),
+            }
+        }
+    }
+}

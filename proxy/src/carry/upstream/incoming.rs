@@ -1,0 +1,221 @@
+//! A reply whose head has been read: its body, piece by piece.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header;
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
+use pingora::protocols::http::client::HttpSession;
+use tokio::time::timeout;
+
+use super::exchange::{Sent, read_client, send_body};
+use super::{Client, Upload};
+use crate::carry::failure::{Failure, read_failure};
+use crate::clock;
+use crate::upstreams::{Members, Place, Sticky};
+
+/// Bytes of an answer that nobody wants which are read so that its connection can be kept.
+const DISCARDED_BODY: usize = 64 * 1024;
+/// And how long that may take.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// A body up to this is read before the client hears of the reply: if the endpoint breaks off, the
+/// request can still be sent to another one, or be told so.
+const EARLY_BODY: u64 = 64 * 1024;
+/// And how long that may take: an app that is slow with its body keeps the client waiting for the
+/// whole of it, and the client gets what there is.
+const EARLY_TIME: Duration = Duration::from_millis(50);
+
+/// See the module's text. Holds the place at the endpoint until the reply is over.
+pub(crate) struct Incoming {
+    members: Arc<Members>,
+    worker: usize,
+    session: HttpSession<()>,
+    /// The request body was cut short: the connection cannot be used again.
+    tainted: bool,
+    /// Read before anybody asked.
+    early: VecDeque<Bytes>,
+    place: Place,
+}
+
+impl Incoming {
+    pub(super) fn new(
+        members: Arc<Members>,
+        worker: usize,
+        place: Place,
+        session: HttpSession<()>,
+        tainted: bool,
+    ) -> Self {
+        Self {
+            members,
+            worker,
+            session,
+            tainted,
+            early: VecDeque::new(),
+            place,
+        }
+    }
+
+    /// Reads a small body before anybody asks for it.
+    ///
+    /// # Errors
+    /// It breaks off, and nobody has been told of the reply yet.
+    pub(super) async fn read_early(&mut self, head: &ResponseHeader) -> Result<(), Failure> {
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length: Option<u64> = length
+            .and_then(|length| length.to_str().ok())
+            .and_then(|length| length.parse().ok());
+        if length.is_none_or(|length| length > EARLY_BODY) {
+            return Ok(());
+        }
+        let read = async {
+            while !self.session.response_done() {
+                match self.session.read_response_body().await {
+                    Ok(Some(piece)) => self.early.push_back(piece),
+                    Ok(None) => break,
+                    Err(error) => return Err(read_failure(&error)),
+                }
+            }
+            Ok(())
+        };
+        // Dropped, it loses nothing: what it has read is kept.
+        timeout(EARLY_TIME, read).await.unwrap_or(Ok(()))
+    }
+
+    /// Who writes cookies for its upstream.
+    pub(crate) fn sticky_cookies(&self) -> Option<&Sticky> {
+        self.members.common().sticky.as_ref()
+    }
+
+    /// The sticky cookie's hash of the endpoint that it comes from.
+    pub(crate) fn sticky(&self) -> Option<u64> {
+        self.members.hash(self.place.endpoint())
+    }
+
+    /// The reply's next piece; `None` at its end. `client` is watched meanwhile, and what is
+    /// left of its body goes up.
+    pub(crate) async fn next(
+        &mut self,
+        upload: &mut Upload,
+        mut client: Client<'_>,
+    ) -> Result<Option<Bytes>, Failure> {
+        if let Some(piece) = self.early.pop_front() {
+            return Ok(Some(piece));
+        }
+        loop {
+            self.session
+                .set_read_timeout(Some(self.members.common().settings.read_timeout));
+            let step = {
+                let piece = self.session.read_response_body();
+                match client.as_deref_mut() {
+                    None => Piece::Reply(piece.await),
+                    Some(client) => tokio::select! {
+                        biased;
+                        piece = piece => Piece::Reply(piece),
+                        body = read_client(client, upload) => Piece::Body(body),
+                    },
+                }
+            };
+            match step {
+                Piece::Reply(Ok(piece)) => return Ok(piece),
+                Piece::Reply(Err(error)) => {
+                    let failure = match read_failure(&error) {
+                        Failure::FirstByteTimeout => Failure::ReadTimeout,
+                        other => other,
+                    };
+                    if let Some((outcome, _)) = failure.outcome() {
+                        let endpoint = self.place.endpoint();
+                        self.members.record(endpoint, outcome, None, clock::now());
+                    }
+                    return Err(failure);
+                }
+                Piece::Body(body) => {
+                    if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
+                        self.tainted = true;
+                        *upload = Upload::Done;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the whole reply has been read.
+    pub(crate) fn is_done(&mut self) -> bool {
+        self.early.is_empty() && self.session.response_done()
+    }
+
+    /// Trailer fields of an HTTP/2 reply, after its last piece (RFC 9113 section 8.1).
+    pub(crate) async fn trailers(&mut self) -> Option<http::HeaderMap> {
+        match &mut self.session {
+            HttpSession::H2(h2) => h2.read_trailers().await.ok().flatten(),
+            _ => None,
+        }
+    }
+
+    /// After a 101: the bare connection, and what was read from it behind the head.
+    pub(crate) fn into_stream(self) -> Option<(Stream, Option<Bytes>)> {
+        let HttpSession::H1(mut h1) = self.session else {
+            return None;
+        };
+        h1.maybe_upgrade_body_writer();
+        let first = {
+            // What is buffered is there at the first poll; a read that would wait takes nothing.
+            let read = pin!(h1.read_body_bytes());
+            match read.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(Ok(first)) => first,
+                Poll::Ready(Err(_)) => return None,
+                Poll::Pending => None,
+            }
+        };
+        Some((h1.into_inner(), first))
+    }
+
+    /// Ends a whole exchange; the connection is kept where that is allowed.
+    pub(crate) async fn finish(self) {
+        if self.tainted {
+            return;
+        }
+        self.members
+            .release(
+                self.place.endpoint(),
+                self.worker,
+                self.session,
+                clock::now(),
+            )
+            .await;
+    }
+
+    /// Reads what is left of an answer that nobody wants, if that is little, so that the connection
+    /// can be used again.
+    pub(super) async fn discard(mut self) {
+        let mut left = DISCARDED_BODY;
+        let read = async {
+            while let Ok(Some(piece)) = self.next(&mut Upload::Done, None).await {
+                left = left.checked_sub(piece.len())?;
+                if self.is_done() {
+                    break;
+                }
+            }
+            Some(())
+        };
+        match timeout(DISCARD_TIME, read).await {
+            Ok(Some(())) if self.is_done() => self.finish().await,
+            _ => self.abandon().await,
+        }
+    }
+
+    /// Breaks the exchange off.
+    pub(crate) async fn abandon(mut self) {
+        self.session.shutdown().await;
+    }
+}
+
+enum Piece {
+    Reply(pingora::Result<Option<Bytes>>),
+    Body(pingora::Result<Option<Bytes>>),
+}

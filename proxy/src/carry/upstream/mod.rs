@@ -1,0 +1,384 @@
+//! One request to an upstream and its reply: pick, connect, send, read, and
+//! again elsewhere where that is safe.
+//!
+//! A request is sent a second time only if
+//!
+//! - nothing of it can have been read: no connection came about, or an HTTP/2 endpoint said that
+//!   it did not process it (RFC 9113 section 8.7). That costs no retry budget, since it gives
+//!   nobody more work;
+//! - or it may be repeated: its method is idempotent (RFC 9110 section 9.2.2) or its route says so,
+//!   its body is in memory, `retry.on` names what happened, and the retry budget allows it.
+//!
+//! A kept connection may have been closed by the other side in the same instant, which looks like a
+//! reset: requests that may be repeated are then sent on a new connection to the same endpoint
+//! without blaming it, and others are never sent on a kept HTTP/1 connection at all.
+
+mod attempt;
+mod exchange;
+mod hedge;
+mod incoming;
+mod place;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use balancer::{EndpointIndex, Outcome, PickContext, PickError};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+
+use self::attempt::{Attempt, Failed, Made};
+pub(crate) use self::incoming::Incoming;
+use super::failure::Failure;
+use crate::clock;
+use crate::observe::{Record, Refused};
+use crate::upstreams::{Addresses, Kept, Members, Place, Upstream};
+
+/// The body of a request on its way up.
+pub(crate) enum Upload {
+    /// There is none, or it was sent.
+    Done,
+    /// In memory, so that it can be sent again.
+    Buffered(Bytes),
+    /// Read from the client as it arrives.
+    Streamed {
+        /// Bytes that are still allowed.
+        left: u64,
+        /// Longest wait between two pieces.
+        patience: Duration,
+    },
+}
+
+/// What is sent.
+pub(crate) struct Outgoing {
+    /// The head as the endpoint sees it, but for the Host of checks.
+    pub(crate) head: RequestHeader,
+    /// Its body.
+    pub(crate) upload: Upload,
+    /// Consistent-hash key.
+    pub(crate) hash: Option<u64>,
+    /// The endpoint that the client's cookie names.
+    pub(crate) sticky: Option<Kept>,
+    /// The client asked to change protocols.
+    pub(crate) upgrade: bool,
+    /// The route allows that it is sent again though its method is not idempotent.
+    pub(crate) repeatable: bool,
+    /// The body is streamed and part of it was taken from the client: it is gone.
+    pub(crate) taken: bool,
+    /// For the PROXY header; `None` for work that no client waits for.
+    pub(crate) from: Option<Addresses>,
+}
+
+impl Outgoing {
+    /// Whether doing it twice does no more than doing it once, as far as the edge is told.
+    fn may_repeat(&self) -> bool {
+        (self.repeatable || self.head.method.is_idempotent()) && !self.upgrade
+    }
+
+    /// Whether the whole of it can be sent once more, though it was sent before.
+    fn can_repeat(&self) -> bool {
+        !self.taken && !matches!(self.upload, Upload::Streamed { .. })
+    }
+
+    fn can_hedge(&self) -> bool {
+        matches!(self.head.method, Method::GET | Method::HEAD)
+            && matches!(self.upload, Upload::Done)
+            && !self.upgrade
+    }
+
+    /// The same request once more; only for one without a body.
+    fn copy(&self) -> Self {
+        Self {
+            head: self.head.clone(),
+            upload: Upload::Done,
+            hash: self.hash,
+            sticky: self.sticky,
+            upgrade: false,
+            repeatable: self.repeatable,
+            taken: false,
+            from: self.from,
+        }
+    }
+}
+
+/// The client's side while a request is carried; `None` for work in the background.
+pub(crate) type Client<'c> = Option<&'c mut ServerSession>;
+
+/// Whether a request goes on when its client leaves before the reply: others may wait for it.
+pub(crate) type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Sends `outgoing` to an endpoint of `upstream` and reads the head of the reply.
+///
+/// # Errors
+/// The last attempt's failure, when no further one is allowed.
+pub(crate) async fn open(
+    upstream: &Upstream,
+    worker: usize,
+    outgoing: &mut Outgoing,
+    mut client: Client<'_>,
+    goes_on: GoesOn<'_>,
+    record: &mut Record,
+) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
+    let members = upstream.members();
+    record.endpoints = Some(members.shown().clone());
+    let mut run = Run {
+        prefer: outgoing.sticky.and_then(|kept| members.sticky(kept.hash)),
+        members,
+        worker,
+        goes_on,
+        tried: Vec::new(),
+        count: 0,
+        same_again: true,
+        until: None,
+    };
+    let mut place = run.place(outgoing, client.as_deref_mut(), record).await?;
+    loop {
+        let made = run
+            .attempt(place, outgoing, client.as_deref_mut(), record)
+            .await;
+        let failure = match made {
+            Ok(made) => {
+                if !run.again_on(made.head.status, outgoing, record) {
+                    return Ok((made.incoming, made.head));
+                }
+                // The answer is given up only for the promise of another one.
+                let next = run.place(outgoing, client.as_deref_mut(), record).await;
+                let Ok(next) = next else {
+                    return Ok((made.incoming, made.head));
+                };
+                tokio::spawn(made.incoming.discard());
+                place = next;
+                continue;
+            }
+            Err(failure) => failure,
+        };
+        if !run.again_after(failure, outgoing, record) {
+            return Err(run.verdict(failure));
+        }
+        // Within so short a time, an endpoint that cannot be reached stays so.
+        run.same_again = !failure.is_unsent();
+        place = match run.place(outgoing, client.as_deref_mut(), record).await {
+            Ok(next) => next,
+            Err(client @ Failure::Client(_)) => return Err(client),
+            Err(_) => return Err(run.verdict(failure)),
+        };
+    }
+}
+
+/// What has been done for one request so far.
+struct Run<'a> {
+    members: Arc<Members>,
+    worker: usize,
+    goes_on: GoesOn<'a>,
+    prefer: Option<EndpointIndex>,
+    tried: Vec<EndpointIndex>,
+    count: u32,
+    /// Where nobody else is left, an endpoint that was tried may be asked once more.
+    same_again: bool,
+    /// When the first byte of a reply must be there: set when the request is sent first.
+    until: Option<Instant>,
+}
+
+impl Run<'_> {
+    /// An endpoint for the next attempt, waited for in the upstream's queue if need be.
+    async fn place(
+        &self,
+        outgoing: &Outgoing,
+        client: Client<'_>,
+        record: &mut Record,
+    ) -> Result<Place, Failure> {
+        let context = PickContext {
+            hash: outgoing.hash,
+            tried: &self.tried,
+            prefer: self.prefer,
+        };
+        let streamed = !outgoing.can_repeat();
+        let got = place::get(
+            &self.members,
+            &context,
+            client.filter(|_| !streamed),
+            self.goes_on,
+            record,
+        )
+        .await;
+        match got {
+            Ok(place) => Ok(place),
+            Err(place::NoPlace::Pick(PickError::Exhausted)) if self.same_again => {
+                let context = PickContext {
+                    tried: &[],
+                    ..context
+                };
+                let place = self.members.acquire(&context, clock::now());
+                place.map_err(|_| Failure::NoEndpoint)
+            }
+            Err(place::NoPlace::Pick(error)) => {
+                let (refused, failure) = match error {
+                    PickError::Saturated => (Refused::Limit, Failure::Saturated),
+                    PickError::NoneAvailable | PickError::Exhausted => {
+                        (Refused::NoEndpoint, Failure::NoEndpoint)
+                    }
+                };
+                record.refused = Some(refused);
+                Err(failure)
+            }
+            Err(place::NoPlace::Queue(failure)) => Err(failure),
+        }
+    }
+
+    /// One attempt, or two beside each other.
+    async fn attempt(
+        &mut self,
+        place: Place,
+        outgoing: &mut Outgoing,
+        client: Client<'_>,
+        record: &mut Record,
+    ) -> Result<Made, Failure> {
+        self.count += 1;
+        let settings = &self.members.common().settings;
+        record.attempts.begin(place.number());
+        if self.count == 1
+            && let Some(hedge) = settings.hedge
+            && outgoing.can_hedge()
+            && let Some(delay) = self.members.pool().latency_percentile(hedge.percentile)
+        {
+            let delay = delay.max(hedge.min_delay);
+            let hedged = hedge::Hedged {
+                members: &self.members,
+                worker: self.worker,
+                goes_on: self.goes_on,
+                delay,
+                until: *self
+                    .until
+                    .insert(clock::now() + settings.first_byte_timeout),
+                prefer: self.prefer,
+            };
+            let (made, tried) = Box::pin(hedged.make(place, outgoing, client, record)).await;
+            self.count = u32::try_from(tried.len()).unwrap_or(self.count);
+            self.tried.extend(tried);
+            return made;
+        }
+        let endpoint = place.endpoint();
+        let attempt = Attempt {
+            members: &self.members,
+            worker: self.worker,
+            goes_on: self.goes_on,
+            until: self.until,
+        };
+        let mut made = attempt.make(place, outgoing, client, record).await;
+        if let Ok(reply) = &mut made
+            && matches!(outgoing.upload, Upload::Done | Upload::Buffered(_))
+        {
+            record.attempts.answered(reply.head.status.as_u16());
+            if let Err(failure) = reply.incoming.read_early(&reply.head).await {
+                let until = reply.until;
+                made = Err(Failed { failure, until });
+            }
+        }
+        self.until = Some(match &made {
+            Ok(made) => made.until,
+            Err(failed) => failed.until,
+        });
+        match made {
+            Ok(made) => {
+                record.attempts.answered(made.head.status.as_u16());
+                record.first_byte = Some(made.first_byte);
+                answered(&self.members, endpoint, &made);
+                if self.may_go_on() {
+                    self.tried.push(endpoint);
+                }
+                Ok(made)
+            }
+            Err(failed) => {
+                self.tried.push(endpoint);
+                if failed.failure == Failure::ConnectionLimit {
+                    record.refused = Some(Refused::Limit);
+                }
+                failed_at(&self.members, endpoint, failed.failure, record);
+                Err(failed.failure)
+            }
+        }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.count < self.members.common().settings.retry.attempts.get()
+    }
+
+    fn again_on(&self, status: StatusCode, outgoing: &Outgoing, record: &mut Record) -> bool {
+        let retry = &self.members.common().settings.retry;
+        retry.on_statuses.contains(&status)
+            && self.may_go_on()
+            && outgoing.may_repeat()
+            && outgoing.can_repeat()
+            && self.budget(record)
+    }
+
+    fn again_after(&self, failure: Failure, outgoing: &Outgoing, record: &mut Record) -> bool {
+        let retry = &self.members.common().settings.retry;
+        if !self.may_go_on() {
+            return false;
+        }
+        let again = match failure {
+            // Nobody was asked.
+            Failure::ConnectionLimit => true,
+            Failure::Unprocessed => !outgoing.taken,
+            failure if failure.is_unsent() => retry.on_connect_failure,
+            failure => {
+                let named = match failure {
+                    Failure::Reset | Failure::BadReply => retry.on_reset,
+                    Failure::FirstByteTimeout => {
+                        retry.on_timeout && self.until.is_some_and(|until| clock::now() < until)
+                    }
+                    _ => false,
+                };
+                named && outgoing.may_repeat() && outgoing.can_repeat() && self.budget(record)
+            }
+        };
+        if again {
+            tracing::debug!(
+                upstream = self.members.common().name(),
+                failure = failure.as_str(),
+                attempt = self.count,
+                "attempt failed"
+            );
+        }
+        again
+    }
+
+    /// Takes one from the retry budget.
+    fn budget(&self, record: &mut Record) -> bool {
+        let allowed = self.members.pool().may_retry(clock::now());
+        if !allowed {
+            record.refused = Some(Refused::RetryBudget);
+        }
+        allowed
+    }
+
+    /// What the client is told in the end.
+    fn verdict(&self, failure: Failure) -> Failure {
+        match failure {
+            // Not one of them can be reached: that passes, and the client is told when to come again.
+            Failure::Connect if self.tried.len() >= self.members.len() => Failure::AllRefused,
+            Failure::ConnectionLimit => Failure::Saturated,
+            failure => failure,
+        }
+    }
+}
+
+/// Tells the pool of an answer.
+fn answered(members: &Members, endpoint: EndpointIndex, made: &Made) {
+    let outcome = match made.head.status.is_server_error() {
+        true => Outcome::Status5xx,
+        false => Outcome::Success,
+    };
+    members.record(endpoint, outcome, Some(made.first_byte), clock::now());
+}
+
+/// Tells the pool and the record of a failure, if it is the endpoint's.
+fn failed_at(members: &Members, endpoint: EndpointIndex, failure: Failure, record: &mut Record) {
+    let Some((outcome, counted)) = failure.outcome() else {
+        return;
+    };
+    record.attempts.failed(counted);
+    members.record(endpoint, outcome, None, clock::now());
+}

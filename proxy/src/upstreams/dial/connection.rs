@@ -1,0 +1,379 @@
+//! A connection to an endpoint, of one concrete type: TCP or a Unix socket,
+//! plain or TLS.
+//!
+//! It is the stream of Pingora's client sessions. Nothing is buffered above the
+//! socket (the sessions read and write whole heads and pieces); under TLS what
+//! one read of the socket brought is held until its records are taken, and no
+//! buffer is held while there is nothing in it.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::Wire;
+use crate::listen::buffers::{self, CHUNK};
+use crate::upstreams::link::Slot;
+
+/// A goodbye that is not taken by then is not said.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// See the module's text.
+pub(crate) struct Connection {
+    io: Io,
+    /// What it was made with.
+    wire: Wire,
+    born: Instant,
+    /// Counted against the endpoint's limits while it lives.
+    slot: Option<Arc<Slot>>,
+    /// Told when the first bytes arrive.
+    listener: Option<oneshot::Sender<()>>,
+}
+
+enum Io {
+    Plain(Socket),
+    Tls(Box<TlsStream<Ahead>>),
+}
+
+pub(super) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Connection {
+    pub(super) fn plain(socket: Socket, wire: Wire, now: Instant) -> Self {
+        Self {
+            io: Io::Plain(socket),
+            wire,
+            born: now,
+            slot: None,
+            listener: None,
+        }
+    }
+
+    pub(super) fn tls(stream: TlsStream<Ahead>, wire: Wire, now: Instant) -> Self {
+        Self {
+            io: Io::Tls(Box::new(stream)),
+            wire,
+            born: now,
+            slot: None,
+            listener: None,
+        }
+    }
+
+    /// What it was made with.
+    pub(crate) fn wire(&self) -> Wire {
+        self.wire
+    }
+
+    /// When it was made.
+    pub(crate) fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// From now on `slot` is held until this is dropped.
+    pub(crate) fn hold(&mut self, slot: Arc<Slot>) {
+        self.slot = Some(slot);
+    }
+
+    /// Ends when the first bytes arrive, and fails when the connection ends before.
+    pub(crate) fn first_bytes(&mut self) -> oneshot::Receiver<()> {
+        let (listener, arrived) = oneshot::channel();
+        self.listener = Some(listener);
+        arrived
+    }
+
+    /// Nothing to read: neither the end nor bytes that nobody asked for. Costs no system call
+    /// while the kernel has no news of the connection.
+    pub(crate) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0; 1];
+        let mut read = ReadBuf::new(&mut byte);
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(self).poll_read(&mut cx, &mut read).is_pending()
+    }
+
+    /// Whether ALPN chose HTTP/2.
+    pub(super) fn chose_h2(&self) -> bool {
+        match &self.io {
+            Io::Plain(_) => false,
+            Io::Tls(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn resumed(&self) -> bool {
+        match &self.io {
+            Io::Plain(_) => false,
+            Io::Tls(tls) => {
+                tls.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+            }
+        }
+    }
+
+    fn socket(&self) -> &Socket {
+        match &self.io {
+            Io::Plain(socket) => socket,
+            Io::Tls(tls) => &tls.get_ref().0.socket,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.slot {
+            // Others hold it too.
+            slot.give();
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("fd", &self.id())
+            .field("tls", &matches!(self.io, Io::Tls(_)))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Hands `$call` to whatever is inside, pinned.
+macro_rules! inside {
+    ($value:expr, $kind:ident { $($variant:ident),+ }, $inner:ident => $call:expr) => {
+        match $value {
+            $($kind::$variant(it) => {
+                let $inner = Pin::new(it);
+                $call
+            })+
+        }
+    };
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_read(cx, buf));
+        if self.listener.is_some()
+            && buf.filled().len() > before
+            && let Some(listener) = self.listener.take()
+        {
+            // Who asked may have given up.
+            let _ = listener.send(());
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_shutdown(cx))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        inside!(&mut *self, Socket { Tcp, Unix }, io => io.poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        inside!(&mut *self, Socket { Tcp, Unix }, io => io.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        inside!(&mut *self, Socket { Tcp, Unix }, io => io.poll_write_vectored(cx, parts))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inside!(&mut *self, Socket { Tcp, Unix }, io => io.poll_flush(cx))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        inside!(&mut *self, Socket { Tcp, Unix }, io => io.poll_shutdown(cx))
+    }
+}
+
+/// A socket that is read in large pieces for a reader that takes small ones: rustls asks for
+/// 4 KiB at a time, a quarter of a record.
+pub(super) struct Ahead {
+    socket: Socket,
+    /// Read from the socket and not taken yet.
+    waiting: Vec<u8>,
+    taken: usize,
+}
+
+impl Ahead {
+    pub(super) fn new(socket: Socket) -> Self {
+        Self {
+            socket,
+            waiting: Vec::new(),
+            taken: 0,
+        }
+    }
+}
+
+impl AsyncRead for Ahead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let me = &mut *self;
+        if me.waiting.is_empty() {
+            return buffers::with_scratch(|scratch| {
+                let mut read = ReadBuf::new(&mut scratch[..CHUNK]);
+                ready!(Pin::new(&mut me.socket).poll_read(cx, &mut read))?;
+                let bytes = read.filled();
+                let now = bytes.len().min(buf.remaining());
+                buf.put_slice(&bytes[..now]);
+                if now < bytes.len() {
+                    me.waiting = buffers::take();
+                    me.waiting.extend_from_slice(&bytes[now..]);
+                    me.taken = 0;
+                }
+                Poll::Ready(Ok(()))
+            });
+        }
+        let rest = &me.waiting[me.taken..];
+        let now = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..now]);
+        me.taken += now;
+        if me.taken == me.waiting.len() {
+            buffers::release(&mut me.waiting);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Ahead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for Connection {
+    async fn shutdown(&mut self) {
+        // The other side may be gone or read nothing: then it is closed without.
+        let _ = timeout(GOODBYE, AsyncWriteExt::shutdown(self)).await;
+    }
+}
+
+impl UniqueID for Connection {
+    fn id(&self) -> UniqueIDType {
+        match self.socket() {
+            Socket::Tcp(socket) => socket.as_raw_fd(),
+            Socket::Unix(socket) => socket.as_raw_fd(),
+        }
+    }
+}
+
+impl Ssl for Connection {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.chose_h2().then_some(ALPN::H2)
+    }
+}
+
+impl GetTimingDigest for Connection {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Connection {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Connection {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+#[async_trait]
+impl Peek for Connection {}

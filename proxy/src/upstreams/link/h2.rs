@@ -1,0 +1,216 @@
+//! HTTP/2 connections of one worker to one endpoint: many requests on each.
+//!
+//! A request takes a stream of the first connection that has one to spare, so
+//! that connections that are not needed become idle and are closed. Where none
+//! has, one request connects and the others wait for it, or for a stream that
+//! is given back elsewhere. Connections that shall serve no more are simply
+//! forgotten: their streams hold them until the last one ends.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora::protocols::http::v2::client::Http2Session;
+use tokio::sync::Notify;
+
+use super::count::Slot;
+use crate::upstreams::dial::{Connection, DialError, Dialer, Wire};
+
+/// See the module's text.
+#[derive(Default)]
+pub(super) struct Shelf {
+    connections: Mutex<Vec<Shared>>,
+    /// Held by the one who connects.
+    pub(super) connecting: tokio::sync::Mutex<()>,
+    /// Told when a stream is given back.
+    pub(super) freed: Notify,
+    failures: Mutex<Failures>,
+}
+
+struct Shared {
+    connection: ConnectionRef,
+    slot: Arc<Slot>,
+    wire: Wire,
+    born: Instant,
+    /// When a sweep found no stream on it.
+    idle_since: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    last: Option<DialError>,
+}
+
+impl Shared {
+    /// Whether requests may begin on it.
+    fn serves(&self, dialer: &Dialer, now: Instant) -> bool {
+        !self.connection.is_closed()
+            && !self.connection.is_shutting_down()
+            && self.wire == dialer.wire()
+            && !dialer.keep().is_old(self.born, now)
+    }
+}
+
+impl Shelf {
+    /// Nothing is awaited under it.
+    fn connections(&self) -> MutexGuard<'_, Vec<Shared>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream on a connection that is there; `None` when none has one to spare.
+    pub(super) async fn spare(&self, dialer: &Dialer, now: Instant) -> Option<Http2Session> {
+        loop {
+            let connection = self.pick(dialer, now)?;
+            match connection.spawn_stream().await {
+                Ok(Some(session)) => return Some(session),
+                // Full or going away by now: it will not be picked again.
+                Ok(None) => {}
+                Err(_) => connection.mark_shutdown(),
+            }
+        }
+    }
+
+    fn pick(&self, dialer: &Dialer, now: Instant) -> Option<ConnectionRef> {
+        let mut connections = self.connections();
+        connections.retain(|shared| shared.serves(dialer, now));
+        let found = connections
+            .iter_mut()
+            .find(|shared| shared.connection.free_stream_slots() > 0)?;
+        found.idle_since = None;
+        Some(found.connection.clone())
+    }
+
+    /// The first stream on a new connection; others may share it unless it belongs to one client.
+    pub(super) async fn begin(
+        &self,
+        dialer: &Dialer,
+        mut connection: Box<Connection>,
+        slot: Arc<Slot>,
+    ) -> Result<Http2Session, DialError> {
+        connection.hold(slot.clone());
+        let (wire, born) = (connection.wire(), connection.born());
+        let connection = multiplex(connection, dialer.keep().max_streams).await?;
+        let first = first_stream(&connection).await?;
+        if !dialer.keep().never_again {
+            self.connections().push(Shared {
+                connection,
+                slot,
+                wire,
+                born,
+                idle_since: None,
+            });
+        }
+        Ok(first)
+    }
+
+    /// How many times connecting has failed so far.
+    pub(super) fn failures_so_far(&self) -> u64 {
+        self.failures().count
+    }
+
+    /// The last failure, if there was one since `count` of them.
+    pub(super) fn failed_since(&self, count: u64) -> Option<DialError> {
+        let failures = self.failures();
+        (failures.count > count)
+            .then(|| failures.last.clone())
+            .flatten()
+    }
+
+    /// Those who wait are not to try the same one after the other.
+    pub(super) fn failed(&self, error: &DialError) {
+        let mut failures = self.failures();
+        failures.count += 1;
+        failures.last = Some(error.clone());
+    }
+
+    /// Forgets what serves no more or was idle for too long.
+    pub(super) fn sweep(&self, dialer: &Dialer, now: Instant) {
+        self.connections().retain_mut(|shared| {
+            if !shared.serves(dialer, now) {
+                return false;
+            }
+            if !shared.connection.is_idle() {
+                shared.idle_since = None;
+                return true;
+            }
+            let since = *shared.idle_since.get_or_insert(now);
+            !dialer.keep().is_stale(since, now)
+        });
+    }
+
+    /// Closes one connection without streams.
+    pub(super) fn evict(&self) -> bool {
+        let mut connections = self.connections();
+        let idle = connections
+            .iter()
+            .position(|shared| shared.connection.is_idle());
+        let Some(idle) = idle else {
+            return false;
+        };
+        // What is left of it ends in a task of its own, in a moment.
+        connections.swap_remove(idle).slot.give();
+        true
+    }
+
+    pub(super) fn clear_idle(&self) {
+        self.connections()
+            .retain(|shared| !shared.connection.is_idle());
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        let connections = self.connections();
+        let idle = connections
+            .iter()
+            .filter(|shared| shared.connection.is_idle());
+        idle.count()
+    }
+}
+
+/// A connection that speaks HTTP/2 from now on. The peer's SETTINGS, which come before all else
+/// (RFC 9113 section 3.4), are waited for: they say how many streams it takes, and that it
+/// speaks HTTP/2 at all.
+pub(crate) async fn multiplex(
+    mut connection: Box<Connection>,
+    max_streams: usize,
+) -> Result<ConnectionRef, DialError> {
+    let arrived = connection.first_bytes();
+    let mut settings = H2HandshakeSettings::new();
+    settings.max_streams = max_streams;
+    let connection = handshake(connection, settings)
+        .await
+        .map_err(|_| DialError::Io(io::ErrorKind::ConnectionReset))?;
+    match arrived.await {
+        Ok(()) => Ok(connection),
+        Err(_) => Err(DialError::NotHttp2),
+    }
+}
+
+/// A stream on a connection that has none yet.
+pub(crate) async fn first_stream(connection: &ConnectionRef) -> Result<Http2Session, DialError> {
+    match connection.spawn_stream().await {
+        Ok(Some(session)) => Ok(session),
+        Ok(None) => Err(DialError::Io(io::ErrorKind::ConnectionReset)),
+        Err(_) => Err(DialError::NotHttp2),
+    }
+}
+
+/// Whether the peer says that it has not processed the request, so that it may be sent again
+/// whatever its method: the stream was refused, or is beyond the last one that a GOAWAY names
+/// (RFC 9113 section 8.7).
+pub(crate) fn unprocessed(error: &pingora::Error) -> bool {
+    let Some(error) = error.root_cause().downcast_ref::<h2::Error>() else {
+        return false;
+    };
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    // A GOAWAY of the peer is the error of those streams only that it does not cover, and of
+    // those that are not begun for its sake; the others go on, or end with the connection.
+    error.is_remote() && (refused || error.is_go_away())
+}

@@ -1,0 +1,368 @@
+//! The connections to an endpoint that are open, kept by worker.
+//!
+//! Each worker has a shelf of its own, so taking a kept connection touches
+//! nothing that another core writes. Another worker's shelf is looked into only
+//! where a limit is met: then an idle connection there has to go, so that one
+//! can be made here.
+//!
+//! [`EndpointLinks`] belong to an endpoint as long as it exists, and go from one
+//! configuration to the next with it: connections that no longer fit what is
+//! configured ([`Wire`](super::dial::Wire)) are dropped when they are met.
+
+mod count;
+mod h2;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::HttpSession as H1Session;
+use tokio::time::timeout;
+
+pub(crate) use count::Slot;
+pub(crate) use h2::unprocessed;
+pub(crate) use h2::{first_stream, multiplex};
+
+use super::Target;
+use super::dial::{Addresses, Connection, DialError, Dialer, Keep, Limit};
+use crate::clock;
+use count::Open;
+
+/// How often a place is fought for with other workers before the limit is taken for met.
+const TRIES: usize = 16;
+
+/// Of all endpoints of an upstream.
+#[derive(Default)]
+pub(crate) struct UpstreamLinks {
+    open: Arc<Open>,
+    /// Looked at only where `max_total_connections` is met.
+    endpoints: Mutex<Vec<Weak<EndpointLinks>>>,
+}
+
+/// Of one endpoint. Dropping it closes what is idle; what is in use ends with its request.
+pub(crate) struct EndpointLinks {
+    shelves: Box<[Shelf]>,
+    open: Arc<Open>,
+    upstream: Arc<UpstreamLinks>,
+}
+
+/// One worker's; aligned, so that no two of them share a cache line.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shelf {
+    /// HTTP/1.1, the one used last at the back.
+    idle: Mutex<VecDeque<Idle>>,
+    h2: h2::Shelf,
+}
+
+struct Idle {
+    connection: Box<Connection>,
+    since: Instant,
+}
+
+/// A session on a connection, and whether that had served before.
+pub(crate) struct Connected {
+    pub(crate) session: HttpSession<()>,
+    pub(crate) reused: bool,
+}
+
+/// For whom a connection is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Purpose<'a> {
+    /// Of the upstream.
+    pub(crate) dialer: &'a Dialer,
+    /// Where the endpoint is.
+    pub(crate) target: &'a Target,
+    /// The client; for the PROXY header only.
+    pub(crate) from: Option<Addresses>,
+}
+
+impl UpstreamLinks {
+    /// Connections that are open or being made, to all endpoints.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.count()
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, Vec<Weak<EndpointLinks>>> {
+        self.endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Closes an idle connection to any endpoint, `worker`'s own first.
+    fn evict(&self, worker: usize) -> bool {
+        let endpoints: Vec<_> = self.endpoints().iter().filter_map(Weak::upgrade).collect();
+        let mine = |links: &Arc<EndpointLinks>| {
+            links
+                .shelves
+                .get(worker)
+                .is_some_and(|shelf| shelf.evict_h1() || shelf.h2.evict())
+        };
+        endpoints.iter().any(mine) || endpoints.iter().any(|links| links.evict(worker))
+    }
+}
+
+impl EndpointLinks {
+    /// For `workers` workers; counted in `upstream` too.
+    pub(crate) fn new(workers: usize, upstream: &Arc<UpstreamLinks>) -> Arc<Self> {
+        let links = Arc::new(Self {
+            shelves: (0..workers).map(|_| Shelf::default()).collect(),
+            open: Arc::default(),
+            upstream: upstream.clone(),
+        });
+        let mut endpoints = upstream.endpoints();
+        endpoints.retain(|known| known.strong_count() > 0);
+        endpoints.push(Arc::downgrade(&links));
+        drop(endpoints);
+        links
+    }
+
+    /// Connections that are open or being made.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.count()
+    }
+
+    /// Those of them on which nothing happens.
+    #[cfg_attr(not(test), expect(dead_code, reason = "shown by what lists upstreams"))]
+    pub(crate) fn idle(&self) -> usize {
+        let idle = |shelf: &Shelf| shelf.idle().len() + shelf.h2.idle();
+        self.shelves.iter().map(idle).sum()
+    }
+
+    /// A session for one request of `worker`: on a kept connection where there is one, unless
+    /// `fresh` asks for one of HTTP/1.1 that never served.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub(crate) async fn connect(
+        &self,
+        worker: usize,
+        purpose: Purpose<'_>,
+        fresh: bool,
+        now: Instant,
+    ) -> Result<Connected, DialError> {
+        let dialer = purpose.dialer;
+        let Some(shelf) = self.shelves.get(worker) else {
+            return Err(DialError::Limit(Limit::Endpoint));
+        };
+        match dialer.protocol() {
+            conf::UpstreamProtocol::H1 => {
+                if !fresh && let Some(connection) = shelf.take(dialer, now) {
+                    return Ok(Connected {
+                        session: HttpSession::H1(H1Session::new(connection)),
+                        reused: true,
+                    });
+                }
+                // Boxed: seldom taken, and a future is as large as its largest branch.
+                Box::pin(self.open_h1(worker, purpose)).await
+            }
+            conf::UpstreamProtocol::H2 => {
+                if let Some(session) = shelf.h2.spare(dialer, now).await {
+                    return Ok(shared(session));
+                }
+                let work = Box::pin(self.open_h2(worker, &shelf.h2, purpose));
+                timeout(dialer.connect_timeout(), work)
+                    .await
+                    .unwrap_or(Err(DialError::Timeout))
+            }
+        }
+    }
+
+    async fn open_h1(&self, worker: usize, to: Purpose<'_>) -> Result<Connected, DialError> {
+        let slot = self.reserve(worker, to.dialer.keep())?;
+        let mut connection = to.dialer.dial(to.target, to.from).await?;
+        connection.hold(slot);
+        Ok(Connected {
+            session: HttpSession::H1(H1Session::new(connection)),
+            reused: false,
+        })
+    }
+
+    async fn open_h2(
+        &self,
+        worker: usize,
+        shelf: &h2::Shelf,
+        to: Purpose<'_>,
+    ) -> Result<Connected, DialError> {
+        if to.dialer.keep().never_again {
+            return self.make_h2(worker, shelf, to).await;
+        }
+        let failures = shelf.failures_so_far();
+        loop {
+            // Before the look, so that what is given back after it is not missed.
+            let freed = shelf.freed.notified();
+            if let Some(session) = shelf.spare(to.dialer, clock::now()).await {
+                return Ok(shared(session));
+            }
+            let turn = tokio::select! {
+                biased;
+                turn = shelf.connecting.lock() => turn,
+                () = freed => continue,
+            };
+            if let Some(session) = shelf.spare(to.dialer, clock::now()).await {
+                return Ok(shared(session));
+            }
+            if let Some(error) = shelf.failed_since(failures) {
+                return Err(error);
+            }
+            let made = self.make_h2(worker, shelf, to).await;
+            if let Err(error) = &made {
+                shelf.failed(error);
+            }
+            drop(turn);
+            return made;
+        }
+    }
+
+    async fn make_h2(
+        &self,
+        worker: usize,
+        shelf: &h2::Shelf,
+        to: Purpose<'_>,
+    ) -> Result<Connected, DialError> {
+        let slot = self.reserve(worker, to.dialer.keep())?;
+        let connection = to.dialer.dial(to.target, to.from).await?;
+        let session = shelf.begin(to.dialer, connection, slot).await?;
+        Ok(Connected {
+            session: HttpSession::H2(session),
+            reused: false,
+        })
+    }
+
+    /// A place for one more connection; where there is none, an idle one is closed for it.
+    fn reserve(&self, worker: usize, keep: &Keep) -> Result<Arc<Slot>, DialError> {
+        let mut met = Limit::Endpoint;
+        for _ in 0..TRIES {
+            if !self.open.take(keep.max_connections) {
+                met = Limit::Endpoint;
+                if self.evict(worker) {
+                    continue;
+                }
+                break;
+            }
+            let upstream = &self.upstream.open;
+            if upstream.take(keep.max_total_connections) {
+                let slot = Slot::taken(self.open.clone(), upstream.clone());
+                return Ok(Arc::new(slot));
+            }
+            self.open.give();
+            met = Limit::Upstream;
+            if !self.upstream.evict(worker) {
+                break;
+            }
+        }
+        Err(DialError::Limit(met))
+    }
+
+    /// Closes an idle connection, `worker`'s own first.
+    fn evict(&self, worker: usize) -> bool {
+        let (before, from) = self.shelves.split_at(worker.min(self.shelves.len()));
+        from.iter()
+            .chain(before)
+            .any(|shelf| shelf.evict_h1() || shelf.h2.evict())
+    }
+
+    /// Takes a session back after a whole exchange; its connection is kept where the protocol
+    /// and the settings allow.
+    pub(crate) async fn release(
+        &self,
+        worker: usize,
+        dialer: &Dialer,
+        session: HttpSession<()>,
+        now: Instant,
+    ) {
+        let Some(shelf) = self.shelves.get(worker) else {
+            return;
+        };
+        match session {
+            HttpSession::H1(mut session) => {
+                session.respect_keepalive();
+                if session.will_keepalive()
+                    && let Some(stream) = session.reuse().await
+                    && let Ok(connection) = stream.into_any().downcast()
+                {
+                    shelf.put(dialer, connection, now);
+                }
+            }
+            HttpSession::H2(session) => {
+                drop(session);
+                shelf.h2.freed.notify_waiters();
+            }
+            HttpSession::Custom(()) => {}
+        }
+    }
+
+    /// Closes connections that were idle for too long, are too old or no longer fit; called
+    /// about once a second.
+    pub(crate) fn sweep(&self, dialer: &Dialer, now: Instant) {
+        for shelf in &self.shelves {
+            shelf.idle().retain_mut(|idle| idle.serves(dialer, now));
+            shelf.h2.sweep(dialer, now);
+        }
+    }
+
+    /// Closes all on which nothing happens: the endpoint is drained, or forced down.
+    pub(crate) fn close_idle(&self) {
+        for shelf in &self.shelves {
+            shelf.idle().clear();
+            shelf.h2.clear_idle();
+        }
+    }
+}
+
+fn shared(session: pingora::protocols::http::v2::client::Http2Session) -> Connected {
+    Connected {
+        session: HttpSession::H2(session),
+        reused: true,
+    }
+}
+
+impl Shelf {
+    /// The lock is this worker's alone but for sweeps and evictions; nothing is awaited under it.
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, dialer: &Dialer, now: Instant) -> Option<Box<Connection>> {
+        let mut idle = self.idle();
+        loop {
+            let mut last = idle.pop_back()?;
+            if last.serves(dialer, now) {
+                return Some(last.connection);
+            }
+        }
+    }
+
+    fn put(&self, dialer: &Dialer, connection: Box<Connection>, now: Instant) {
+        let mut one = Idle {
+            connection,
+            since: now,
+        };
+        if dialer.keep().never_again || !one.serves(dialer, now) {
+            return;
+        }
+        let mut idle = self.idle();
+        if idle.len() < dialer.keep().max_idle {
+            idle.push_back(one);
+        }
+    }
+
+    /// Closes the one that has been idle for longest.
+    fn evict_h1(&self) -> bool {
+        self.idle().pop_front().is_some()
+    }
+}
+
+impl Idle {
+    /// Whether a request may go over it.
+    fn serves(&mut self, dialer: &Dialer, now: Instant) -> bool {
+        let keep = dialer.keep();
+        self.connection.wire() == dialer.wire()
+            && !keep.is_stale(self.since, now)
+            && !keep.is_old(self.connection.born(), now)
+            && self.connection.is_quiet()
+    }
+}

@@ -1,0 +1,227 @@
+//! The endpoints of an upstream as they are for a while.
+//!
+//! A request takes the set once and keeps it. When endpoints come or go, or somebody changes one by
+//! hand, a new set is made from the old one: who is in both keeps health, counts and connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use balancer::{EndpointIndex, Outcome, PickContext, PickError, Pool};
+use pingora::protocols::http::client::HttpSession;
+
+use super::common::Common;
+use super::dial::{Addresses, DialError};
+use super::discovery::Found;
+use super::link::{Connected, EndpointLinks, Purpose};
+use super::place::Place;
+use super::target::Target;
+use crate::observe::metrics::{EndpointGauges, Endpoints, UpstreamGauges};
+use crate::random;
+
+/// See the module's text.
+pub(crate) struct Members {
+    common: Arc<Common>,
+    pool: Pool,
+    /// What to connect to, by endpoint.
+    targets: Vec<Target>,
+    /// Connections, by endpoint.
+    links: Vec<Arc<EndpointLinks>>,
+    /// Hashes of addresses, as sticky cookies carry them, by endpoint.
+    hashes: Vec<u64>,
+    by_hash: HashMap<u64, EndpointIndex>,
+    shown: Arc<Endpoints>,
+    found: Vec<Found>,
+}
+
+impl Members {
+    /// The set of `found` with `pool`, which was made for just these. Connections of `previous` to
+    /// the same targets go on; what they speak is compared when one is taken.
+    pub(super) fn new(
+        common: Arc<Common>,
+        pool: Pool,
+        found: Vec<Found>,
+        previous: Option<&Self>,
+    ) -> Self {
+        let known: HashMap<String, &Arc<EndpointLinks>> = previous
+            .into_iter()
+            .flat_map(|members| members.targets.iter().map(Target::id).zip(&members.links))
+            .collect();
+        let links = found
+            .iter()
+            .map(|found| match known.get(&found.target.id()) {
+                Some(links) => Arc::clone(links),
+                None => EndpointLinks::new(common.workers, &common.links),
+            })
+            .collect();
+        let hashes: Vec<u64> = found
+            .iter()
+            .map(|found| balancer::hash_key(found.target.id().as_bytes()))
+            .collect();
+        let by_hash = hashes
+            .iter()
+            .copied()
+            .zip(pool.endpoints().map(|(index, _)| index))
+            .collect();
+        let names = found.iter().map(|found| found.name.clone()).collect();
+        Self {
+            shown: common.metrics.endpoints(names),
+            targets: found.iter().map(|found| found.target.clone()).collect(),
+            links,
+            hashes,
+            by_hash,
+            pool,
+            found,
+            common,
+        }
+    }
+
+    pub(crate) fn common(&self) -> &Arc<Common> {
+        &self.common
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.targets.len()
+    }
+
+    /// As they were found.
+    pub(super) fn found(&self) -> &[Found] {
+        &self.found
+    }
+
+    /// Names and counters, for records.
+    pub(crate) fn shown(&self) -> &Arc<Endpoints> {
+        &self.shown
+    }
+
+    pub(crate) fn name(&self, endpoint: EndpointIndex) -> &str {
+        self.pool.endpoint(endpoint).name()
+    }
+
+    /// Where the endpoint is.
+    pub(crate) fn target(&self, endpoint: EndpointIndex) -> Option<&Target> {
+        self.targets.get(endpoint.as_usize())
+    }
+
+    /// The hash of its address for a sticky cookie.
+    pub(crate) fn hash(&self, endpoint: EndpointIndex) -> Option<u64> {
+        self.hashes.get(endpoint.as_usize()).copied()
+    }
+
+    /// The endpoint that a sticky cookie names, if it is still there.
+    pub(crate) fn sticky(&self, hash: u64) -> Option<EndpointIndex> {
+        self.by_hash.get(&hash).copied()
+    }
+
+    /// Picks an endpoint and counts the request there.
+    ///
+    /// # Errors
+    /// There is none to be had now.
+    pub(crate) fn acquire(
+        &self,
+        context: &PickContext<'_>,
+        now: Instant,
+    ) -> Result<Place, PickError> {
+        let (endpoint, active) = self.pool.acquire(context, now, random::bits())?;
+        Ok(Place::new(endpoint, active, self.common.queue.clone()))
+    }
+
+    /// A connection to `endpoint`; a kept one when there is one and `fresh` is not asked for.
+    ///
+    /// # Errors
+    /// None came about.
+    pub(crate) async fn connect(
+        &self,
+        endpoint: EndpointIndex,
+        worker: usize,
+        fresh: bool,
+        from: Option<Addresses>,
+        now: Instant,
+    ) -> Result<Connected, DialError> {
+        let at = endpoint.as_usize();
+        let (links, target) = (&self.links[at], &self.targets[at]);
+        let purpose = Purpose {
+            dialer: &self.common.dialer,
+            target,
+            from,
+        };
+        links.connect(worker, purpose, fresh, now).await
+    }
+
+    /// Takes a connection back after a whole exchange.
+    pub(crate) async fn release(
+        &self,
+        endpoint: EndpointIndex,
+        worker: usize,
+        session: HttpSession<()>,
+        now: Instant,
+    ) {
+        if let Some(links) = self.links.get(endpoint.as_usize()) {
+            let dialer = &self.common.dialer;
+            links.release(worker, dialer, session, now).await;
+        }
+    }
+
+    /// Tells the pool how an attempt ended, and the log what came of it.
+    pub(crate) fn record(
+        &self,
+        endpoint: EndpointIndex,
+        outcome: Outcome,
+        latency: Option<std::time::Duration>,
+        now: Instant,
+    ) {
+        if let Some(transition) = self.pool.record(endpoint, outcome, latency, now) {
+            self.log(&transition, outcome.as_str());
+        }
+    }
+
+    /// What is due about once a second: ejections end, idle connections close, the line moves.
+    pub(super) fn tick(&self, now: Instant) {
+        for links in &self.links {
+            links.sweep(&self.common.dialer, now);
+        }
+        for transition in self.pool.sweep(now) {
+            self.log(&transition, "time");
+        }
+        if let Some(queue) = &self.common.queue {
+            queue.wake();
+        }
+    }
+
+    /// Closes connections to `endpoint` that nobody uses.
+    pub(super) fn close_idle(&self, endpoint: EndpointIndex) {
+        if let Some(links) = self.links.get(endpoint.as_usize()) {
+            links.close_idle();
+        }
+    }
+
+    /// Brings the gauges up to date.
+    pub(super) fn show(&self, now: Instant) {
+        let summary = self.pool.summary(now);
+        self.common.metrics.set(UpstreamGauges {
+            queued: self.common.queue.as_ref().map_or(0, |queue| queue.len()) as u64,
+            in_service: summary.in_service as u64,
+            panic: summary.panic,
+            connections: u64::from(self.common.links.open()),
+            discovery_age: self.common.discovery_age(now),
+        });
+        for ((at, status), links) in self.pool.status(now).iter().enumerate().zip(&self.links) {
+            let Some(metrics) = self.shown.cells(at) else {
+                continue;
+            };
+            metrics.set(EndpointGauges {
+                healthy: status.health == balancer::Health::Healthy,
+                active: u64::from(status.active),
+                pending: u64::from(status.pending),
+                connections: u64::from(links.open()),
+                weight: u64::from(status.weight.get()),
+                latency: status.latency,
+                limit: status.limit.map(u64::from),
+            });
+        }
+    }
+}
