@@ -35,6 +35,7 @@ mod cache_tags;
 mod cli;
 mod defaults;
 mod demo;
+mod discovery_dns;
 mod failover;
 mod filters;
 mod harness;

@@ -2,6 +2,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod h2;
 pub(crate) mod load;

@@ -221,6 +221,10 @@ impl Gate {
         self.0.1.notify_all();
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        *lock(&self.0.0)
+    }
+
     fn wait(&self) {
         let open = lock(&self.0.0);
         let _ = self
@@ -251,8 +255,16 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn start(handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_at(ports::free(), handler)
+    }
+
+    /// At an address that the test chose.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        handler: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let mut origin = Self {
-            address: ports::free(),
+            address,
             shared: Arc::new(Shared {
                 handler: Box::new(handler),
                 requests: AtomicUsize::new(0),
