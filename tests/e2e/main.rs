@@ -36,6 +36,7 @@ mod cli;
 mod defaults;
 mod demo;
 mod discovery_dns;
+mod discovery_lists;
 mod failover;
 mod filters;
 mod harness;
