@@ -40,6 +40,8 @@ mod discovery_lists;
 mod failover;
 mod filters;
 mod harness;
+mod health;
+mod health_grpc;
 mod hostile_app;
 mod observe;
 mod protocols;

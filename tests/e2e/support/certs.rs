@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -38,6 +38,15 @@ impl Authority {
 
 /// Writes `STEM.pem` and `STEM.key` for these names into the folder; both paths.
 pub(crate) fn write(folder: &Path, stem: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+    write_until(folder, stem, names, 4096)
+}
+
+/// The same with a certificate that nobody takes any more.
+pub(crate) fn write_expired(folder: &Path, stem: &str, names: &[&str]) -> (PathBuf, PathBuf) {
+    write_until(folder, stem, names, 2001)
+}
+
+fn write_until(folder: &Path, stem: &str, names: &[&str], year: i32) -> (PathBuf, PathBuf) {
     let key = KeyPair::generate().expect("a key");
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let mut params = CertificateParams::new(names.clone()).expect("valid names");
@@ -45,6 +54,7 @@ pub(crate) fn write(folder: &Path, stem: &str, names: &[&str]) -> (PathBuf, Path
         DnType::CommonName,
         names.first().cloned().unwrap_or_default(),
     );
+    params.not_after = date_time_ymd(year, 1, 1);
     let leaf = params
         .signed_by(&key, &AUTHORITY.issuer)
         .expect("a certificate");

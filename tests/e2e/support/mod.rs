@@ -10,6 +10,7 @@ pub(crate) mod metrics;
 pub(crate) mod nginx;
 pub(crate) mod origin;
 pub(crate) mod ports;
+pub(crate) mod tls_node;
 pub(crate) mod tools;
 pub(crate) mod wait;
 
@@ -32,4 +33,4 @@ pub(crate) fn runtime() -> &'static Runtime {
 pub(crate) use client::{Ask, Broken, Conn, Reply};
 pub(crate) use edge::{Edge, Setup, in_front_of};
 pub(crate) use h2::H2;
-pub(crate) use origin::{Answer, Gate, Origin};
+pub(crate) use origin::{Answer, Gate, Origin, Seen};

@@ -22,15 +22,35 @@ pub(crate) fn find(program: &str, package: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(program))
         .find(|file| file.is_file());
     if found.is_none() {
-        let test = std::thread::current().name().unwrap_or("?").to_owned();
-        let hint = format!("{test} needs {program}: apt-get install {package}");
-        assert!(
-            std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(),
-            "{hint}"
-        );
-        let _ = writeln!(std::io::stderr(), "SKIPPED {hint}");
+        missing(program, &format!("apt-get install {package}"));
     }
     found
+}
+
+/// Python with this module; likewise. `packages` are what pip calls them.
+pub(crate) fn python_with(module: &str, packages: &str) -> Option<PathBuf> {
+    let python = find("python3", "python3")?;
+    let import = format!("import {module}");
+    let mut command = Command::new(&python);
+    let has_it = run(command.args(["-c", &import]), wait::SOON).code == Some(0);
+    if !has_it {
+        let how = "python3 -m pip install --target FOLDER";
+        missing(
+            &format!("Python's {module}"),
+            &format!("{how} {packages}, and PYTHONPATH=FOLDER"),
+        );
+    }
+    has_it.then_some(python)
+}
+
+fn missing(what: &str, how: &str) {
+    let test = std::thread::current().name().unwrap_or("?").to_owned();
+    let hint = format!("{test} needs {what}: {how}");
+    assert!(
+        std::env::var_os("TIDEGATE_REQUIRE_TOOLS").is_none(),
+        "{hint}"
+    );
+    let _ = writeln!(std::io::stderr(), "SKIPPED {hint}");
 }
 
 /// `let nginx = tool!("nginx", "nginx-light");` ends the test where it is missing.
