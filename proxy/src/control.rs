@@ -7,6 +7,7 @@
 
 mod last_reload;
 mod restart;
+mod tick;
 
 pub(crate) use last_reload::LastReload;
 
@@ -39,8 +40,6 @@ use crate::snapshot::Snapshot;
 use crate::state::AdminState;
 use crate::upstreams::{self, Probers, Watchers};
 
-/// How often idle upstream connections are looked through and ejections end.
-const TICK: Duration = Duration::from_secs(1);
 /// How long the cache's disk tier may write at the end.
 const WRITE_OUT: Duration = Duration::from_secs(5);
 
@@ -327,7 +326,7 @@ impl Control {
         let mut probers = Probers::start(upstreams::probes(&self.snapshot.load().upstreams));
         let mut watchers = Watchers::start(&self.snapshot.load().upstreams, &changed);
         self.serve_admin(changed.clone()).await;
-        tokio::spawn(tick(self.snapshot.clone()));
+        tokio::spawn(tick::tick(self.snapshot.clone()));
         tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();
@@ -345,7 +344,12 @@ impl Control {
                 Asked::ReopenLog => self.reopen_log(),
                 Asked::Drain => break,
                 Asked::Reload => {
-                    if self.reload(load.clone()).await {
+                    let reloaded = tokio::select! {
+                        reloaded = self.reload(load.clone()) => reloaded,
+                        // It may wait for names to be looked up; the end of the process does not.
+                        () = signals.ending() => break,
+                    };
+                    if reloaded {
                         let snapshot = self.snapshot.load();
                         probers.update(upstreams::probes(&snapshot.upstreams));
                         watchers = Watchers::start(&snapshot.upstreams, &changed);
@@ -581,17 +585,4 @@ fn bind_next(
         snapshot.listeners.push(listener);
     }
     Ok((Next { snapshot, kept }, bound))
-}
-
-/// What has to be done now and then, beside requests.
-async fn tick(snapshot: Arc<ArcSwap<Snapshot>>) {
-    let mut every = interval(TICK);
-    loop {
-        every.tick().await;
-        let snapshot = snapshot.load_full();
-        let now = clock::now();
-        for upstream in &snapshot.upstreams {
-            upstream.tick(now);
-        }
-    }
 }

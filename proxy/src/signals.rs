@@ -37,6 +37,14 @@ impl Signals {
         })
     }
 
+    /// Somebody asks for the end; other requests wait for [`Signals::next`].
+    pub(crate) async fn ending(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
     /// The next request.
     pub(crate) async fn next(&mut self) -> Asked {
         tokio::select! {

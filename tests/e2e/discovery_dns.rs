@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::thread;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::dns::{Dns, hosts};
@@ -336,6 +337,27 @@ fn a_name_that_vanishes_and_a_server_that_is_silent_change_nothing() {
     dns.answer(&app(&TWO[1..]));
     dns.thaw();
     await_answering(&edge, &TWO[1..]);
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_reload_that_waits_for_the_dns() {
+    let port = ports::free().port();
+    let Some(dns) = Dns::start(&app(&TWO), &[]) else {
+        return;
+    };
+    let _nodes = TWO.map(|ip| node(ip, port));
+    let mut edge = setup(port, dns.address).start(&upstream("60s", ""));
+    assert_eq!(answering(&edge), TWO);
+    dns.freeze();
+    edge.rewrite(&upstream("59s", ""));
+    edge.signal(Signal::SIGHUP);
+    // It cannot be seen from outside that the reload has begun to wait: give it a moment.
+    wait::hold(wait::millis(300));
+    let told = wait::now();
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait(wait::SOON), Some(0), "{}", edge.stderr());
+    assert!(told.elapsed() < wait::secs(2), "{:?}", told.elapsed());
+    dns.thaw();
 }
 
 #[test]
