@@ -1,6 +1,7 @@
 //! A reply whose head has been read: its body, piece by piece.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -38,8 +39,9 @@ pub(crate) struct Incoming {
     session: HttpSession<()>,
     /// The request body was cut short: the connection cannot be used again.
     tainted: bool,
-    /// Read before anybody asked.
-    early: VecDeque<Bytes>,
+    /// Read before anybody asked; most bodies are one piece.
+    first: Option<Bytes>,
+    more: VecDeque<Bytes>,
     place: Place,
 }
 
@@ -56,7 +58,8 @@ impl Incoming {
             worker,
             session,
             tainted,
-            early: VecDeque::new(),
+            first: None,
+            more: VecDeque::new(),
             place,
         }
     }
@@ -73,10 +76,23 @@ impl Incoming {
         if length.is_none_or(|length| length > EARLY_BODY) {
             return Ok(());
         }
+        // Nearly always it came with the head: no clock is needed to find that out.
+        while !self.session.response_done() {
+            match at_once(self.session.read_response_body()).await {
+                Some(Ok(Some(piece))) => self.keep(piece),
+                Some(Ok(None)) => return Ok(()),
+                Some(Err(error)) => return Err(read_failure(&error)),
+                None => return Box::pin(self.wait_early()).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn wait_early(&mut self) -> Result<(), Failure> {
         let read = async {
             while !self.session.response_done() {
                 match self.session.read_response_body().await {
-                    Ok(Some(piece)) => self.early.push_back(piece),
+                    Ok(Some(piece)) => self.keep(piece),
                     Ok(None) => break,
                     Err(error) => return Err(read_failure(&error)),
                 }
@@ -85,6 +101,13 @@ impl Incoming {
         };
         // Dropped, it loses nothing: what it has read is kept.
         timeout(EARLY_TIME, read).await.unwrap_or(Ok(()))
+    }
+
+    fn keep(&mut self, piece: Bytes) {
+        match &self.first {
+            None if self.more.is_empty() => self.first = Some(piece),
+            _ => self.more.push_back(piece),
+        }
     }
 
     /// Who writes cookies for its upstream.
@@ -104,7 +127,7 @@ impl Incoming {
         upload: &mut Upload,
         mut client: Client<'_>,
     ) -> Result<Option<Bytes>, Failure> {
-        if let Some(piece) = self.early.pop_front() {
+        if let Some(piece) = self.first.take().or_else(|| self.more.pop_front()) {
             return Ok(Some(piece));
         }
         loop {
@@ -146,7 +169,7 @@ impl Incoming {
 
     /// Whether the whole reply has been read.
     pub(crate) fn is_done(&mut self) -> bool {
-        self.early.is_empty() && self.session.response_done()
+        self.first.is_none() && self.more.is_empty() && self.session.response_done()
     }
 
     /// Trailer fields of an HTTP/2 reply, after its last piece (RFC 9113 section 8.1).
@@ -213,6 +236,18 @@ impl Incoming {
     pub(crate) async fn abandon(mut self) {
         self.session.shutdown().await;
     }
+}
+
+/// What `work` comes to if it need not wait; it is dropped otherwise.
+async fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| {
+        Poll::Ready(match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Some(done),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 enum Piece {
