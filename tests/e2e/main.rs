@@ -55,3 +55,4 @@ mod sticky;
 mod strictness;
 mod tls;
 mod trust;
+mod upgrades;

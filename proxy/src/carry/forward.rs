@@ -73,10 +73,12 @@ pub(super) async fn relay(
     if status == StatusCode::SWITCHING_PROTOCOLS {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
-        let Some((endpoint, first)) = incoming.into_stream() else {
+        let Some((endpoint, first, place)) = incoming.into_stream() else {
             return turn.fail(session, Some(route), Failure::BadReply).await;
         };
-        return match tunnel::join(session, endpoint, first).await {
+        let joined = tunnel::join(session, endpoint, first).await;
+        drop(place);
+        return match joined {
             Ok(()) => Ok(respond::finish(session).await?),
             Err(failure) => turn.fail(session, Some(route), failure).await,
         };

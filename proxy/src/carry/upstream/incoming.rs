@@ -180,8 +180,9 @@ impl Incoming {
         }
     }
 
-    /// After a 101: the bare connection, and what was read from it behind the head.
-    pub(crate) fn into_stream(self) -> Option<(Stream, Option<Bytes>)> {
+    /// After a 101: the bare connection, what was read from it behind the head, and the place that
+    /// it takes at the endpoint until it ends.
+    pub(crate) fn into_stream(self) -> Option<(Stream, Option<Bytes>, Place)> {
         let HttpSession::H1(mut h1) = self.session else {
             return None;
         };
@@ -195,7 +196,7 @@ impl Incoming {
                 Poll::Pending => None,
             }
         };
-        Some((h1.into_inner(), first))
+        Some((h1.into_inner(), first, self.place))
     }
 
     /// Ends a whole exchange; the connection is kept where that is allowed.
