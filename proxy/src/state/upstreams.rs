@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use balancer::{EndpointStatus, Mode};
+use balancer::EndpointStatus;
 use serde_json::{Value, json};
 
 use crate::upstreams::Upstream;
@@ -37,7 +37,7 @@ fn endpoint(upstream: &Upstream, status: &EndpointStatus<'_>) -> Value {
     let seconds = |duration: Duration| duration.as_secs_f64();
     let by_hand = upstream.by_hand(status.id).map(|hand| {
         json!({
-            "mode": mode(hand.mode),
+            "mode": hand.mode.as_str(),
             "weight": hand.weight,
             "keep": hand.keep,
         })
@@ -73,13 +73,5 @@ fn balance(balance: &conf::Balance) -> &'static str {
         conf::Balance::LeastRequest { .. } => "least_request",
         conf::Balance::PeakEwma => "peak_ewma",
         conf::Balance::Hash { .. } => "hash",
-    }
-}
-
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enabled => "enabled",
-        Mode::Drain => "drain",
-        Mode::Down => "down",
     }
 }

@@ -19,12 +19,13 @@ mod target;
 mod testing;
 mod watch;
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use balancer::{Carry, Pool};
+use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
 pub(crate) use dial::{Addresses, DialError};
@@ -340,13 +341,17 @@ impl Upstream {
         tracing::info!(
             upstream = self.name(),
             endpoint = found.name,
-            ?change,
-            "endpoint changed by hand"
+            mode = change.mode.map(Mode::as_str),
+            weight = change
+                .weight
+                .map(|weight| weight.map_or(0, NonZeroU32::get)),
+            keep = change.keep,
+            "endpoint changed by hand (weight 0: its own again)"
         );
         self.make(before.found().to_vec(), &before, &hands);
         let members = self.members.load();
         if let Some(index) = members.pool().find(&id)
-            && members.pool().endpoint(index).mode() != balancer::Mode::Enabled
+            && members.pool().endpoint(index).mode() != Mode::Enabled
         {
             members.close_idle(index);
         }
