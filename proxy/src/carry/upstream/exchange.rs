@@ -75,9 +75,12 @@ impl Exchange<'_> {
                 return Err(Failure::FirstByteTimeout);
             }
             self.session.set_read_timeout((!uploading).then_some(left));
+            // Where the endpoint did not take all of the body, the rest of it would be read as
+            // something that comes after the request, and the client blamed for it.
+            let watched = client.as_deref_mut().filter(|_| !self.tainted);
             let step = {
                 let head = self.session.read_response_header();
-                match client.as_deref_mut() {
+                match watched {
                     None => Step::Head(head.await),
                     Some(client) => tokio::select! {
                         biased;

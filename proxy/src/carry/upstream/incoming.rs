@@ -133,9 +133,11 @@ impl Incoming {
         loop {
             self.session
                 .set_read_timeout(Some(self.members.common().settings.read_timeout));
+            // See `Exchange::read_head`.
+            let watched = client.as_deref_mut().filter(|_| !self.tainted);
             let step = {
                 let piece = self.session.read_response_body();
-                match client.as_deref_mut() {
+                match watched {
                     None => Piece::Reply(piece.await),
                     Some(client) => tokio::select! {
                         biased;
