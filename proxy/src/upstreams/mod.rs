@@ -29,7 +29,7 @@ use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
 pub(crate) use dial::{Addresses, DialError};
-pub(crate) use link::unprocessed;
+pub(crate) use link::{name_authority, unprocessed};
 pub(crate) use members::Members;
 pub(crate) use place::Place;
 pub(crate) use prober::Probers;

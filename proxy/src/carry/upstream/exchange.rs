@@ -14,6 +14,7 @@ use super::{Client, GoesOn, Outgoing, Upload};
 use crate::carry::failure::{ClientFault, Failure, client_fault, read_failure};
 use crate::carry::respond;
 use crate::clock;
+use crate::upstreams::name_authority;
 
 /// Interim responses that one reply may have.
 const MOST_INTERIM: u32 = 16;
@@ -41,7 +42,10 @@ impl Exchange<'_> {
             let patience = self.settings.read_timeout;
             self.session.set_write_timeout(Some(patience));
         }
-        let head = Box::new(outgoing.head.clone());
+        let mut head = Box::new(outgoing.head.clone());
+        if matches!(self.session, HttpSession::H2(_)) {
+            name_authority(&mut head, self.settings.tls.is_some());
+        }
         match &mut self.session {
             // Without a body the stream is ended with its head: no empty frame behind it.
             HttpSession::H2(h2) if matches!(outgoing.upload, Upload::Done) => {

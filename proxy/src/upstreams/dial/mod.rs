@@ -104,6 +104,11 @@ impl Dialer {
         self.protocol
     }
 
+    /// Whether its connections are encrypted.
+    pub(crate) fn encrypts(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// The name that endpoints are verified by, where its connections are encrypted.
     pub(crate) fn server_name(&self) -> Option<String> {
         let trust = self.tls.as_ref()?;

@@ -10,7 +10,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use http::{Uri, header};
 use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v2::client::Http2Session;
 use tokio::sync::Notify;
 
@@ -199,6 +201,25 @@ pub(crate) async fn first_stream(connection: &ConnectionRef) -> Result<Http2Sess
         Ok(Some(session)) => Ok(session),
         Ok(None) => Err(DialError::Io(io::ErrorKind::ConnectionReset)),
         Err(_) => Err(DialError::NotHttp2),
+    }
+}
+
+/// Names the host in `:authority`, and there alone, and the scheme that is spoken (RFC 9113 section
+/// 8.3.1). Pingora would leave Host beside it, which servers that take the two for the same field
+/// refuse as a double one (nginx 1.22 answers 400), and call everything "https".
+pub(crate) fn name_authority(head: &mut RequestHeader, encrypted: bool) {
+    let (Some(host), Some(path)) = (head.headers.get(header::HOST), head.uri.path_and_query())
+    else {
+        return;
+    };
+    let uri = Uri::builder()
+        .scheme(if encrypted { "https" } else { "http" })
+        .authority(host.as_bytes())
+        .path_and_query(path.clone())
+        .build();
+    if let Ok(uri) = uri {
+        head.set_uri(uri);
+        head.remove_header(&header::HOST);
     }
 }
 

@@ -23,8 +23,7 @@ use pingora::protocols::http::v1::client::HttpSession as H1Session;
 use tokio::time::timeout;
 
 pub(crate) use count::Slot;
-pub(crate) use h2::unprocessed;
-pub(crate) use h2::{first_stream, multiplex};
+pub(crate) use h2::{first_stream, multiplex, name_authority, unprocessed};
 
 use super::Target;
 use super::dial::{Addresses, Connection, DialError, Dialer, Keep, Limit};

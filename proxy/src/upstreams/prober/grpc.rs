@@ -18,7 +18,7 @@ use super::Reason;
 use super::check::{USER_AGENT, host};
 use crate::upstreams::Target;
 use crate::upstreams::dial::Dialer;
-use crate::upstreams::link::{first_stream, multiplex};
+use crate::upstreams::link::{first_stream, multiplex, name_authority};
 
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 
@@ -36,7 +36,8 @@ pub(super) async fn run(dialer: &Dialer, target: &Target, service: &str) -> Resu
         .await?;
     let connection = multiplex(connection, 1).await?;
     let mut h2 = first_stream(&connection).await?;
-    let head = head(&host(None, dialer, target)).map_err(|error| Reason::sending(&error))?;
+    let mut head = head(&host(None, dialer, target)).map_err(|error| Reason::sending(&error))?;
+    name_authority(&mut head, dialer.encrypts());
     h2.write_request_header(head, false)
         .map_err(|error| Reason::sending(&error))?;
     h2.write_request_body(request(service), true)

@@ -10,7 +10,7 @@ use super::Reason;
 use super::check::{USER_AGENT, host};
 use crate::upstreams::Target;
 use crate::upstreams::dial::Dialer;
-use crate::upstreams::link::{first_stream, multiplex};
+use crate::upstreams::link::{first_stream, multiplex, name_authority};
 
 /// So much of a body is looked at.
 const BODY: usize = 64 * 1024;
@@ -34,8 +34,9 @@ pub(super) async fn run(
         }
     };
     let head = head(check, &host, matches!(session, HttpSession::H1(_)));
-    let head = head.map_err(|error| Reason::sending(&error))?;
+    let mut head = head.map_err(|error| Reason::sending(&error))?;
     let sent = if let HttpSession::H2(h2) = &mut session {
+        name_authority(&mut head, dialer.encrypts());
         h2.write_request_header(head, true)
     } else {
         session.write_request_header(head).await
