@@ -6,7 +6,7 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::observe::UpstreamFailure;
-use crate::upstreams::{DialError, unprocessed};
+use crate::upstreams::{DialError, refused_certificate, unprocessed};
 
 /// Why there is no (whole) reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +141,10 @@ pub(super) fn dial_failure(error: &DialError) -> Failure {
 pub(super) fn read_failure(error: &Error) -> Failure {
     if unprocessed(error) {
         return Failure::Unprocessed;
+    }
+    if let Some(reason) = refused_certificate(error) {
+        tracing::debug!(%reason, "the endpoint does not take the client certificate, or wants one");
+        return Failure::Tls;
     }
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,

@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
-pub(crate) use dial::{Addresses, DialError};
+pub(crate) use dial::{Addresses, DialError, refused_certificate};
 pub(crate) use link::{name_authority, unprocessed};
 pub(crate) use members::Members;
 pub(crate) use place::Place;

@@ -246,7 +246,7 @@ fn takes_interim(client: &ServerSession) -> bool {
 
 fn send_failure(error: &Error) -> Failure {
     match read_failure(error) {
-        Failure::Unprocessed => Failure::Unprocessed,
+        known @ (Failure::Unprocessed | Failure::Tls) => known,
         _ => Failure::Reset,
     }
 }

@@ -322,7 +322,9 @@ impl Run<'_> {
             // Nobody was asked.
             Failure::ConnectionLimit => true,
             Failure::Unprocessed => !outgoing.taken,
-            failure if failure.is_unsent() => retry.on_connect_failure,
+            // A client certificate is refused after the request was sent: what was taken of its
+            // body then is gone.
+            failure if failure.is_unsent() => retry.on_connect_failure && !outgoing.taken,
             failure => {
                 let named = match failure {
                     Failure::Reset | Failure::BadReply => retry.on_reset,

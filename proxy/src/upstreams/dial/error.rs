@@ -119,6 +119,28 @@ impl fmt::Display for DialError {
 
 impl std::error::Error for DialError {}
 
+/// Why the peer gave a handshake up that was over for this side, if it did: with TLS 1.3 a server
+/// looks at the client's certificate after that, and its alert comes where the reply is expected
+/// (RFC 8446 section 2). Nothing that was sent has been read then.
+pub(crate) fn refused_certificate(error: &pingora::Error) -> Option<Cow<'static, str>> {
+    use AlertDescription as Alert;
+    let error = error.root_cause().downcast_ref::<io::Error>()?;
+    let error = error.get_ref()?.downcast_ref()?;
+    match error {
+        rustls::Error::AlertReceived(
+            Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied,
+        ) => Some(words(error)),
+        _ => None,
+    }
+}
+
 /// The library writes each as `DnsName("shop.example")`.
 fn names(presented: &[String]) -> String {
     if presented.is_empty() {
