@@ -60,3 +60,6 @@ mod tiers;
 mod tls;
 mod trust;
 mod upgrades;
+mod upstream_h2;
+mod upstream_tls;
+mod upstream_wire;

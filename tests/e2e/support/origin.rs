@@ -229,7 +229,7 @@ impl Gate {
         *lock(&self.0.0)
     }
 
-    fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let open = lock(&self.0.0);
         let _ = self
             .0

@@ -1,0 +1,185 @@
+//! HTTP/2 towards endpoints: streams, and what was refused before it was read.
+
+use crate::support::h2_node::{Act, H2Node};
+use crate::support::{Ask, Conn, Edge, Gate, Setup, wait};
+
+const APP: &str = "[server]\nworkers = 1\nshutdown_timeout = \"10s\"\n\
+    [upstream.app]\nendpoints = [\"@A@\"]\nprotocol = \"h2\"\noutlier_detection = false\n";
+const ALL: &str = "[[route]]\nupstream = \"app\"\n";
+
+fn edge(node: &H2Node, more: &str) -> Edge {
+    Setup::new()
+        .with("A", node.address)
+        .start(&format!("{APP}{more}\n{ALL}"))
+}
+
+fn order(n: usize) -> Ask {
+    Ask::post("/order", format!("order {n}"))
+}
+
+#[test]
+fn requests_one_after_the_other_share_a_connection() {
+    let node = H2Node::start(None, |_| Act::Answer);
+    let edge = edge(&node, "");
+    for n in 0..20 {
+        let body = edge.ask(&order(n)).expect(200).text();
+        assert_eq!(body, format!("order {n}"));
+    }
+    edge.get("/").expect(200);
+    assert_eq!((node.connections(), node.count()), (1, 21));
+    assert_eq!(node.most_streams(), [1]);
+}
+
+/// Twelve requests at once; each connection's most streams.
+#[track_caller]
+fn twelve(peer: Option<u32>, keys: &str) -> Vec<usize> {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let node = H2Node::start(peer, move |_| Act::Hold(held.clone()));
+    let edge = edge(&node, keys);
+    let mut waiting: Vec<Conn> = Vec::new();
+    for n in 0..12 {
+        let mut conn = edge.plain();
+        conn.send(order(n).bytes());
+        waiting.push(conn);
+    }
+    wait::eventually("all at the node", wait::SOON, || node.count() == 12);
+    let open = edge.metric("tidegate_upstream_endpoint_connections{upstream=\"app\"}");
+    assert_eq!(open, node.connections() as f64);
+    gate.open();
+    for (n, conn) in waiting.iter_mut().enumerate() {
+        assert_eq!(conn.reply().expect(200).text(), format!("order {n}"));
+    }
+    node.most_streams()
+}
+
+#[test]
+fn streams_are_bounded_on_each_connection() {
+    let most = twelve(None, "max_concurrent_streams = 3");
+    assert_eq!(most, [3, 3, 3, 3]);
+    assert_eq!(twelve(None, ""), [12]);
+}
+
+#[test]
+fn what_the_endpoint_allows_is_kept_to() {
+    let most = twelve(Some(2), "");
+    assert_eq!(most, [2; 6]);
+}
+
+#[test]
+fn streams_and_connections_together_are_a_limit_and_the_rest_waits() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let node = H2Node::start(None, move |_| Act::Hold(held.clone()));
+    let edge = edge(
+        &node,
+        "max_concurrent_streams = 2\nmax_connections = 2\nqueue = { size = 10, timeout = \"20s\" }",
+    );
+    let mut waiting: Vec<Conn> = Vec::new();
+    for n in 0..7 {
+        let mut conn = edge.plain();
+        conn.send(order(n).bytes());
+        waiting.push(conn);
+    }
+    edge.await_metric("tidegate_upstream_queued_requests{upstream=\"app\"}", 3.0);
+    wait::eventually("as many as may", wait::SOON, || node.count() == 4);
+    wait::always("no more", wait::millis(300), || node.count() == 4);
+    gate.open();
+    for conn in &mut waiting {
+        conn.reply().expect(200);
+    }
+    assert_eq!(node.most_streams(), [2, 2]);
+}
+
+#[test]
+fn a_refused_stream_is_sent_again_even_for_post_and_executed_once() {
+    let node = H2Node::start(None, |stream| match stream.nth % 2 {
+        0 => Act::Refuse,
+        _ => Act::Answer,
+    });
+    let edge = edge(&node, "");
+    let orders: Vec<String> = (0..10).map(|n| format!("order {n}")).collect();
+    for (n, body) in orders.iter().enumerate() {
+        assert_eq!(&edge.ask(&order(n)).expect(200).text(), body);
+    }
+    assert_eq!(node.executed(), orders);
+    assert_eq!(node.count(), 20);
+    assert_eq!(
+        node.connections(),
+        1,
+        "a refused stream is no broken connection"
+    );
+    edge.await_metric("tidegate_upstream_retries_total{upstream=\"app\"}", 10.0);
+    let errors = edge.metric("tidegate_upstream_errors_total{upstream=\"app\"}");
+    assert_eq!(errors, 0.0, "refusing is no failure of the endpoint");
+}
+
+#[test]
+fn a_refused_stream_goes_to_another_endpoint() {
+    let busy = H2Node::start(None, |_| Act::Refuse);
+    let idle = H2Node::start(None, |_| Act::Answer);
+    let config = format!("{APP}balance = \"round_robin\"\n{ALL}");
+    let edge = Setup::new()
+        .with("A", busy.address)
+        .with("B", idle.address)
+        .start(&config.replace("[\"@A@\"]", "[\"@A@\", \"@B@\"]"));
+    let orders: Vec<String> = (0..10).map(|n| format!("order {n}")).collect();
+    for n in 0..10 {
+        edge.ask(&order(n)).expect(200);
+    }
+    assert_eq!(idle.executed(), orders);
+    assert!(busy.count() >= 5, "{} were refused", busy.count());
+    assert_eq!(busy.executed(), Vec::<String>::new());
+}
+
+#[test]
+fn who_refuses_always_is_502_after_all_attempts() {
+    let node = H2Node::start(None, |_| Act::Refuse);
+    let edge = edge(&node, "retry = { attempts = 3 }");
+    edge.ask(&order(0)).expect(502);
+    assert_eq!(node.count(), 3);
+}
+
+#[test]
+fn a_request_that_goaway_does_not_cover_is_sent_again_and_executed_once() {
+    let node = H2Node::start(None, |stream| match (stream.connection, stream.nth) {
+        (0, 3) => Act::GoAway,
+        _ => Act::Answer,
+    });
+    let edge = edge(&node, "");
+    let orders: Vec<String> = (0..8).map(|n| format!("order {n}")).collect();
+    for (n, body) in orders.iter().enumerate() {
+        assert_eq!(&edge.ask(&order(n)).expect(200).text(), body);
+    }
+    assert_eq!(node.executed(), orders);
+    assert_eq!((node.count(), node.connections()), (9, 2));
+}
+
+#[test]
+fn a_request_that_goaway_covers_is_answered_and_the_next_takes_a_new_connection() {
+    let node = H2Node::start(None, |_| Act::AnswerAndGoAway);
+    let edge = edge(&node, "");
+    let orders: Vec<String> = (0..6).map(|n| format!("order {n}")).collect();
+    for (n, body) in orders.iter().enumerate() {
+        assert_eq!(&edge.ask(&order(n)).expect(200).text(), body);
+    }
+    assert_eq!(node.executed(), orders);
+    assert_eq!(node.connections(), 6);
+}
+
+#[test]
+fn connections_are_replaced_at_their_age() {
+    let node = H2Node::start(None, |_| Act::Answer);
+    let edge = edge(
+        &node,
+        "keepalive = { max_age = \"1s\", idle_timeout = \"1s\" }",
+    );
+    let mut conn = edge.plain();
+    wait::eventually("a third connection", wait::SOON, || {
+        conn.ask(&Ask::get("/")).expect(200);
+        node.connections() == 3
+    });
+    assert!(node.count() > 50, "{} requests on them", node.count());
+    let open = "tidegate_upstream_endpoint_connections{upstream=\"app\"}";
+    wait::eventually("idle ones go", wait::SOON, || edge.metric(open) == 0.0);
+}
