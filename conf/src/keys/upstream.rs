@@ -71,7 +71,7 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "panic_threshold",
             PERCENT,
             "\"0%\"",
-            "With less than this share of all weight in service, health is ignored and every endpoint gets requests: better some errors than all load on the last ones. `\"0%\"`: never.",
+            "When no priority, nor the backups, has at least this share of its weight in service, health is ignored and every endpoint gets requests: better some errors than all load on the last ones. `\"0%\"`: never.",
         ),
         default(
             "protocol",
