@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use super::attempt::{Attempt, Failed, Made};
 use super::place::watched;
-use super::{Client, GoesOn, Outgoing, answered, failed_at};
+use super::{Client, GoesOn, Outgoing, answered, early, failed_at};
 use crate::carry::failure::Failure;
 use crate::clock;
 use crate::observe::{Hedge, Record};
@@ -142,7 +142,7 @@ impl Hedged<'_> {
                 until: Some(until),
             };
             let made = attempt.make(place, &mut outgoing, None, &mut own).await;
-            (made, own)
+            (early(made).await, own)
         })
     }
 

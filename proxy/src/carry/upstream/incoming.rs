@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use balancer::EndpointIndex;
 use bytes::Bytes;
 use http::header;
 use pingora::http::ResponseHeader;
@@ -108,6 +109,11 @@ impl Incoming {
             None if self.more.is_empty() => self.first = Some(piece),
             _ => self.more.push_back(piece),
         }
+    }
+
+    /// Where it comes from.
+    pub(super) fn endpoint(&self) -> EndpointIndex {
+        self.place.endpoint()
     }
 
     /// Who writes cookies for its upstream.

@@ -142,6 +142,10 @@ pub(crate) async fn open(
                 if !run.again_on(made.head.status, outgoing, record) {
                     return Ok((made.incoming, made.head));
                 }
+                let endpoint = made.incoming.endpoint();
+                if !run.tried.contains(&endpoint) {
+                    run.tried.push(endpoint);
+                }
                 // The answer is given up only for the promise of another one.
                 let next = run.place(outgoing, client.as_deref_mut(), record).await;
                 let Ok(next) = next else {
@@ -266,14 +270,11 @@ impl Run<'_> {
             until: self.until,
         };
         let mut made = attempt.make(place, outgoing, client, record).await;
-        if let Ok(reply) = &mut made
-            && matches!(outgoing.upload, Upload::Done | Upload::Buffered(_))
-        {
+        if let Ok(reply) = &made {
             record.attempts.answered(reply.head.status.as_u16());
-            if let Err(failure) = reply.incoming.read_early(&reply.head).await {
-                let until = reply.until;
-                made = Err(Failed { failure, until });
-            }
+        }
+        if matches!(outgoing.upload, Upload::Done | Upload::Buffered(_)) {
+            made = early(made).await;
         }
         self.until = Some(match &made {
             Ok(made) => made.until,
@@ -281,12 +282,8 @@ impl Run<'_> {
         });
         match made {
             Ok(made) => {
-                record.attempts.answered(made.head.status.as_u16());
                 record.first_byte = Some(made.first_byte);
                 answered(&self.members, endpoint, &made);
-                if self.may_go_on() {
-                    self.tried.push(endpoint);
-                }
                 Ok(made)
             }
             Err(failed) => {
@@ -364,6 +361,18 @@ impl Run<'_> {
             Failure::ConnectionLimit => Failure::Saturated,
             failure => failure,
         }
+    }
+}
+
+/// A reply whose body is small and breaks off is none.
+async fn early(made: Result<Made, Failed>) -> Result<Made, Failed> {
+    let mut made = made?;
+    match made.incoming.read_early(&made.head).await {
+        Ok(()) => Ok(made),
+        Err(failure) => Err(Failed {
+            failure,
+            until: made.until,
+        }),
     }
 }
 
