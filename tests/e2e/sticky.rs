@@ -109,6 +109,21 @@ fn a_cookie_that_was_made_up_is_replaced_and_binds_nobody() {
 }
 
 #[test]
+fn a_heap_of_cookies_is_not_searched_to_its_end() {
+    let nodes = nodes();
+    let edge = edge(&nodes, "0123456789abcdef");
+    let good = cookie(&edge.get("/").expect(200)).expect("a cookie");
+    let heap = |before: usize| format!("{}{good}", "tg_node=x; ".repeat(before));
+    assert_eq!(ask(&edge, &heap(3)).field("set-cookie"), None);
+    assert!(cookie(&ask(&edge, &heap(500))).is_some());
+    let mut seen = nodes.iter().flat_map(Origin::seen);
+    assert!(
+        seen.all(|seen| seen.field("cookie").is_none()),
+        "the app sees none of them"
+    );
+}
+
+#[test]
 fn edges_with_one_secret_agree_and_others_do_not() {
     let nodes = nodes();
     let one = edge(&nodes, "0123456789abcdef");

@@ -8,6 +8,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::upstream::{Incoming, Outgoing};
 use crate::upstreams::{Kept, Upstream};
 
+/// Cookies of the name that are looked into: a client that sends more of them is up to something, and
+/// each costs a decryption.
+const MOST_COOKIES: usize = 4;
+
 /// What the client's cookie says. It goes no further: the app has no use for it.
 pub(super) fn take(
     upstream: &Upstream,
@@ -24,13 +28,15 @@ pub(super) fn take(
     let name = sticky.settings.cookie.as_bytes();
     let mut kept = None;
     let mut others: Vec<u8> = Vec::with_capacity(cookies.len());
-    let mut found = false;
+    let mut found = 0;
     for pair in cookies.as_bytes().split(|&byte| byte == b';') {
         let pair = pair.trim_ascii();
         match pair.strip_prefix(name).and_then(|it| it.strip_prefix(b"=")) {
             Some(value) => {
-                found = true;
-                kept = kept.or_else(|| sticky.read(value, now));
+                found += 1;
+                if kept.is_none() && found <= MOST_COOKIES {
+                    kept = sticky.read(value, now);
+                }
             }
             None => {
                 if !others.is_empty() {
@@ -40,7 +46,7 @@ pub(super) fn take(
             }
         }
     }
-    if !found {
+    if found == 0 {
         return Ok(None);
     }
     match HeaderValue::from_maybe_shared(bytes::Bytes::from(others)) {
