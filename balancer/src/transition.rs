@@ -100,18 +100,6 @@ pub enum Cause {
     },
 }
 
-impl Cause {
-    /// The word for metric labels.
-    #[must_use]
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Consecutive { .. } => "consecutive_errors",
-            Self::ErrorRate { .. } => "error_rate",
-            Self::Latency { .. } => "latency",
-        }
-    }
-}
-
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

@@ -1,5 +1,7 @@
 //! Which endpoints were asked for one request, and how each attempt ended.
 
+use super::labels::labels;
+
 /// Attempts kept of one request; later ones are only counted.
 pub(crate) const MAX_ATTEMPTS: usize = 32;
 
@@ -95,160 +97,23 @@ impl Attempts {
     }
 }
 
-/// Why an attempt on an endpoint gave no usable answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UpstreamFailure {
-    /// The connection was refused or could not be routed.
-    Connect,
-    /// No connection within `connect_timeout`.
-    ConnectTimeout,
-    /// The TLS handshake or the certificate failed.
-    Tls,
-    /// The connection ended before the answer did.
-    Reset,
-    /// No first byte within `first_byte_timeout`.
-    FirstByteTimeout,
-    /// The body stood still for `read_timeout`.
-    ReadTimeout,
-    /// The answer is not HTTP as it must be.
-    Malformed,
-}
-
-impl UpstreamFailure {
-    /// Every failure; [`UpstreamFailure::index`] is the place in it.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Connect,
-        Self::ConnectTimeout,
-        Self::Tls,
-        Self::Reset,
-        Self::FirstByteTimeout,
-        Self::ReadTimeout,
-        Self::Malformed,
-    ];
-
-    /// Place in [`UpstreamFailure::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Label and log value.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Tls => "tls",
-            Self::Reset => "reset",
-            Self::FirstByteTimeout => "first_byte_timeout",
-            Self::ReadTimeout => "read_timeout",
-            Self::Malformed => "malformed",
-        }
-    }
-}
-
-/// Why outlier detection ejected an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EjectionCause {
-    /// Errors in a row.
-    ConsecutiveErrors,
-    /// Too many of its recent requests failed.
-    ErrorRate,
-    /// Much slower than the others.
-    Latency,
-}
-
-impl EjectionCause {
-    /// Every cause; [`EjectionCause::index`] is the place in it.
-    pub(crate) const ALL: [Self; 3] = [Self::ConsecutiveErrors, Self::ErrorRate, Self::Latency];
-
-    /// Place in [`EjectionCause::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Label value: the key of `outlier_detection` that decided.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::ConsecutiveErrors => "consecutive_errors",
-            Self::ErrorRate => "error_rate",
-            Self::Latency => "latency_factor",
-        }
-    }
-}
-
-/// What became of a second attempt beside a late one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Hedge {
-    /// It answered first.
-    Won,
-    /// The late one did, or both failed.
-    Lost,
-}
-
-impl Hedge {
-    /// Every end; [`Hedge::index`] is the place in it.
-    pub(crate) const ALL: [Self; 2] = [Self::Won, Self::Lost];
-
-    /// Place in [`Hedge::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Label and log value.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Won => "won",
-            Self::Lost => "lost",
-        }
-    }
-}
-
-/// Why an upstream took no attempt, or no further one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// No endpoint is in service.
-    NoEndpoint,
-    /// A limit is reached and there is no queue.
-    Limit,
-    /// The queue is full.
-    QueueFull,
-    /// The wait in the queue was too long.
-    QueueTimeout,
-    /// The retry budget is spent.
-    RetryBudget,
-}
-
-impl Refused {
-    /// Every reason; [`Refused::index`] is the place in it.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::NoEndpoint,
-        Self::Limit,
-        Self::QueueFull,
-        Self::QueueTimeout,
-        Self::RetryBudget,
-    ];
-
-    /// Place in [`Refused::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Label value.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::NoEndpoint => "no_endpoint",
-            Self::Limit => "limit",
-            Self::QueueFull => "queue_full",
-            Self::QueueTimeout => "queue_timeout",
-            Self::RetryBudget => "retry_budget",
-        }
+labels! {
+    /// Why an attempt on an endpoint gave no usable answer.
+    pub(crate) enum UpstreamFailure {
+        /// The connection was refused or could not be routed.
+        Connect = "connect",
+        /// No connection within `connect_timeout`.
+        ConnectTimeout = "connect_timeout",
+        /// The TLS handshake or the certificate failed.
+        Tls = "tls",
+        /// The connection ended before the answer did.
+        Reset = "reset",
+        /// No first byte within `first_byte_timeout`.
+        FirstByteTimeout = "first_byte_timeout",
+        /// The body stood still for `read_timeout`.
+        ReadTimeout = "read_timeout",
+        /// The answer is not HTTP as it must be.
+        Malformed = "malformed",
     }
 }
 
@@ -294,21 +159,5 @@ mod tests {
         assert_eq!(attempts.iter().count(), MAX_ATTEMPTS);
         assert_eq!(attempts.count(), 100);
         assert_eq!(attempts.last().map(|last| last.endpoint), Some(99));
-    }
-
-    #[test]
-    fn the_tables_of_labels_are_in_the_order_of_their_indexes() {
-        for (place, failure) in UpstreamFailure::ALL.into_iter().enumerate() {
-            assert_eq!(failure.index(), place);
-        }
-        for (place, cause) in EjectionCause::ALL.into_iter().enumerate() {
-            assert_eq!(cause.index(), place);
-        }
-        for (place, hedge) in Hedge::ALL.into_iter().enumerate() {
-            assert_eq!(hedge.index(), place);
-        }
-        for (place, refused) in Refused::ALL.into_iter().enumerate() {
-            assert_eq!(refused.index(), place);
-        }
     }
 }

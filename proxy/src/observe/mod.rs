@@ -12,6 +12,7 @@
 pub(crate) mod access_log;
 pub(crate) mod attempts;
 pub(crate) mod cache_counts;
+pub(crate) mod labels;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod names;
@@ -20,8 +21,9 @@ pub(crate) mod shard;
 pub(crate) mod text;
 
 pub(crate) use access_log::AccessLog;
-pub(crate) use attempts::{EjectionCause, Hedge, Refused, UpstreamFailure};
+pub(crate) use attempts::UpstreamFailure;
 pub(crate) use cache_counts::{CacheCounts, Compared};
+pub(crate) use labels::{EjectionCause, Hedge, Refused};
 pub(crate) use metrics::{Metrics, Table};
 pub(crate) use names::Names;
 pub(crate) use record::{CacheResult, Protocol, Record};

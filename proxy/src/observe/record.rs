@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attempts::{Attempts, Hedge, Refused};
+use super::attempts::Attempts;
+use super::labels::{Hedge, Refused, labels};
 use super::metrics::Endpoints;
 use super::text::Captured;
 
@@ -198,55 +199,23 @@ impl Class {
     }
 }
 
-/// What the cache had to do with a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CacheResult {
-    /// The route has no cache, or the method is never cached.
-    None,
-    /// Answered from the store, fresh.
-    Hit,
-    /// Nothing usable was stored; the upstream was asked.
-    Miss,
-    /// Answered from the store past its lifetime (RFC 5861).
-    Stale,
-    /// The upstream confirmed what was stored (304).
-    Revalidated,
-    /// The store was not asked, or must not be: the request or the page forbids it.
-    Bypass,
-    /// Answered from another request's fetch of the same page.
-    Collapsed,
-}
-
-impl CacheResult {
-    /// Every result; [`CacheResult::index`] is the place in it.
-    pub(crate) const ALL: [Self; 7] = [
-        Self::None,
-        Self::Hit,
-        Self::Miss,
-        Self::Stale,
-        Self::Revalidated,
-        Self::Bypass,
-        Self::Collapsed,
-    ];
-
-    /// Place in [`CacheResult::ALL`].
-    #[must_use]
-    pub(crate) fn index(self) -> usize {
-        self as usize
-    }
-
-    /// Label and log value.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Revalidated => "revalidated",
-            Self::Bypass => "bypass",
-            Self::Collapsed => "collapsed",
-        }
+labels! {
+    /// What the cache had to do with a request.
+    pub(crate) enum CacheResult {
+        /// The route has no cache, or the method is never cached.
+        None = "none",
+        /// Answered from the store, fresh.
+        Hit = "hit",
+        /// Nothing usable was stored; the upstream was asked.
+        Miss = "miss",
+        /// Answered from the store past its lifetime (RFC 5861).
+        Stale = "stale",
+        /// The upstream confirmed what was stored (304).
+        Revalidated = "revalidated",
+        /// The store was not asked, or must not be: the request or the page forbids it.
+        Bypass = "bypass",
+        /// Answered from another request's fetch of the same page.
+        Collapsed = "collapsed",
     }
 }
 
@@ -255,12 +224,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_of_labels_are_in_the_order_of_their_indexes() {
+    fn the_table_of_classes_is_in_the_order_of_its_indexes() {
         for (place, class) in Class::ALL.into_iter().enumerate() {
             assert_eq!(class.index(), place);
-        }
-        for (place, result) in CacheResult::ALL.into_iter().enumerate() {
-            assert_eq!(result.index(), place);
         }
     }
 

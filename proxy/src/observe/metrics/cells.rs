@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::observe::attempts::{Hedge, Refused, UpstreamFailure};
+use crate::observe::attempts::UpstreamFailure;
+use crate::observe::labels::{Hedge, Refused};
 use crate::observe::record::{CacheResult, Class};
 use crate::observe::shard::Sharded;
 

@@ -13,7 +13,8 @@ use super::families::{self as f, Family};
 use super::table::Table;
 use super::upstream::{EndpointGauges, UpstreamGauges};
 use super::{CacheMetrics, Metrics, millis, process};
-use crate::observe::attempts::{EjectionCause, Hedge, Refused, UpstreamFailure};
+use crate::observe::attempts::UpstreamFailure;
+use crate::observe::labels::{EjectionCause, Hedge, Refused};
 use crate::observe::record::{CacheResult, Class};
 
 /// Every family that has a sample, in the order of the manual.

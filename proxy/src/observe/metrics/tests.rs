@@ -6,8 +6,7 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::clock;
-use crate::observe::attempts::EjectionCause;
-use crate::observe::{CacheResult, Hedge, Record, Refused, UpstreamFailure, shard};
+use crate::observe::{CacheResult, EjectionCause, Hedge, Record, Refused, UpstreamFailure, shard};
 
 fn names(routes: &[&str]) -> Names {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::cells::{Counter, EndpointCells, UpstreamCells};
-use crate::observe::attempts::EjectionCause;
+use crate::observe::labels::EjectionCause;
 use crate::observe::record::{Class, Record};
 use crate::observe::shard::Sharded;
 
