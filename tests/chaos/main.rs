@@ -28,7 +28,6 @@
 )]
 
 mod cluster;
-mod dns;
 mod judge;
 mod judge_tests;
 mod load;
@@ -49,12 +48,12 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use cluster::{Cluster, NODES};
-use dns::Dns;
 use judge::Bounds;
 use load::{Load, Order};
 use plan::{Fault, Plan};
 use report::About;
 use servers::{Backend, Edge, Server};
+use support::dns::{Dns, hosts};
 use support::{tools, wait};
 use timeline::Stage;
 use wire::Random;
@@ -199,7 +198,7 @@ fn no_request_is_lost_to_a_sick_node() {
     let mut cluster = Cluster::start(folder.path(), seed);
     let all: Vec<_> = (0..NODES).map(cluster::ip).collect();
     let dns = match server.follows_dns() {
-        true => match Dns::start(folder.path(), &all) {
+        true => match Dns::start(&hosts(servers::NAME, &all), &[]) {
             Some(dns) => Some(dns),
             None => return,
         },

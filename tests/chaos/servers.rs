@@ -11,9 +11,11 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::dns::NAME;
 use crate::support::tools::{Running, find};
 use crate::support::{ports, wait};
+
+/// The name that stands for the nodes.
+pub(crate) const NAME: &str = "app.test";
 
 /// Tidegate's, in the folder of the run.
 const ACCESS_LOG: &str = "access.log";

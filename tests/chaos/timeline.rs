@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::cluster::{self, Cluster, NODES};
-use crate::dns::Dns;
 use crate::plan::{Fault, Plan, Step};
 use crate::servers::Edge;
+use crate::servers::NAME;
+use crate::support::dns::{Dns, hosts};
 use crate::support::wait;
 use crate::wire::Random;
 
@@ -96,7 +97,7 @@ impl Stage<'_> {
                 .filter(|nth| !victims.contains(nth))
                 .map(cluster::ip)
                 .collect();
-            dns.answer(&left);
+            dns.answer(&hosts(NAME, &left));
         }
     }
 
@@ -113,7 +114,7 @@ impl Stage<'_> {
         }
         if let (Fault::Dns, Some(dns)) = (fault, self.dns) {
             let all: Vec<IpAddr> = (0..NODES).map(cluster::ip).collect();
-            dns.answer(&all);
+            dns.answer(&hosts(NAME, &all));
         }
     }
 

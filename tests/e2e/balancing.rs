@@ -24,17 +24,6 @@ fn edge(nodes: &[Origin], upstream: &str) -> Edge {
     ))
 }
 
-/// Who answered how often.
-fn tally(edge: &Edge, count: usize) -> BTreeMap<String, usize> {
-    let mut conn = edge.plain();
-    let mut tally = BTreeMap::new();
-    for _ in 0..count {
-        let node = conn.ask(&Ask::get("/")).expect(200).text();
-        *tally.entry(node).or_default() += 1;
-    }
-    tally
-}
-
 #[test]
 fn round_robin_takes_each_in_turn() {
     let nodes = nodes(3);
@@ -42,7 +31,7 @@ fn round_robin_takes_each_in_turn() {
         &nodes,
         "endpoints = [\"@A@\", \"@B@\", \"@C@\"]\nbalance = \"round_robin\"",
     );
-    let tally = tally(&edge, 300);
+    let tally = edge.tally(300);
     for name in ["a", "b", "c"] {
         assert!((99..=101).contains(&tally[name]), "{tally:?}");
     }
@@ -58,7 +47,7 @@ fn weights_are_kept_by_round_robin_and_by_random() {
                 "endpoints = [\"@A@\", {{ address = \"@B@\", weight = 3 }}]\nbalance = \"{balance}\""
             ),
         );
-        let tally = tally(&edge, 400);
+        let tally = edge.tally(400);
         assert!(tally["b"].abs_diff(300) <= slack, "{balance}: {tally:?}");
     }
 }
@@ -91,7 +80,7 @@ fn least_request_avoids_the_busy_node() {
         }
         is_held
     });
-    let tally = tally(&edge, 100);
+    let tally = edge.tally(100);
     assert_eq!(tally.get("b"), Some(&100), "{tally:?}");
     gate.open();
 }
@@ -104,7 +93,7 @@ fn hashing_keeps_a_client_on_its_node_by_header_cookie_and_address() {
         &nodes,
         &format!("{all}\nbalance = {{ hash = \"client_ip\" }}"),
     );
-    assert_eq!(tally(&by_address, 20).len(), 1);
+    assert_eq!(by_address.tally(20).len(), 1);
 
     let header = r#"balance = { hash = { header = "x-user" } }"#;
     let cookie = r#"balance = { hash = { cookie = "sid" } }"#;
@@ -223,13 +212,13 @@ fn checks_take_a_node_out_after_the_threshold_and_back_after_the_other() {
     wait::eventually("both healthy", wait::SOON, || {
         edge.is_healthy(address) && edge.is_healthy(nodes[1].address)
     });
-    assert_eq!(tally(&edge, 20).len(), 2);
+    assert_eq!(edge.tally(20).len(), 2);
     sick.store(true, std::sync::atomic::Ordering::SeqCst);
     wait::eventually("out", wait::SOON, || !edge.is_healthy(address));
-    assert_eq!(tally(&edge, 20).len(), 1);
+    assert_eq!(edge.tally(20).len(), 1);
     sick.store(false, std::sync::atomic::Ordering::SeqCst);
     wait::eventually("back", wait::SOON, || edge.is_healthy(address));
-    assert_eq!(tally(&edge, 20).len(), 2);
+    assert_eq!(edge.tally(20).len(), 2);
     let check = nodes[0].seen().into_iter().find(|s| s.target == "/healthz");
     let check = check.expect("a check");
     assert_eq!(check.method, "GET");
@@ -333,16 +322,16 @@ fn a_backup_is_used_only_while_no_other_is_available() {
         "endpoints = [\"@A@\", \"@B@\", { address = \"@C@\", backup = true }]\n\
          health_check = { type = \"tcp\", interval = \"50ms\", unhealthy_after = 1, healthy_after = 1 }",
     );
-    assert_eq!(tally(&edge, 40).get("c"), None);
+    assert_eq!(edge.tally(40).get("c"), None);
     nodes[0].down();
     wait::eventually("a out", wait::SOON, || !edge.is_healthy(nodes[0].address));
-    assert_eq!(tally(&edge, 20).get("b"), Some(&20));
+    assert_eq!(edge.tally(20).get("b"), Some(&20));
     nodes[1].down();
     wait::eventually("b out", wait::SOON, || !edge.is_healthy(nodes[1].address));
-    assert_eq!(tally(&edge, 20).get("c"), Some(&20));
+    assert_eq!(edge.tally(20).get("c"), Some(&20));
     nodes[0].up();
     wait::eventually("a back", wait::SOON, || edge.is_healthy(nodes[0].address));
-    assert_eq!(tally(&edge, 20).get("a"), Some(&20));
+    assert_eq!(edge.tally(20).get("a"), Some(&20));
 }
 
 #[test]

@@ -45,16 +45,6 @@ fn said(edge: &Edge, arguments: &[&str]) -> String {
     finished.stdout
 }
 
-fn tally(edge: &Edge, count: usize) -> BTreeMap<String, usize> {
-    let mut conn = edge.plain();
-    let mut tally = BTreeMap::new();
-    for _ in 0..count {
-        let node = conn.ask(&Ask::get("/")).expect(200).text();
-        *tally.entry(node).or_default() += 1;
-    }
-    tally
-}
-
 fn endpoint(edge: &Edge, at: usize) -> Value {
     edge.json("/upstreams")[0]["endpoints"][at].clone()
 }
@@ -81,7 +71,7 @@ fn a_drained_endpoint_finishes_what_it_has_and_gets_nothing_new() {
         let list = said(&edge, &["drain", "app", &address]);
         assert!(list.contains("drained"), "{list}");
         assert!(list.contains("by hand, until the next reload"), "{list}");
-        assert_eq!(tally(&edge, 20), BTreeMap::from([("b".to_owned(), 20)]));
+        assert_eq!(edge.tally(20), BTreeMap::from([("b".to_owned(), 20)]));
         gate.open();
         let answers: Vec<String> = clients
             .into_iter()
@@ -96,7 +86,7 @@ fn a_drained_endpoint_finishes_what_it_has_and_gets_nothing_new() {
     assert_eq!(endpoint(&edge, 0)["by_hand"]["mode"], "drain");
     let list = said(&edge, &["undrain", "app", &address]);
     assert!(!list.contains("by hand"), "{list}");
-    assert_eq!(tally(&edge, 20)["a"], 10);
+    assert_eq!(edge.tally(20)["a"], 10);
 }
 
 #[test]
@@ -105,12 +95,12 @@ fn a_weight_by_hand_changes_the_shares_at_once() {
     let edge = edge(&nodes);
     let address = nodes[0].address.to_string();
     said(&edge, &["weight", "app", &address, "3"]);
-    assert_eq!(tally(&edge, 40)["a"], 30);
+    assert_eq!(edge.tally(40)["a"], 30);
     let series =
         format!("tidegate_upstream_endpoint_weight{{upstream=\"app\",endpoint=\"{address}\"}}");
     assert_eq!(edge.metric(&series), 3.0);
     said(&edge, &["weight", "app", &address, "default"]);
-    assert_eq!(tally(&edge, 40)["a"], 20);
+    assert_eq!(edge.tally(40)["a"], 20);
 }
 
 #[test]
@@ -120,7 +110,7 @@ fn an_endpoint_forced_down_is_not_checked_until_it_is_up_again() {
     let address = nodes[1].address.to_string();
     let list = said(&edge, &["down", "app", &address]);
     assert!(list.contains("down"), "{list}");
-    assert_eq!(tally(&edge, 10), BTreeMap::from([("a".to_owned(), 10)]));
+    assert_eq!(edge.tally(10), BTreeMap::from([("a".to_owned(), 10)]));
     // A check may be under way in that moment.
     wait::hold(wait::millis(300));
     let checks = nodes[1].count_of("/healthz");
@@ -131,7 +121,7 @@ fn an_endpoint_forced_down_is_not_checked_until_it_is_up_again() {
     wait::eventually("checked again", wait::SOON, || {
         nodes[1].count_of("/healthz") > checks
     });
-    assert_eq!(tally(&edge, 10)["b"], 5);
+    assert_eq!(edge.tally(10)["b"], 5);
 }
 
 #[test]
@@ -147,7 +137,7 @@ fn a_reload_forgets_changes_unless_they_were_asked_to_stay() {
     assert_eq!(endpoint(&edge, 0)["by_hand"], Value::Null);
     assert_eq!(endpoint(&edge, 0)["weight"], 1);
     assert_eq!(endpoint(&edge, 1)["by_hand"]["keep"], true);
-    assert_eq!(tally(&edge, 10), BTreeMap::from([("a".to_owned(), 10)]));
+    assert_eq!(edge.tally(10), BTreeMap::from([("a".to_owned(), 10)]));
 }
 
 #[test]
@@ -169,9 +159,14 @@ fn what_cannot_be_done_is_said_with_what_can() {
     assert_eq!(edge.admin_ask(&Ask::post(&target, "")).status, 401);
     assert_eq!(edge.admin_ask(&Ask::get(&target)).status, 405);
     assert_eq!(edge.command("/upstreams/change?upstream=app").status, 400);
-    assert_eq!(tally(&edge, 10)["a"], 5, "nothing was changed");
+    assert_eq!(edge.tally(10)["a"], 5, "nothing was changed");
     let list = said(&edge, &["list", "app"]);
     assert!(list.contains(&address) && list.contains("2 of 2"), "{list}");
+    wait::eventually("idle connections are shown", wait::SOON, || {
+        let endpoint = endpoint(&edge, 0);
+        endpoint["idle_connections"].as_u64() >= Some(1)
+            && endpoint["connections"] == endpoint["idle_connections"]
+    });
     let json: Value = serde_json::from_str(&said(&edge, &["list", "--json"])).expect("JSON");
     assert_eq!(json[0]["name"], "app");
 }

@@ -26,16 +26,6 @@ fn four() -> Vec<Origin> {
     NAMES.iter().map(|name| Origin::named(name)).collect()
 }
 
-fn tally(edge: &Edge, count: usize) -> BTreeMap<String, usize> {
-    let mut conn = edge.plain();
-    let mut tally = BTreeMap::new();
-    for _ in 0..count {
-        let node = conn.ask(&Ask::get("/")).expect(200).text();
-        *tally.entry(node).or_default() += 1;
-    }
-    tally
-}
-
 #[test]
 fn peak_ewma_avoids_a_slow_node_and_finds_out_when_it_is_slow_no_more() {
     let delay = Arc::new(AtomicU64::new(80));
@@ -45,8 +35,8 @@ fn peak_ewma_avoids_a_slow_node_and_finds_out_when_it_is_slow_no_more() {
     let nodes = [slow, Origin::named("b"), Origin::named("c")];
     let three = "endpoints = [\"@A@\", \"@B@\", \"@C@\"]";
     let edge = setup(&nodes).start(&config(&format!("{three}\nbalance = \"peak_ewma\"")));
-    tally(&edge, 30);
-    let got = tally(&edge, 200).get("a").copied().unwrap_or(0);
+    edge.tally(30);
+    let got = edge.tally(200).get("a").copied().unwrap_or(0);
     assert!(
         got <= 20,
         "the slow one got {got} of 200; an even share is 67"
@@ -59,7 +49,7 @@ fn peak_ewma_avoids_a_slow_node_and_finds_out_when_it_is_slow_no_more() {
     assert!(seen >= 0.05, "its latency is {seen} s");
     delay.store(0, Ordering::SeqCst);
     wait::eventually("its share", wait::secs(60), || {
-        tally(&edge, 50).get("a").copied().unwrap_or(0) >= 10
+        edge.tally(50).get("a").copied().unwrap_or(0) >= 10
     });
 }
 
@@ -96,7 +86,7 @@ fn more_choices_find_the_idle_node_more_often() {
             wait::eventually("somebody was asked", wait::SOON, || seen() > before);
             nodes[..3].iter().all(|node| node.count_of("/hold") > 0)
         });
-        let tally = tally(&edge, 200);
+        let tally = edge.tally(200);
         gate.open();
         tally.get("d").copied().unwrap_or(0)
     };

@@ -51,30 +51,6 @@ fn setup(port: u16, dns: SocketAddr) -> Setup {
     Setup::new().with("PORT", port).with("DNS", dns)
 }
 
-/// Who answered how often; every request is answered.
-#[track_caller]
-fn tally(edge: &Edge, count: usize) -> BTreeMap<String, usize> {
-    let mut conn = edge.plain();
-    let mut tally = BTreeMap::new();
-    for _ in 0..count {
-        let node = conn.ask(&Ask::get("/")).expect(200).text();
-        *tally.entry(node).or_default() += 1;
-    }
-    tally
-}
-
-#[track_caller]
-fn answering(edge: &Edge) -> Vec<String> {
-    tally(edge, 12).into_keys().collect()
-}
-
-#[track_caller]
-fn await_answering(edge: &Edge, wanted: &[&str]) {
-    wait::eventually(&format!("{wanted:?} to answer"), wait::secs(6), || {
-        answering(edge) == wanted
-    });
-}
-
 fn endpoints(edge: &Edge) -> Vec<Value> {
     let upstreams = edge.json("/upstreams");
     upstreams[0]["endpoints"]
@@ -114,17 +90,17 @@ fn traffic_follows_a_name_and_nodes_that_stay_keep_what_is_known_of_them() {
         "30s",
         "outlier_detection = { consecutive_errors = 2, ejection_time = \"120s\" }",
     ));
-    assert_eq!(tally(&edge, 20)[TWO[0]], 10);
+    assert_eq!(edge.tally(20)[TWO[0]], 10);
     wait::eventually("an ejection", wait::SOON, || {
         edge.get("/fail");
         edge.metric("tidegate_upstream_ejections_total") == 1.0
     });
-    assert_eq!(answering(&edge), [TWO[0]]);
+    assert_eq!(edge.answering(), [TWO[0]]);
     let served = format!("tidegate_upstream_requests_total{{endpoint=\"127.0.0.2:{port}\"}}");
     let (before, ejected_had) = (edge.metric(&served), three.count());
 
     dns.answer(&app(&THREE));
-    await_answering(&edge, &[TWO[0], THREE[2]]);
+    edge.await_answering(&[TWO[0], THREE[2]], wait::secs(6));
     assert_eq!(
         three.count(),
         ejected_had,
@@ -142,7 +118,7 @@ fn traffic_follows_a_name_and_nodes_that_stay_keep_what_is_known_of_them() {
             wait::hold(wait::millis(50));
         }
         dns.answer(&app(&THREE[2..]));
-        await_answering(&edge, &THREE[2..]);
+        edge.await_answering(&THREE[2..], wait::secs(6));
         gate.open();
         let answers: Vec<String> = clients
             .into_iter()
@@ -155,7 +131,7 @@ fn traffic_follows_a_name_and_nodes_that_stay_keep_what_is_known_of_them() {
     assert_eq!(shown[0]["name"], format!("app.test:{port}"));
     assert_eq!(shown[0]["address"], format!("127.0.0.4:{port}"));
     let (seen, gone) = (two.count(), edge.stderr());
-    assert_eq!(tally(&edge, 20)[THREE[2]], 20);
+    assert_eq!(edge.tally(20)[THREE[2]], 20);
     assert_eq!(two.count(), seen);
     assert!(gone.contains("endpoints changed"), "{gone}");
     assert!(!gone.contains(FAILED), "{gone}");
@@ -170,9 +146,9 @@ fn a_long_ttl_is_cut_short_by_every() {
     };
     let _nodes = TWO.map(|ip| node(ip, port));
     let edge = setup(port, dns.address).start(&upstream("1s", ""));
-    assert_eq!(answering(&edge), TWO[..1]);
+    assert_eq!(edge.answering(), TWO[..1]);
     dns.answer(&app(&TWO));
-    await_answering(&edge, &TWO);
+    edge.await_answering(&TWO, wait::secs(6));
 }
 
 #[test]
@@ -195,14 +171,14 @@ fn a_name_with_an_address_of_each_family_is_one_endpoint_that_either_answers_for
         assert_eq!(shown[0]["name"], format!("app.test:{port}"));
     };
     one(&edge);
-    assert_eq!(answering(&edge), ["::1"]);
+    assert_eq!(edge.answering(), ["::1"]);
     four.up();
     six.down();
-    assert_eq!(answering(&edge), ["127.0.0.1"]);
+    assert_eq!(edge.answering(), ["127.0.0.1"]);
     one(&edge);
     six.up();
     four.down();
-    assert_eq!(answering(&edge), ["::1"]);
+    assert_eq!(edge.answering(), ["::1"]);
 }
 
 #[test]
@@ -237,7 +213,7 @@ fn priorities_and_weights_of_srv_records_are_kept() {
     let shares = |two: usize, three: usize| {
         BTreeMap::from([(THREE[0].to_owned(), two), (THREE[1].to_owned(), three)])
     };
-    assert_eq!(tally(&edge, 40), shares(30, 10));
+    assert_eq!(edge.tally(40), shares(30, 10));
     let shown = endpoints(&edge);
     let field = |name: &str| -> Vec<Value> { shown.iter().map(|one| one[name].clone()).collect() };
     assert_eq!(field("priority"), [0, 0, 1]);
@@ -247,17 +223,17 @@ fn priorities_and_weights_of_srv_records_are_kept() {
     dns.options = records(10, 10);
     dns.up();
     wait::eventually("other weights", wait::SOON, || {
-        tally(&edge, 40) == shares(20, 20)
+        edge.tally(40) == shares(20, 20)
     });
 
     nodes[0].down();
     nodes[1].down();
     let in_service = "tidegate_upstream_endpoints_in_service";
     wait::eventually("both out", wait::SOON, || edge.metric(in_service) == 1.0);
-    assert_eq!(answering(&edge), THREE[2..]);
+    assert_eq!(edge.answering(), THREE[2..]);
     nodes[1].up();
     wait::eventually("the first again", wait::SOON, || {
-        answering(&edge) == THREE[1..2]
+        edge.answering() == THREE[1..2]
     });
 }
 
@@ -269,7 +245,7 @@ fn endpoints_outlive_their_dns_server_and_a_reload() {
     };
     let _nodes = THREE.map(|ip| node(ip, port));
     let edge = setup(port, dns.address).start(&upstream("1s", ""));
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     assert!(edge.metric(AGE) < 4.0, "{}", edge.metric(AGE));
     assert_eq!(edge.metric(FAILURES), 0.0);
 
@@ -279,7 +255,7 @@ fn endpoints_outlive_their_dns_server_and_a_reload() {
         edge.metric(FAILURES) >= 2.0
     });
     edge.await_metric(AGE, 4.0);
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     assert_eq!(count_in_log(&edge, FAILED), 1, "{}", edge.stderr());
     let line = edge.stderr();
     let line = line
@@ -294,16 +270,16 @@ fn endpoints_outlive_their_dns_server_and_a_reload() {
     // A reload that leaves the look-up alone keeps them; one that needs another is refused.
     edge.rewrite(&upstream("1s", "slow_start = \"1s\""));
     edge.reload(true);
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     let age = edge.metric(AGE);
     assert!(age >= 4.0, "a reload is no look-up: {age}");
     edge.rewrite(&upstream("2s", ""));
     edge.reload(false);
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
 
     dns.answer(&app(&THREE[2..]));
     dns.up();
-    await_answering(&edge, &THREE[2..]);
+    edge.await_answering(&THREE[2..], wait::secs(6));
     wait::eventually("a young age", wait::SOON, || edge.metric(AGE) < 3.0);
     wait::eventually("said so", wait::SOON, || {
         count_in_log(&edge, "endpoints are known again") == 1
@@ -318,17 +294,17 @@ fn a_name_that_vanishes_and_a_server_that_is_silent_change_nothing() {
     };
     let _nodes = TWO.map(|ip| node(ip, port));
     let edge = setup(port, dns.address).start(&upstream("1s", ""));
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     dns.answer("");
     edge.await_metric(FAILURES, 2.0);
     assert!(edge.stderr().contains("NXDOMAIN"), "{}", edge.stderr());
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     dns.freeze();
     wait::eventually("the timeout in the log", wait::secs(20), || {
         edge.stderr().contains("kind=\"timeout\"")
     });
     let asked = wait::now();
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     assert!(
         asked.elapsed() < wait::secs(2),
         "requests do not wait for the DNS"
@@ -336,7 +312,7 @@ fn a_name_that_vanishes_and_a_server_that_is_silent_change_nothing() {
     assert_eq!(count_in_log(&edge, FAILED), 2, "{}", edge.stderr());
     dns.answer(&app(&TWO[1..]));
     dns.thaw();
-    await_answering(&edge, &TWO[1..]);
+    edge.await_answering(&TWO[1..], wait::secs(6));
 }
 
 #[test]
@@ -347,7 +323,7 @@ fn the_end_does_not_wait_for_a_reload_that_waits_for_the_dns() {
     };
     let _nodes = TWO.map(|ip| node(ip, port));
     let mut edge = setup(port, dns.address).start(&upstream("60s", ""));
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     dns.freeze();
     edge.rewrite(&upstream("59s", ""));
     edge.signal(Signal::SIGHUP);
@@ -411,7 +387,7 @@ fn a_dns_server_that_does_not_answer_holds_up_no_start() {
         wait::eventually("the endpoints", wait::secs(20), || {
             edge.get("/").status == 200
         });
-        assert_eq!(answering(&edge), TWO);
+        assert_eq!(edge.answering(), TWO);
     }
 }
 
@@ -436,13 +412,13 @@ fn an_endpoint_drained_by_hand_is_drained_when_it_comes_back() {
     };
     let nodes = TWO.map(|ip| node(ip, port));
     let edge = setup(port, dns.address).start(&upstream("1s", ""));
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
     let change = |endpoint: &str, what: &str| {
         let target = format!("/upstreams/change?upstream=app&endpoint={endpoint}:{port}&{what}");
         edge.command(&target).expect(200);
     };
     change(TWO[1], "mode=drain");
-    assert_eq!(answering(&edge), TWO[..1]);
+    assert_eq!(edge.answering(), TWO[..1]);
     let had = nodes[1].count();
     let known = |count: usize| {
         wait::eventually(&format!("{count} endpoints"), wait::SOON, || {
@@ -455,10 +431,10 @@ fn an_endpoint_drained_by_hand_is_drained_when_it_comes_back() {
     known(2);
     assert_eq!(endpoints(&edge)[1]["health"], "drained");
     assert_eq!(endpoints(&edge)[1]["by_hand"]["mode"], "drain");
-    assert_eq!(answering(&edge), TWO[..1]);
+    assert_eq!(edge.answering(), TWO[..1]);
     assert_eq!(nodes[1].count(), had);
     change(TWO[1], "mode=enabled");
-    assert_eq!(answering(&edge), TWO);
+    assert_eq!(edge.answering(), TWO);
 }
 
 #[test]
@@ -493,7 +469,7 @@ fn reloads_and_changes_of_the_dns_lose_no_request() {
             dns.answer(&app(addresses));
             edge.rewrite(&upstream("1s", "").replace("round_robin", balance));
             edge.reload(true);
-            await_answering(&edge, addresses);
+            edge.await_answering(addresses, wait::secs(6));
         }
         done.open();
         for client in clients {

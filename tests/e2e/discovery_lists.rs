@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::support::edge::binary;
 use crate::support::tools::{Finished, run};
-use crate::support::{Answer, Ask, Edge, Origin, Setup, ports, wait};
+use crate::support::{Answer, Edge, Origin, Setup, ports, wait};
 
 const FAILED: &str = "endpoints cannot be looked up";
 const AGAIN: &str = "endpoints are known again";
@@ -37,30 +37,6 @@ fn list(nodes: &[&Origin]) -> String {
 
 fn json(nodes: &[&Origin]) -> String {
     list(nodes).replace("endpoints = ", "")
-}
-
-/// Who answered how often; every request is answered.
-#[track_caller]
-fn tally(edge: &Edge, count: usize) -> BTreeMap<String, usize> {
-    let mut conn = edge.plain();
-    let mut tally = BTreeMap::new();
-    for _ in 0..count {
-        let node = conn.ask(&Ask::get("/")).expect(200).text();
-        *tally.entry(node).or_default() += 1;
-    }
-    tally
-}
-
-#[track_caller]
-fn answering(edge: &Edge) -> Vec<String> {
-    tally(edge, 12).into_keys().collect()
-}
-
-#[track_caller]
-fn await_answering(edge: &Edge, wanted: &[&str], limit: Duration) {
-    wait::eventually(&format!("{wanted:?} to answer"), limit, || {
-        answering(edge) == wanted
-    });
 }
 
 fn replace(path: &Path, text: &str) {
@@ -98,9 +74,9 @@ fn a_file_is_followed_and_a_broken_or_deleted_one_changes_nothing() {
     let setup = Setup::new().file("nodes.toml", list(&[&a]));
     let file = setup.folder().join("nodes.toml");
     let edge = setup.start(&upstream("{ file = \"nodes.toml\" }"));
-    assert_eq!(answering(&edge), ["a"]);
+    assert_eq!(edge.answering(), ["a"]);
     replace(&file, &list(&[&a, &b]));
-    await_answering(&edge, &["a", "b"], SEEN);
+    edge.await_answering(&["a", "b"], SEEN);
     assert_eq!(edge.metric(FAILURES), 0.0);
 
     replace(
@@ -113,15 +89,16 @@ fn a_file_is_followed_and_a_broken_or_deleted_one_changes_nothing() {
     );
     edge.await_metric(FAILURES, 2.0);
     edge.await_metric(AGE, 2.0);
-    assert_eq!(answering(&edge), ["a", "b"]);
+    assert_eq!(edge.answering(), ["a", "b"]);
 
     // A reload meanwhile is refused like a start would be, and changes nothing either.
-    edge.rewrite(&upstream("{ file = \"nodes.toml\" }").replace("round_robin", "random"));
+    let file_list = upstream("{ file = \"nodes.toml\" }");
+    edge.rewrite(&file_list.replace("balance =", "read_timeout = \"29s\"\nbalance ="));
     edge.reload(false);
-    assert_eq!(answering(&edge), ["a", "b"]);
+    assert_eq!(edge.answering(), ["a", "b"]);
     replace(&file, &list(&[&a, &b]));
     edge.reload(true);
-    wait::eventually("both", wait::SOON, || answering(&edge) == ["a", "b"]);
+    wait::eventually("both", wait::SOON, || edge.answering() == ["a", "b"]);
 
     // Written in place, by somebody who is slow.
     let whole = list(&[&b, &c]);
@@ -130,19 +107,19 @@ fn a_file_is_followed_and_a_broken_or_deleted_one_changes_nothing() {
         edge.stderr().matches(FAILED).count() >= 2
     });
     wait::always("the last known", wait::millis(1200), || {
-        answering(&edge) == ["a", "b"]
+        edge.answering() == ["a", "b"]
     });
     std::fs::write(&file, &whole).expect("write the whole");
-    await_answering(&edge, &["b", "c"], SEEN);
+    edge.await_answering(&["b", "c"], SEEN);
     wait::eventually("said so", wait::SOON, || edge.stderr().contains(AGAIN));
 
     std::fs::remove_file(&file).expect("delete it");
     wait::eventually("the loss in the log", wait::SOON, || {
         edge.stderr().contains("kind=\"not_found\"")
     });
-    assert_eq!(answering(&edge), ["b", "c"]);
+    assert_eq!(edge.answering(), ["b", "c"]);
     replace(&file, &list(&[&c]));
-    await_answering(&edge, &["c"], SEEN);
+    edge.await_answering(&["c"], SEEN);
     wait::eventually("a young age", wait::SOON, || edge.metric(AGE) < 2.0);
 }
 
@@ -160,7 +137,7 @@ fn what_a_list_says_of_an_endpoint_counts() {
     );
     let edge = setup.start(&upstream("{ file = \"nodes.json\" }"));
     let expected = BTreeMap::from([("a".to_owned(), 10), ("b".to_owned(), 30)]);
-    assert_eq!(tally(&edge, 40), expected);
+    assert_eq!(edge.tally(40), expected);
     let shown = edge.json("/upstreams")[0]["endpoints"].clone();
     let shown = shown.as_array().expect("a list");
     let far = shown.iter().find(|one| one["zone"] == "far");
@@ -182,9 +159,9 @@ fn listed_endpoints_stand_beside_configured_ones_and_may_be_none() {
     let edge = setup.start(&upstream(
         "{ file = \"nodes.toml\" }\nendpoints = [\"@A@\"]",
     ));
-    assert_eq!(answering(&edge), ["a", "b"]);
+    assert_eq!(edge.answering(), ["a", "b"]);
     replace(&file, "endpoints = []\n");
-    await_answering(&edge, &["a"], SEEN);
+    edge.await_answering(&["a"], SEEN);
     assert_eq!(edge.metric(FAILURES), 0.0);
 }
 
@@ -309,7 +286,7 @@ fn a_url_is_asked_again_and_again_by_its_etag() {
     let edge = Setup::new().with("LIST", server.address).start(&upstream(
         "{ url = \"http://@LIST@/v1/app?token=hidden\", every = \"200ms\", timeout = \"500ms\" }",
     ));
-    assert_eq!(answering(&edge), ["a"]);
+    assert_eq!(edge.answering(), ["a"]);
     wait::eventually("three polls", wait::SOON, || listing.sent(304) >= 3);
     assert_eq!(
         listing.sent(200),
@@ -322,25 +299,25 @@ fn a_url_is_asked_again_and_again_by_its_etag() {
     assert!(poll.field("if-none-match").is_some(), "{}", poll.raw);
 
     listing.set(&json(&[&a, &b]));
-    await_answering(&edge, &["a", "b"], SEEN);
+    edge.await_answering(&["a", "b"], SEEN);
 
     let polls = server.count();
     server.down();
     says(&failure(&edge, 1), &["/v1/app", "refused"]);
     edge.await_metric(FAILURES, 3.0);
     edge.await_metric(AGE, 1.5);
-    assert_eq!(answering(&edge), ["a", "b"]);
+    assert_eq!(edge.answering(), ["a", "b"]);
     assert_eq!(server.count(), polls);
     edge.rewrite(
         &upstream("{ url = \"http://@LIST@/v1/app?token=hidden\", every = \"200ms\", timeout = \"500ms\" }")
             .replace("round_robin", "least_request"),
     );
     edge.reload(true);
-    assert!(!tally(&edge, 12).is_empty(), "a reload without the server");
+    assert!(!edge.tally(12).is_empty(), "a reload without the server");
 
     listing.set(&json(&[&b, &c]));
     server.up();
-    await_answering(&edge, &["b", "c"], SEEN);
+    edge.await_answering(&["b", "c"], SEEN);
     wait::eventually("a young age", wait::SOON, || edge.metric(AGE) < 1.5);
 
     let known = edge.stderr().matches(AGAIN).count();
@@ -348,7 +325,7 @@ fn a_url_is_asked_again_and_again_by_its_etag() {
     wait::eventually("the bad list in the log", wait::SOON, || {
         edge.stderr().contains("kind=\"bad_document\"")
     });
-    assert_eq!(answering(&edge), ["b", "c"]);
+    assert_eq!(edge.answering(), ["b", "c"]);
     let log = edge.stderr();
     let line = log.lines().find(|line| line.contains("bad_document"));
     says(line.expect("the line"), &["/v1/app", "line 3"]);
@@ -356,9 +333,9 @@ fn a_url_is_asked_again_and_again_by_its_etag() {
     wait::eventually("the status in the log", wait::SOON, || {
         edge.stderr().contains("kind=\"http_status\"")
     });
-    assert_eq!(answering(&edge), ["b", "c"]);
+    assert_eq!(edge.answering(), ["b", "c"]);
     listing.set(&json(&[&c]));
-    await_answering(&edge, &["c"], SEEN);
+    edge.await_answering(&["c"], SEEN);
     wait::eventually("said so", wait::SOON, || {
         edge.stderr().matches(AGAIN).count() == known + 1
     });
@@ -389,7 +366,7 @@ fn a_list_server_that_is_down_holds_up_no_start_and_a_wrong_one_does() {
     listing.set(&json(&[&a]));
     server.up();
     wait::eventually("the endpoint", wait::SOON, || edge.get("/").status == 200);
-    assert_eq!(answering(&edge), ["a"]);
+    assert_eq!(edge.answering(), ["a"]);
 }
 
 #[test]
@@ -403,7 +380,7 @@ fn a_list_comes_over_tls_from_whom_the_system_trusts() {
     let setup = Setup::new().with("SERVER", server.https());
     let authority = setup.folder().join("ca.pem").display().to_string();
     let edge = setup.env("SSL_CERT_FILE", &authority).start(&toml);
-    assert_eq!(answering(&edge), ["a"]);
+    assert_eq!(edge.answering(), ["a"]);
 
     // Nobody vouches for it here: trouble that may pass, and nothing is taken.
     let setup = Setup::new().with("SERVER", server.https());

@@ -1,6 +1,6 @@
 //! Debian's dnsmasq as a DNS server whose answers the test changes.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -118,7 +118,7 @@ fn hosts_file(folder: &TempDir) -> PathBuf {
 }
 
 /// Lines that give `name` these addresses.
-pub(crate) fn hosts(name: &str, addresses: &[&str]) -> String {
+pub(crate) fn hosts(name: &str, addresses: &[impl Display]) -> String {
     addresses.iter().fold(String::new(), |mut lines, ip| {
         let _ = writeln!(lines, "{ip} {name}");
         lines

@@ -5,6 +5,7 @@
 //! `@NAME@` in the text becomes an address: the harness' own (`@HTTP@`,
 //! `@HTTPS@`, `@ADMIN@`, `@DIR@`) or what [`Setup::with`] gives.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -243,6 +244,31 @@ impl Edge {
     #[track_caller]
     pub(crate) fn get(&self, target: &str) -> Reply {
         self.ask(&Ask::get(target))
+    }
+
+    /// Who answered how often, by the text of the answers; every request is answered with 200.
+    #[track_caller]
+    pub(crate) fn tally(&self, requests: usize) -> BTreeMap<String, usize> {
+        let mut conn = self.plain();
+        let mut tally = BTreeMap::new();
+        for _ in 0..requests {
+            let node = conn.ask(&Ask::get("/")).expect(200).text();
+            *tally.entry(node).or_default() += 1;
+        }
+        tally
+    }
+
+    /// Who answers at all, in order.
+    #[track_caller]
+    pub(crate) fn answering(&self) -> Vec<String> {
+        self.tally(12).into_keys().collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn await_answering(&self, wanted: &[&str], limit: Duration) {
+        wait::eventually(&format!("{wanted:?} to answer"), limit, || {
+            self.answering() == wanted
+        });
     }
 
     /// A GET of the admin server.
