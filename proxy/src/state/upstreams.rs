@@ -16,7 +16,8 @@ pub(super) fn overview(upstream: &Upstream, now: Instant) -> Value {
         .pool()
         .status(now)
         .iter()
-        .map(|status| endpoint(upstream, status))
+        .zip(members.pool().endpoints())
+        .map(|(status, (index, _))| endpoint(upstream, status, members.connections(index)))
         .collect();
     let seconds = |duration: Duration| duration.as_secs_f64();
     json!({
@@ -33,7 +34,11 @@ pub(super) fn overview(upstream: &Upstream, now: Instant) -> Value {
     })
 }
 
-fn endpoint(upstream: &Upstream, status: &EndpointStatus<'_>) -> Value {
+fn endpoint(
+    upstream: &Upstream,
+    status: &EndpointStatus<'_>,
+    (connections, idle): (u32, usize),
+) -> Value {
     let seconds = |duration: Duration| duration.as_secs_f64();
     let by_hand = upstream.by_hand(status.id).map(|hand| {
         json!({
@@ -57,6 +62,8 @@ fn endpoint(upstream: &Upstream, status: &EndpointStatus<'_>) -> Value {
         "active_requests": status.active,
         "pending_requests": status.pending,
         "limit_requests": status.limit,
+        "connections": connections,
+        "idle_connections": idle,
         "latency_seconds": status.latency.map(seconds),
         "slow_start_percent": status.slow_start_percent,
         "window_requests": status.requests,

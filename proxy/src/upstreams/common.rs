@@ -31,14 +31,15 @@ impl Common {
         &self.settings.name
     }
 
-    /// Since the endpoints were last found out, where they can change.
+    /// When the endpoints were last found out, where they can change.
+    pub(super) fn found_at(&self) -> Option<Instant> {
+        let at = self.found_at.as_ref()?;
+        Some(*at.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Since then.
     pub(crate) fn discovery_age(&self, now: Instant) -> Option<Duration> {
-        let at = *self
-            .found_at
-            .as_ref()?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Some(now.saturating_duration_since(at))
+        Some(now.saturating_duration_since(self.found_at()?))
     }
 
     /// The endpoints are known as of `now`.

@@ -107,6 +107,12 @@ impl Members {
         self.targets.get(endpoint.as_usize())
     }
 
+    /// Connections to it, and how many of them are idle.
+    pub(crate) fn connections(&self, endpoint: EndpointIndex) -> (u32, usize) {
+        let links = self.links.get(endpoint.as_usize());
+        links.map_or((0, 0), |links| (links.open(), links.idle()))
+    }
+
     /// The hash of its address for a sticky cookie.
     pub(crate) fn hash(&self, endpoint: EndpointIndex) -> Option<u64> {
         self.hashes.get(endpoint.as_usize()).copied()

@@ -144,9 +144,6 @@ pub(crate) struct Making<'a> {
 pub(crate) fn verify(settings: &conf::Upstream) -> Result<(), UpstreamError> {
     Dialer::new(settings)?;
     let mut source = source(settings)?;
-    if source.is_fixed() {
-        return Ok(());
-    }
     find(settings, &mut source, false).map(drop)
 }
 
@@ -211,26 +208,23 @@ impl Upstream {
     ) -> Result<Self, UpstreamError> {
         let previous = making.previous;
         let now = clock::now();
-        let (source, found) = match previous.filter(|previous| previous.finds_alike(settings)) {
+        let (source, found, found_at) = match previous.filter(|it| it.finds_alike(settings)) {
             Some(previous) => {
-                let members = previous.members.load();
-                (previous.source.clone(), members.found().to_vec())
+                let found = previous.members.load().found().to_vec();
+                (previous.source.clone(), found, previous.common.found_at())
             }
             None => {
                 let mut source = source(settings)?;
                 let found = find(settings, &mut source, previous.is_some())?;
-                (Arc::new(tokio::sync::Mutex::new(source)), found)
+                let found_at = (!source.is_fixed()).then_some(now);
+                (Arc::new(tokio::sync::Mutex::new(source)), found, found_at)
             }
         };
         let dialer = Arc::new(Dialer::new(settings)?);
-        let found_at = previous
-            .filter(|previous| Arc::ptr_eq(&previous.source, &source))
-            .and_then(|previous| previous.common.discovery_age(now))
-            .map_or(now, |age| now.checked_sub(age).unwrap_or(now));
         let common = Arc::new(Common {
             queue: queue(settings, previous),
             sticky: sticky(settings, making)?,
-            found_at: can_change(settings).then(|| Mutex::new(found_at)),
+            found_at: found_at.map(Mutex::new),
             settings: settings.clone(),
             metrics: making.metrics.clone(),
             dialer,
@@ -400,17 +394,6 @@ impl Upstream {
     fn hands(&self) -> MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether endpoints may come and go without a reload.
-fn can_change(settings: &conf::Upstream) -> bool {
-    settings.discovery.is_some()
-        || settings.endpoints.iter().any(|endpoint| {
-            matches!(
-                endpoint.address,
-                conf::EndpointAddress::Name { .. } | conf::EndpointAddress::Srv(_)
-            )
-        })
 }
 
 /// Those who wait stay in line over a reload that leaves the line as long as it was.

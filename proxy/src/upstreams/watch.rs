@@ -10,8 +10,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::Upstream;
 use super::discovery::DiscoveryError;
-use super::{Upstream, can_change};
 use crate::clock;
 
 /// Between two look-ups after one that failed as a whole.
@@ -29,7 +29,7 @@ impl Watchers {
     pub(crate) fn start(upstreams: &[Arc<Upstream>], changed: &UnboundedSender<()>) -> Self {
         let mut tasks = JoinSet::new();
         for upstream in upstreams {
-            if can_change(upstream.settings()) {
+            if upstream.common.found_at().is_some() {
                 tasks.spawn(watch(upstream.clone(), changed.clone()));
             }
         }

@@ -125,7 +125,6 @@ impl EndpointLinks {
     }
 
     /// Those of them on which nothing happens.
-    #[cfg_attr(not(test), expect(dead_code, reason = "shown by what lists upstreams"))]
     pub(crate) fn idle(&self) -> usize {
         let idle = |shelf: &Shelf| shelf.idle().len() + shelf.h2.idle();
         self.shelves.iter().map(idle).sum()
