@@ -1,10 +1,10 @@
 //! Active health: how results in a row make an endpoint unhealthy and healthy again.
 //!
-//! Two kinds of evidence count. Probes are the one that decides both ways. Requests whose
-//! connection failed count as failed probes too, because at many requests a second they know of a
+//! Two kinds of evidence count. Probes are the one that decides both ways. Requests that got no
+//! connection count as failed probes too, because at many requests a second they know of a
 //! dead node long before the next probe. They are tallied apart from probes, though: a request that
 //! is answered shows that connections work and takes back what earlier requests said, so that a
-//! node which drops one connection in a thousand stays in. It must not take back what probes said,
+//! node which refuses one connection in a thousand stays in. It must not take back what probes said,
 //! or a node that announces its shutdown by failing its health page would never leave.
 //!
 //! The tally is one atomic word, so that threads which report at the same moment agree on who
@@ -24,7 +24,7 @@ const UNHEALTHY_BIT: u64 = 1 << 63;
 pub(crate) enum Report {
     ProbePassed,
     ProbeFailed,
-    /// A request got no connection, or lost it.
+    /// A request got no connection.
     RequestRefused,
     /// A request got an answer, whichever.
     RequestAnswered,

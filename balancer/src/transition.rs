@@ -55,7 +55,7 @@ impl Outcome {
 pub enum Evidence {
     /// A health check.
     Check,
-    /// A request whose connection failed or was reset, which counts as a failed check.
+    /// A request that got no connection, which counts as a failed check.
     Request,
 }
 

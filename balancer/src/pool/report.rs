@@ -12,8 +12,11 @@ use crate::transition::{Evidence, Outcome, Transition};
 use super::Pool;
 
 impl Pool {
-    /// Takes note of how an attempt went. Any error counts towards ejection; a failed or broken
-    /// connection also counts as a failed check, if there are checks. `latency` is the time to the
+    /// Takes note of how an attempt went. Any error counts towards ejection; a connection that did
+    /// not come about also counts as a failed check, if there are checks. One that broke does not:
+    /// checks that pass would take the endpoint back within moments, and one that breaks every
+    /// second reply would go in and out for ever, where ejections of such an endpoint grow longer.
+    /// `latency` is the time to the
     /// first byte of the response, where there was one.
     pub fn record(
         &self,
@@ -25,9 +28,9 @@ impl Pool {
         let now = self.stamp(now);
         self.measure(index, outcome, latency, now);
         let report = match outcome {
-            Outcome::ConnectFailed | Outcome::Reset => Some(Report::RequestRefused),
+            Outcome::ConnectFailed => Some(Report::RequestRefused),
             Outcome::Success | Outcome::Status5xx => Some(Report::RequestAnswered),
-            Outcome::Timeout => None,
+            Outcome::Reset | Outcome::Timeout => None,
         };
         let by_checks = report.and_then(|report| self.report(index, report, now));
         if by_checks.is_some() || self.is_unhealthy(index) {

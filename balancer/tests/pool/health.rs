@@ -68,27 +68,30 @@ fn a_dead_endpoint_costs_as_many_attempts_as_the_threshold_and_then_none() {
 fn requests_that_count_as_checks_say_so() {
     let bench = Bench::new(checked(2, 1));
     let node = bench.index(0);
-    assert_eq!(
-        bench.pool.record(node, Outcome::Reset, None, bench.now),
-        None
-    );
+    let refused = || {
+        bench
+            .pool
+            .record(node, Outcome::ConnectFailed, None, bench.now)
+    };
+    assert_eq!(refused(), None);
     let unhealthy = Transition::Unhealthy {
         endpoint: node,
         failed_checks: 2,
         evidence: Evidence::Request,
     };
-    assert_eq!(
-        bench
-            .pool
-            .record(node, Outcome::ConnectFailed, None, bench.now),
-        Some(unhealthy)
-    );
+    assert_eq!(refused(), Some(unhealthy));
 }
 
 #[test]
-fn answers_and_timeouts_are_no_failed_checks() {
+fn only_a_connection_that_does_not_come_about_is_a_failed_check() {
     let bench = Bench::new(checked(1, 1));
-    for outcome in [Outcome::Success, Outcome::Status5xx, Outcome::Timeout] {
+    let others = [
+        Outcome::Success,
+        Outcome::Status5xx,
+        Outcome::Timeout,
+        Outcome::Reset,
+    ];
+    for outcome in others {
         assert_eq!(bench.record(0, outcome), None, "{outcome:?}");
     }
     assert_eq!(bench.pool.status(bench.now)[0].health, Health::Healthy);
