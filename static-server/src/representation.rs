@@ -128,12 +128,9 @@ pub(crate) struct Representation {
     boundary: Boundary,
     /// How often it was sent, up to [`OFTEN`].
     sent: AtomicU32,
-    /// All headers of a 200.
+    /// All headers of a 200. Those of other answers are chosen from it: they are fewer, and
+    /// more rarely sent than they would be held.
     full: Arc<SharedHeaders>,
-    /// Those of a 206 but for type, length and range.
-    partial: Arc<SharedHeaders>,
-    /// Those that a 304 may carry (RFC 9110, 15.4.5).
-    not_modified: Arc<SharedHeaders>,
 }
 
 impl Representation {
@@ -147,7 +144,7 @@ impl Representation {
         let last_modified = (source.modified.age != Age::Future)
             .then_some(source.modified.modified)
             .and_then(date::whole_seconds);
-        let lists = Lists::new(&source, etag.as_ref(), last_modified);
+        let full = headers(&source, etag.as_ref(), last_modified);
         Self {
             boundary: boundary(hash, &source.facts),
             sent: AtomicU32::new(0),
@@ -157,9 +154,7 @@ impl Representation {
             content: source.content,
             facts: source.facts,
             content_type: source.content_type,
-            full: Arc::new(lists.full.into()),
-            partial: Arc::new(lists.partial.into()),
-            not_modified: Arc::new(lists.not_modified.into()),
+            full: Arc::new(full.into()),
         }
     }
 
@@ -197,13 +192,16 @@ impl Representation {
                 } else {
                     self.whole(sending)
                 };
-                self.with(Outcome::Full, &self.full, Vec::new(), body)
+                let headers = Headers {
+                    shared: Arc::clone(&self.full),
+                    own: Vec::new(),
+                };
+                with(Outcome::Full, headers, body)
             }
             Decision::Single(range) => self.single(range),
             Decision::Multiple(ranges) => self.multiple(&ranges),
             Decision::NotModified => {
-                let headers = &self.not_modified;
-                self.with(Outcome::NotModified, headers, Vec::new(), Body::Empty)
+                with(Outcome::NotModified, self.some(belongs_to_304), Body::Empty)
             }
             Decision::PreconditionFailed => plain(Outcome::PreconditionFailed, head),
             Decision::RangeUnsatisfiable => {
@@ -225,35 +223,32 @@ impl Representation {
     }
 
     fn single(&self, range: ByteRange) -> Answer {
-        let own = vec![
+        let mut headers = self.some(belongs_to_206);
+        headers.own.extend([
             (CONTENT_TYPE, self.content_type.clone()),
             (CONTENT_LENGTH, HeaderValue::from(range.len())),
             (CONTENT_RANGE, range.content_range(self.facts.len)),
-        ];
+        ]);
         let body = match self.slice(range) {
             Part::Memory(bytes) => Body::Memory(bytes),
             Part::File(part) => Body::File(part),
         };
-        self.with(Outcome::Partial, &self.partial, own, body)
+        with(Outcome::Partial, headers, body)
     }
 
     fn multiple(&self, ranges: &[ByteRange]) -> Answer {
         let total = self.facts.len;
         let plan = multipart::plan(ranges, total, Some(&self.content_type), self.boundary);
-        let own = vec![
+        let mut headers = self.some(belongs_to_206);
+        headers.own.extend([
             (CONTENT_TYPE, plan.content_type),
             (CONTENT_LENGTH, HeaderValue::from(plan.len)),
-        ];
+        ]);
         let parts = plan.pieces.into_iter().map(|piece| match piece {
             Piece::Text(text) => Part::Memory(text),
             Piece::Slice(range) => self.slice(range),
         });
-        self.with(
-            Outcome::Partial,
-            &self.partial,
-            own,
-            Body::Parts(parts.collect()),
-        )
+        with(Outcome::Partial, headers, Body::Parts(parts.collect()))
     }
 
     fn whole(&self, sending: Sending) -> Body {
@@ -312,22 +307,22 @@ impl Representation {
         }
     }
 
-    fn with(
-        &self,
-        outcome: Outcome,
-        shared: &Arc<SharedHeaders>,
-        own: Vec<(HeaderName, HeaderValue)>,
-        body: Body,
-    ) -> Answer {
-        Answer {
-            outcome,
-            status: outcome.status(),
-            headers: Headers {
-                shared: Arc::clone(shared),
-                own,
-            },
-            body,
+    /// Those headers of a 200 that `belong` to another answer as well.
+    fn some(&self, belong: fn(&HeaderName) -> bool) -> Headers {
+        let fields = self.full.fields().iter();
+        Headers {
+            shared: Arc::default(),
+            own: fields.filter(|(name, _)| belong(name)).cloned().collect(),
         }
+    }
+}
+
+fn with(outcome: Outcome, headers: Headers, body: Body) -> Answer {
+    Answer {
+        outcome,
+        status: outcome.status(),
+        headers,
+        body,
     }
 }
 
@@ -373,54 +368,38 @@ fn boundary(hash: Option<Hash>, facts: &Facts) -> Boundary {
     Boundary::new(u128::from_be_bytes(seed))
 }
 
-/// The header lists under construction.
-#[derive(Default)]
-struct Lists {
-    full: Vec<(HeaderName, HeaderValue)>,
-    partial: Vec<(HeaderName, HeaderValue)>,
-    not_modified: Vec<(HeaderName, HeaderValue)>,
+/// All headers of a 200.
+fn headers(
+    source: &Source,
+    etag: Option<&HeaderValue>,
+    last_modified: Option<SystemTime>,
+) -> Vec<(HeaderName, HeaderValue)> {
+    let heading = &source.heading;
+    let coding = source
+        .encoding
+        .map(|coding| HeaderValue::from_static(coding.as_str()));
+    [
+        (CONTENT_TYPE, Some(source.content_type.clone())),
+        (CONTENT_LENGTH, Some(HeaderValue::from(source.facts.len))),
+        (CONTENT_ENCODING, coding),
+        (LAST_MODIFIED, last_modified.and_then(date::format)),
+        (ACCEPT_RANGES, Some(HeaderValue::from_static("bytes"))),
+        (ETAG, etag.cloned()),
+        (VARY, heading.vary.clone()),
+        (CACHE_CONTROL, heading.cache_control.clone()),
+        (CONTENT_LOCATION, heading.location.clone()),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
 }
 
-impl Lists {
-    fn new(source: &Source, etag: Option<&HeaderValue>, last_modified: Option<SystemTime>) -> Self {
-        let mut lists = Self::default();
-        lists.full.push((CONTENT_TYPE, source.content_type.clone()));
-        lists
-            .full
-            .push((CONTENT_LENGTH, HeaderValue::from(source.facts.len)));
-        if let Some(encoding) = source.encoding {
-            lists.content(
-                CONTENT_ENCODING,
-                HeaderValue::from_static(encoding.as_str()),
-            );
-        }
-        if let Some(date) = last_modified.and_then(date::format) {
-            lists.content(LAST_MODIFIED, date);
-        }
-        lists.content(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        let heading = &source.heading;
-        for (name, value) in [
-            (ETAG, etag),
-            (VARY, heading.vary.as_ref()),
-            (CACHE_CONTROL, heading.cache_control.as_ref()),
-            (CONTENT_LOCATION, heading.location.as_ref()),
-        ] {
-            if let Some(value) = value {
-                lists.always(name, value.clone());
-            }
-        }
-        lists
-    }
+/// Whether a 304 carries the header (RFC 9110, 15.4.5).
+fn belongs_to_304(name: &HeaderName) -> bool {
+    [ETAG, VARY, CACHE_CONTROL, CONTENT_LOCATION].contains(name)
+}
 
-    /// A header of what has content.
-    fn content(&mut self, name: HeaderName, value: HeaderValue) {
-        self.full.push((name.clone(), value.clone()));
-        self.partial.push((name, value));
-    }
-
-    /// A header of a 304 too (RFC 9110, 15.4.5).
-    fn always(&mut self, name: HeaderName, value: HeaderValue) {
-        self.content(name.clone(), value.clone());
-        self.not_modified.push((name, value));
-    }
+/// Whether a 206 has it from the 200: what it says of the whole does not hold for a part.
+fn belongs_to_206(name: &HeaderName) -> bool {
+    ![CONTENT_TYPE, CONTENT_LENGTH].contains(name)
 }

@@ -54,7 +54,7 @@ pub(crate) const TRUST_MILLIS: u64 = 1_000;
 pub(crate) const WATCHED_TRUST_MILLIS: u64 = 60_000;
 
 /// What an entry weighs beside its bytes: names, lists, the cache's own bookkeeping.
-const OVERHEAD: u64 = 1_024;
+const OVERHEAD: u64 = 2_048;
 
 /// What a look found.
 pub(crate) struct Seen {

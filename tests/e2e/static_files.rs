@@ -179,3 +179,99 @@ fn keys_of_a_site_change_what_is_served() {
     let wrong = edge.ask(&Ask::post("/app.css", "x")).expect(405);
     assert_eq!(wrong.field("allow").map(|a| a.contains("GET")), Some(true));
 }
+
+#[test]
+fn a_deploy_switches_at_once_and_the_files_of_the_release_before_still_answer() {
+    let setup = Setup::new()
+        .file("releases/1/index.html", "one")
+        .file("releases/1/app-3f9a1c2b.js", "1")
+        .file("releases/1/old.html", "gone")
+        .file("releases/2/index.html", "two")
+        .file("releases/2/app-77e0d1aa.js", "2");
+    let link = setup.folder().join("current");
+    symlink("releases/1", &link).unwrap();
+    let edge = setup.start(
+        "[static.shop]\nroot = \"current\"\nreleases = { keep = 1 }\n[[route]]\nstatic = \"shop\"\n",
+    );
+    assert_eq!(edge.get("/").text(), "one");
+    let next = edge.folder().join("next");
+    symlink("releases/2", &next).unwrap();
+    fs::rename(&next, &link).unwrap();
+    wait::eventually("the second release", wait::SOON, || {
+        edge.get("/").text() == "two"
+    });
+    let old = edge.get("/app-3f9a1c2b.js").expect(200);
+    assert_eq!(old.text(), "1");
+    assert_eq!(
+        old.field("cache-control"),
+        Some("public, max-age=31536000, immutable")
+    );
+    edge.get("/app-77e0d1aa.js").expect(200);
+    edge.get("/old.html").expect(200);
+    edge.get("/none.js").expect(404);
+}
+
+#[test]
+fn names_decide_how_long_a_file_is_kept() {
+    let edge = Setup::new()
+        .file("site/index.html", "")
+        .file("site/app-3f9a1c2b.js", "")
+        .file("site/app.js", "")
+        .file("site/assets/plain.js", "")
+        .start(
+            "[static.site]\nroot = \"site\"\nimmutable_paths = [\"assets/*\"]\n\
+             immutable_cache_control = \"max-age=9, immutable\"\ncache_control = \"no-cache\"\n\
+             [[route]]\nstatic = \"site\"\n",
+        );
+    for (path, wanted) in [
+        ("/", "no-cache"),
+        ("/app.js", "no-cache"),
+        ("/app-3f9a1c2b.js", "max-age=9, immutable"),
+        ("/assets/plain.js", "max-age=9, immutable"),
+    ] {
+        let reply = edge.get(path).expect(200);
+        assert_eq!(reply.field("cache-control"), Some(wanted), "{path}");
+    }
+}
+
+#[test]
+fn a_large_file_leaves_whole_on_every_kind_of_connection_and_gets_its_tag() {
+    let content: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[2]).collect();
+    let edge = Setup::new()
+        .file("site/film.mp4", &content)
+        .start("[static.site]\nroot = \"site\"\n[[route]]\nstatic = \"site\"\n");
+    // Often enough that it is sent from a copy in the end.
+    for round in 0..12 {
+        assert!(
+            edge.get("/film.mp4").expect(200).body == content,
+            "round {round}"
+        );
+        let part = Ask::get("/film.mp4").field("range", "bytes=1000000-2000000");
+        let part = edge.ask(&part).expect(206);
+        assert!(part.body == content[1_000_000..=2_000_000], "round {round}");
+        let parts = Ask::get("/film.mp4").field("range", "bytes=0-9,2999990-2999999");
+        assert!(edge.ask(&parts).expect(206).body.len() > 20);
+        assert!(
+            edge.tls().ask(&Ask::get("/film.mp4")).body == content,
+            "round {round}"
+        );
+    }
+    let mut h2 = H2::tls(edge.https(), HOST);
+    assert!(h2.ask(&Ask::get("/film.mp4")).body == content);
+    wait::eventually("a tag", wait::SOON, || {
+        edge.get("/film.mp4").field("etag").is_some()
+    });
+}
+
+#[test]
+fn a_reload_keeps_what_a_site_has_learned() {
+    let toml = "[static.site]\nroot = \"site\"\n[[route]]\nstatic = \"site\"\n";
+    let edge = Setup::new()
+        .file("site/film.mp4", vec![1; 1_000_000])
+        .start(toml);
+    let tagged = || edge.get("/film.mp4").field("etag").is_some();
+    wait::eventually("a tag", wait::SOON, tagged);
+    edge.rewrite(&format!("{toml}# the same\n"));
+    edge.reload(true);
+    assert!(tagged(), "a new site would have to find it out again");
+}
