@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 pub use disk::Disk;
-pub(crate) use disk::{read_unchanged, unchanged};
+pub(crate) use disk::{facts_of, read_unchanged, unchanged};
 
 /// How a file's modification time lies to the clock that stamps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
