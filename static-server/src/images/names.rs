@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn hash(number: u64) -> Hash {
-        Hash::of(&number.to_be_bytes())
+        Hash(u128::from(number).to_be_bytes())
     }
 
     #[test]
