@@ -431,6 +431,24 @@ mod tests {
         assert!(!is_cmyk(b"\xFF\xD8\xFF\xE0"), "and no end is no frame");
     }
 
+    #[test]
+    #[ignore = "a measurement, of use only in a release build"]
+    #[expect(clippy::disallowed_methods, reason = "it measures time")]
+    fn what_a_photo_of_twelve_megapixels_costs() {
+        let jpeg = sample::encoded_jpeg(4_000, 3_000, sample::photo);
+        println!("original: {} KB", jpeg.len() / 1_024);
+        for format in [Some(Format::Avif), Some(Format::WebP), None] {
+            for width in [Some(320), Some(640), Some(1_280), Some(1_920), None] {
+                let begun = std::time::Instant::now();
+                let made = make(&jpeg, Original::Jpeg, into(format, width)).unwrap();
+                let took = begun.elapsed().as_millis();
+                let size = made.len() / 1_024;
+                println!("{format:?} {width:?}: {took} ms, {size} KB");
+            }
+        }
+        println!("memory: {} MB at most", sample::peak_memory() >> 20);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(200))]
 

@@ -10,6 +10,34 @@ fn scene(x: u32, y: u32) -> [u8; 3] {
     [wave(x * 3 + y), wave(y * 2 + x * x / 64), wave(x ^ y)]
 }
 
+/// Smooth surfaces, some edges and the noise of a sensor.
+pub(super) fn photo(x: u32, y: u32) -> [u8; 3] {
+    let (fx, fy) = (f64::from(x), f64::from(y));
+    let mut noise =
+        (x.wrapping_mul(0x9E37_79B1) ^ y.wrapping_mul(0x85EB_CA77)).wrapping_mul(0xC2B2_AE3D);
+    noise ^= noise >> 15;
+    let surface = 90.0
+        + 50.0 * (fx / 410.0).sin() * (fy / 330.0).cos()
+        + 20.0 * (fx / 37.0 + fy / 53.0).sin();
+    let edge = if (x / 160 + y / 200) % 3 == 0 {
+        30.0
+    } else {
+        0.0
+    };
+    [1.0, 0.9, 0.7].map(|tint| {
+        noise = noise.wrapping_mul(0x2545_F491).wrapping_add(0x9E37);
+        let grain = f64::from(noise >> 28) - 8.0;
+        let value = ((surface + edge) * tint + grain * 0.7).clamp(0.0, 255.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped"
+        )]
+        let value = value as u8;
+        value
+    })
+}
+
 pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     encoded_jpeg(width, height, scene)
 }
