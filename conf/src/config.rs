@@ -266,12 +266,64 @@ pub struct StaticSite {
     pub fallback: Option<String>,
     /// Encodings looked for beside a file, in order of preference at equal q.
     pub precompressed: Vec<Precompressed>,
-    /// `Cache-Control` sent with files; `None`: none is sent.
-    pub cache_control: Option<HeaderValue>,
+    /// `Cache-Control` sent with files that may change under their name.
+    pub cache_control: HeaderValue,
+    /// Files that never change under their name; `None`: there are none.
+    pub immutable: Option<ImmutableFiles>,
+    /// Where files are that the root lacks.
+    pub releases: Option<Releases>,
+    /// Which smaller forms of pictures are made.
+    pub images: Option<Images>,
     /// Bytes of file content kept in memory.
     pub memory: u64,
     /// Files up to this size are kept in memory.
     pub max_memory_file: u64,
+}
+
+/// Files that never change under their name: those with a fingerprint in it, and more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImmutableFiles {
+    /// Patterns of paths below the root; `*` goes past slashes.
+    pub paths: Vec<glob::Pattern>,
+    /// `Cache-Control` sent with them.
+    pub cache_control: HeaderValue,
+}
+
+/// Older releases of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Releases {
+    /// How many, beside the current one.
+    pub keep: NonZeroU32,
+    /// The directory that holds them; `None`: the one that holds what the root leads to.
+    pub folder: Option<PathBuf>,
+}
+
+/// Smaller forms of pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// Formats, in order of preference.
+    pub formats: Vec<ImageFormat>,
+    /// Widths in pixels, rising.
+    pub widths: Vec<NonZeroU32>,
+    /// The directory they are kept in; that of one site is a directory of its name in it.
+    pub cache: PathBuf,
+    /// Bytes of it at the most, for one site.
+    pub size: u64,
+    /// 1 to 100.
+    pub quality: u8,
+    /// Threads; `None`: half of the processors.
+    pub workers: Option<NonZeroU32>,
+    /// Larger pictures are served as they are.
+    pub max_megapixels: NonZeroU32,
+}
+
+/// A format that pictures are made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// `image/avif`
+    Avif,
+    /// `image/webp`
+    WebP,
 }
 
 /// A precompressed sibling.

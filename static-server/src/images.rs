@@ -28,7 +28,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use choice::{Format, Original, Variant};
 use folder::Folder;
@@ -98,8 +97,8 @@ pub struct Ready {
     pub file: Arc<File>,
     /// The facts of that file.
     pub facts: Facts,
-    /// A hash of its bytes, in 32 hexadecimal digits.
-    pub tag: String,
+    /// The first half of the SHA-256 of its bytes.
+    pub tag: [u8; 16],
     /// Its media type.
     pub media_type: &'static str,
 }
@@ -136,7 +135,7 @@ impl Images {
     /// # Errors
     ///
     /// Where the folder cannot be used. One that is full can.
-    pub fn new(settings: &ImageSettings, files: Arc<dyn Files>) -> Result<Self, ImagesError> {
+    pub fn new(settings: &ImageSettings) -> Result<Self, ImagesError> {
         let trouble = |error| ImagesError::Folder {
             cache: settings.cache.clone(),
             error,
@@ -151,7 +150,7 @@ impl Images {
         Ok(Self {
             formats: settings.formats.clone(),
             widths: settings.widths.clone(),
-            pool: Pool::start(files, folder, settings, index).map_err(ImagesError::Thread)?,
+            pool: Pool::start(folder, settings, index).map_err(ImagesError::Thread)?,
         })
     }
 
@@ -165,15 +164,17 @@ impl Images {
         choice::choose(original, fields, query, &self.formats, &self.widths)
     }
 
-    /// Looks for a variant of the file at `path`, and has it made if it is not there. Opens a
-    /// file at most; the first time in a run, a short one is read to see that it is undamaged.
+    /// Looks for a variant of the file at `path` in `files`, and has it made if it is not there.
+    /// Opens a file at most; the first time in a run, a short one is read to see that it is
+    /// undamaged. `at` are milliseconds of any clock that goes on steadily.
     pub fn variant(
         &self,
+        files: &Arc<dyn Files>,
         path: &str,
         facts: &Facts,
         original: Original,
         mut variant: Variant,
-        now: Instant,
+        at: u64,
     ) -> Lookup {
         if facts.len > make::MAX_FILE {
             return Lookup::Failed;
@@ -194,12 +195,13 @@ impl Images {
             Found::Nothing(left) => variant = left,
         }
         let job = Job {
+            files: Arc::clone(files),
             path: path.to_owned(),
             original,
             identity,
             variant,
         };
-        self.pool.ask(job, now);
+        self.pool.ask(job, at);
         Lookup::Making
     }
 
@@ -263,7 +265,7 @@ impl Images {
         Some(Ready {
             file: Arc::new(file),
             facts,
-            tag: tag.to_string(),
+            tag: tag.0,
             media_type: key.variant.media_type(original),
         })
     }

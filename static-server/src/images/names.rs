@@ -2,14 +2,14 @@
 //!
 //! Variants are kept by the hash of the original's content: a deploy that copies every file
 //! anew makes none of them anew. To hash a file it must be read, so the hash is remembered by
-//! what is cheap to know: path, inode, modification time and length. The memory is bounded, and
+//! what is cheap to know: path, inode, times and length. The memory is bounded, and
 //! a file beside the variants carries it over a restart. Losing it costs a read of each file.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
@@ -27,12 +27,15 @@ const MAX_RECORDS: u64 = 4 * HALF as u64;
 
 /// A file in one state, as the hash of what is cheap to know of it.
 pub(super) fn identity(path: &str, facts: &Facts) -> Hash {
-    let since = facts.modified.duration_since(UNIX_EPOCH);
-    let nanoseconds = since.unwrap_or(Duration::ZERO).as_nanos();
+    let nanoseconds = |time: SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH);
+        since.unwrap_or(Duration::ZERO).as_nanos().to_be_bytes()
+    };
     let mut hasher = Sha256::new();
     hasher.update(facts.len.to_be_bytes());
     hasher.update(facts.inode.to_be_bytes());
-    hasher.update(nanoseconds.to_be_bytes());
+    hasher.update(nanoseconds(facts.modified));
+    hasher.update(nanoseconds(facts.changed));
     hasher.update(path);
     Hash::finish(hasher)
 }
@@ -224,7 +227,9 @@ mod tests {
         let facts = Facts {
             len: 1,
             modified: UNIX_EPOCH,
+            changed: UNIX_EPOCH,
             inode: 1,
+            linked: false,
             age: crate::files::Age::Settled,
         };
         let same = identity("a", &facts);
@@ -232,6 +237,10 @@ mod tests {
         for other in [
             Facts { len: 2, ..facts },
             Facts { inode: 2, ..facts },
+            Facts {
+                changed: UNIX_EPOCH + Duration::from_nanos(1),
+                ..facts
+            },
             Facts {
                 modified: UNIX_EPOCH + Duration::from_nanos(1),
                 ..facts

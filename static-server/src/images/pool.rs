@@ -11,7 +11,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::choice::{Original, Variant};
 use super::folder::Folder;
@@ -24,11 +23,12 @@ use crate::files::{Facts, Files};
 /// How many notes wait at most.
 pub(super) const MAX_QUEUE: usize = 256;
 
-/// How long nothing is made after the folder could not be written to.
-const REST: Duration = Duration::from_secs(60);
+/// How many milliseconds nothing is made after the folder could not be written to.
+const REST_MILLIS: u64 = 60_000;
 
 /// A variant to be made.
 pub(super) struct Job {
+    pub(super) files: Arc<dyn Files>,
     pub(super) path: String,
     pub(super) original: Original,
     pub(super) identity: Hash,
@@ -47,7 +47,7 @@ enum Health {
     Well,
     /// A write failed since a request last looked.
     Hurt,
-    RestsUntil(Instant),
+    RestsUntil(u64),
 }
 
 /// What requests and threads share, for moments and never while a file is read or written.
@@ -75,7 +75,6 @@ pub(super) struct Tally {
 pub(super) struct Pool {
     pub(super) folder: Folder,
     pub(super) tally: Tally,
-    files: Arc<dyn Files>,
     quality: u8,
     max_pixels: u64,
     state: Mutex<State>,
@@ -88,7 +87,6 @@ impl Pool {
     /// Starts `workers` threads, which end when [`Pool::stop`] was called and what each is at
     /// is done.
     pub(super) fn start(
-        files: Arc<dyn Files>,
         folder: Folder,
         settings: &super::ImageSettings,
         index: Index,
@@ -97,7 +95,6 @@ impl Pool {
         let pool = Arc::new(Self {
             folder,
             tally: Tally::default(),
-            files,
             quality: settings.quality,
             max_pixels: settings.max_pixels,
             state: Mutex::new(State {
@@ -129,15 +126,15 @@ impl Pool {
     }
 
     /// Leaves a note, unless there is one already or no room.
-    pub(super) fn ask(&self, job: Job, now: Instant) {
+    pub(super) fn ask(&self, job: Job, at: u64) {
         let mut state = self.state();
         match state.health {
             Health::Well => {}
             Health::Hurt => {
-                state.health = Health::RestsUntil(now + REST);
+                state.health = Health::RestsUntil(at.saturating_add(REST_MILLIS));
                 return;
             }
-            Health::RestsUntil(until) if now < until => return,
+            Health::RestsUntil(until) if at < until => return,
             Health::RestsUntil(_) => state.health = Health::Well,
         }
         drop(state);
@@ -202,7 +199,7 @@ impl Pool {
     }
 
     fn work(&self, job: &Job) {
-        let (bytes, facts) = match self.files.read(&job.path, MAX_FILE) {
+        let (bytes, facts) = match job.files.read(&job.path, MAX_FILE) {
             Ok(read) => read,
             // The request that comes next is told by the site.
             Err(trouble) => {
@@ -252,6 +249,7 @@ impl Pool {
         if variant != job.variant {
             if self.keep(key, Fate::Whole, &[]) && !variant.is_original() {
                 self.push(Job {
+                    files: Arc::clone(&job.files),
                     path: job.path.clone(),
                     variant,
                     ..*job

@@ -19,7 +19,7 @@ pub(super) fn photo(x: u32, y: u32) -> [u8; 3] {
     let surface = 90.0
         + 50.0 * (fx / 410.0).sin() * (fy / 330.0).cos()
         + 20.0 * (fx / 37.0 + fy / 53.0).sin();
-    let edge = if (x / 160 + y / 200) % 3 == 0 {
+    let edge = if (x / 160 + y / 200).is_multiple_of(3) {
         30.0
     } else {
         0.0
