@@ -43,25 +43,33 @@ pub(super) struct Seen {
 impl Folder {
     /// The folder at `path`, made where it is missing, and shown to be writable.
     pub(super) fn open(path: PathBuf, quality: u8) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)?;
         let folder = Self { path, quality };
-        let (name, _) = match folder.unfinished() {
+        let tried = folder
+            .create()
+            .and_then(|()| folder.unfinished())
+            .and_then(|(name, _)| fs::remove_file(name));
+        match tried {
             // A disk that is full now may have room later.
-            Err(error) if is_full(&error) => return Ok(folder),
-            other => other?,
-        };
-        fs::remove_file(name)?;
-        Ok(folder)
+            Err(error) if !is_full(&error) => Err(error),
+            _ => Ok(folder),
+        }
+    }
+
+    fn create(&self) -> io::Result<()> {
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&self.path)
     }
 
     /// Everything that can be used, the least recently used first. Files of ours that cannot
     /// are removed.
     pub(super) fn scan(&self) -> io::Result<Vec<Seen>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
+        let entries = match fs::read_dir(&self.path) {
+            // It could not be made, for want of room.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            other => other?,
+        };
+        for entry in entries {
             let entry = entry?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -94,7 +102,14 @@ impl Folder {
 
     /// Writes a variant, or the note that there is none, whole or not at all.
     pub(super) fn write(&self, key: &Key, fate: Fate, bytes: &[u8]) -> io::Result<()> {
-        let (unfinished, mut file) = self.unfinished()?;
+        let (unfinished, mut file) = match self.unfinished() {
+            // Somebody cleaned up.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create()?;
+                self.unfinished()?
+            }
+            other => other?,
+        };
         let written = file
             .write_all(bytes)
             .and_then(|()| file.sync_data())

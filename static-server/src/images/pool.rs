@@ -3,7 +3,7 @@
 //! Requests only ever leave a note in the queue; when that is full the note is dropped, and a
 //! later request leaves it again. The same variant is made once at a time. How many pictures
 //! are decoded at once is bounded by threads and by pixels, for pixels are memory. The threads
-//! run at the lowest priority: who is waiting has the original.
+//! run at low priority: who is waiting has the original.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -22,6 +22,10 @@ use crate::files::{Facts, Files};
 
 /// How many notes wait at most.
 pub(super) const MAX_QUEUE: usize = 256;
+
+/// The priority of the threads: a tenth of the share that those of requests get, so that a machine
+/// that is busy all day still gets its pictures done.
+const NICE: i32 = 10;
 
 /// How many milliseconds nothing is made after the folder could not be written to.
 const REST_MILLIS: u64 = 60_000;
@@ -172,7 +176,7 @@ impl Pool {
 
     fn run(&self) {
         // On Linux this means the calling thread alone. Where it is refused, all is as before.
-        let _ = rustix::process::setpriority_process(None, 19);
+        let _ = rustix::process::setpriority_process(None, NICE);
         while let Some(job) = self.next() {
             let done = catch_unwind(AssertUnwindSafe(|| self.work(&job)));
             if done.is_err() {
