@@ -272,6 +272,8 @@ pub struct StaticSite {
     pub immutable: Option<ImmutableFiles>,
     /// Where files are that the root lacks.
     pub releases: Option<Releases>,
+    /// Which smaller forms of pictures are made.
+    pub images: Option<Images>,
     /// Bytes of file content kept in memory.
     pub memory: u64,
     /// Files up to this size are kept in memory.
@@ -294,6 +296,34 @@ pub struct Releases {
     pub keep: NonZeroU32,
     /// The directory that holds them; `None`: the one that holds what the root leads to.
     pub folder: Option<PathBuf>,
+}
+
+/// Smaller forms of pictures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Images {
+    /// Formats, in order of preference.
+    pub formats: Vec<ImageFormat>,
+    /// Widths in pixels, rising.
+    pub widths: Vec<NonZeroU32>,
+    /// The directory they are kept in; that of one site is a directory of its name in it.
+    pub cache: PathBuf,
+    /// Bytes of it at the most, for one site.
+    pub size: u64,
+    /// 1 to 100.
+    pub quality: u8,
+    /// Threads; `None`: half of the processors.
+    pub workers: Option<NonZeroU32>,
+    /// Larger pictures are served as they are.
+    pub max_megapixels: NonZeroU32,
+}
+
+/// A format that pictures are made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageFormat {
+    /// `image/avif`
+    Avif,
+    /// `image/webp`
+    WebP,
 }
 
 /// A precompressed sibling.

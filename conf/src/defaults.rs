@@ -115,6 +115,12 @@ pub const IMMUTABLE_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 pub const STATIC_MEMORY: u64 = 64 * MIB;
 /// Larger files are streamed from the disk, where the kernel caches them.
 pub const MAX_MEMORY_FILE: u64 = 256 * 1024;
+/// Room for some ten thousand pictures as pages show them.
+pub const IMAGES_SIZE: u64 = 1024 * MIB;
+/// Hard to tell from the original on a screen, in each of the formats.
+pub const IMAGES_QUALITY: u8 = 70;
+/// Holds what most cameras take.
+pub const IMAGES_MAX_MEGAPIXELS: u32 = 40;
 
 /// Bytes of stored responses.
 pub const CACHE_MEMORY: u64 = 256 * MIB;

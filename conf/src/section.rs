@@ -7,6 +7,7 @@ mod cache;
 mod checks;
 mod entry;
 mod filter;
+mod images;
 mod listener;
 mod names;
 mod process;

@@ -7,12 +7,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
+use static_server::images::ImageSettings;
+use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
 
 use crate::exchange::caching::Caching;
@@ -263,6 +266,10 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
             keep: usize::try_from(releases.keep.get()).unwrap_or(usize::MAX),
             folder: releases.folder.clone(),
         }),
+        images: settings
+            .images
+            .as_ref()
+            .map(|images| self::images(images, &settings.name)),
         memory: settings.memory,
         max_memory_file: settings.max_memory_file,
     })
@@ -270,6 +277,27 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
         name: settings.name.clone(),
         source,
     })
+}
+
+fn images(settings: &conf::Images, site: &str) -> ImageSettings {
+    let formats = settings.formats.iter().map(|format| match format {
+        conf::ImageFormat::Avif => Format::Avif,
+        conf::ImageFormat::WebP => Format::WebP,
+    });
+    let half = || std::thread::available_parallelism().map_or(1, |all| all.get() / 2);
+    let workers = match settings.workers {
+        Some(workers) => usize::try_from(workers.get()).unwrap_or(1),
+        None => half(),
+    };
+    ImageSettings {
+        formats: formats.collect(),
+        widths: settings.widths.iter().map(|width| width.get()).collect(),
+        cache: settings.cache.join(site),
+        size: settings.size,
+        quality: settings.quality,
+        workers: NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN),
+        max_pixels: u64::from(settings.max_megapixels.get()) * 1_000_000,
+    }
 }
 
 /// The log goes on where its settings did not change: nothing queued is lost.

@@ -156,6 +156,9 @@ impl AdminState {
                 .disk()
                 .map(::cache::disk::Disk::figures),
         });
+        let sites = snapshot.config.statics.iter().zip(&snapshot.sites);
+        let images = sites.filter_map(|(of, site)| Some((of.name.clone(), site.images()?)));
+        self.metrics.set_images(images.collect());
         let now = clock::now();
         for upstream in &snapshot.upstreams {
             upstream.show(now);

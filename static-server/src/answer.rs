@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::confine::Refusal;
@@ -129,6 +129,20 @@ impl Answer {
                 }
             }
         }
+        self
+    }
+
+    /// The same answer, but nobody keeps it without asking again: something better is on its way.
+    #[must_use]
+    pub(crate) fn for_now(mut self) -> Self {
+        let shared = self.headers.shared.fields().iter();
+        let mut fields: Vec<_> = shared
+            .filter(|(name, _)| *name != CACHE_CONTROL)
+            .cloned()
+            .collect();
+        let short = HeaderValue::from_static("public, max-age=0, must-revalidate");
+        fields.push((CACHE_CONTROL, short));
+        self.headers.shared = Arc::new(fields.into());
         self
     }
 }

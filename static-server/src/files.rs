@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 pub use disk::Disk;
-pub(crate) use disk::{pread, read_cached, read_unchanged, unchanged};
+pub(crate) use disk::{facts_of, pread, read_cached, read_unchanged, unchanged};
 pub use watch::{Directory, Sign};
 
 /// How a file's modification time lies to the clock that stamps it.

@@ -22,6 +22,7 @@ pub mod fields;
 pub mod files;
 pub mod fingerprint;
 pub mod frozen;
+pub mod images;
 pub mod mime;
 pub mod multipart;
 pub mod range;

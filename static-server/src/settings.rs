@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use http::HeaderValue;
 
 use crate::encoding::Encoding;
+use crate::images::{ImageSettings, ImagesError};
 
 /// How much memory a site takes for files by default: 64 MiB.
 pub const DEFAULT_MEMORY: u64 = 64 * 1_024 * 1_024;
@@ -42,6 +43,8 @@ pub struct SiteSettings {
     pub immutable: Option<Immutable>,
     /// Where files of older releases are found.
     pub releases: Option<Releases>,
+    /// Which smaller forms of pictures are made.
+    pub images: Option<ImageSettings>,
     /// How many bytes of memory hold files; 0 holds none.
     pub memory: u64,
     /// Files of more bytes are streamed from the disk.
@@ -60,6 +63,7 @@ impl SiteSettings {
             cache_control: Some(HeaderValue::from_static(DEFAULT_CACHE_CONTROL)),
             immutable: Some(Immutable::default()),
             releases: None,
+            images: None,
             memory: DEFAULT_MEMORY,
             max_memory_file: DEFAULT_MAX_MEMORY_FILE,
         }
@@ -121,6 +125,9 @@ pub enum SiteError {
         "root {}: no symbolic link, so that it does not say where older releases are", .0.display()
     )]
     NoReleases(PathBuf),
+    /// Pictures cannot be kept or made.
+    #[error("images: {0}")]
+    Images(#[from] ImagesError),
     /// The fallback is not there.
     #[error("fallback \"{path}\": {reason}")]
     FallbackMissing {

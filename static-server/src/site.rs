@@ -4,6 +4,7 @@
 //! up), the coding, and then the representation's own conditions and ranges. The outcome
 //! depends on the request and on the facts of the files alone.
 
+mod pictures;
 mod prepare;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::confine::{Target, directory_reference};
 use crate::encoding::{self, Encoding};
 use crate::fields::Fields;
 use crate::files::{Disk, Facts, Files, Found, Sign, Trouble};
+use crate::images::{self, Images};
 use crate::keeper::Keeper;
 use crate::memory::Memory;
 use crate::mime;
@@ -26,6 +28,7 @@ use crate::resource::{Named, Resource, Seen, Variant};
 use crate::settings::{SiteError, SiteSettings};
 use crate::value;
 
+use pictures::{Picture, picture};
 pub(crate) use prepare::Preparation;
 use prepare::Rules;
 
@@ -60,6 +63,7 @@ pub struct Site {
     index: Vec<String>,
     fallback: Option<String>,
     precompressed: Vec<Encoding>,
+    images: Option<Images>,
     /// What is shared with the keeper.
     preparation: Arc<Preparation>,
     keeper: Keeper,
@@ -127,6 +131,10 @@ impl Site {
             Rules {
                 cache_control: settings.cache_control,
                 immutable: settings.immutable,
+                by_accept: settings
+                    .images
+                    .as_ref()
+                    .is_some_and(|i| !i.formats.is_empty()),
                 memory: settings.memory,
                 max_memory_file: settings.max_memory_file,
             },
@@ -137,6 +145,7 @@ impl Site {
             index: settings.index,
             fallback: settings.fallback,
             precompressed: distinct(settings.precompressed),
+            images: settings.images.as_ref().map(Images::new).transpose()?,
             keeper: Keeper::new(&preparation),
             preparation,
         })
@@ -159,7 +168,7 @@ impl Site {
         let at = self.memory().millis(now);
         let answer = match self.locate(target.as_str(), target.as_str(), at) {
             Ok(Located::Directory) => redirect(&target, head),
-            Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource),
+            Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource, at),
             Err(trouble) => self.without(request, &target, trouble, at),
         };
         match answer {
@@ -178,6 +187,11 @@ impl Site {
     pub fn held(&self) -> Held {
         let (entries, bytes) = self.memory().held();
         Held { entries, bytes }
+    }
+
+    /// What became of pictures, where smaller forms of them are made.
+    pub fn images(&self) -> Option<images::Counts> {
+        self.images.as_ref().map(Images::counts)
     }
 
     fn memory(&self) -> &Memory {
@@ -302,8 +316,27 @@ impl Site {
         packed.collect()
     }
 
-    /// Chooses the coding and lets its representation answer.
+    /// Chooses the form of a picture, and lets what was chosen answer.
     fn represent(
+        &self,
+        request: &Request<'_>,
+        key: &str,
+        resource: &Arc<Resource>,
+        at: u64,
+    ) -> Result<Answer, Trouble> {
+        let picture = match &self.images {
+            Some(images) => picture(images, &self.preparation, request, resource, at),
+            None => Picture::Original,
+        };
+        match picture {
+            Picture::Made(answer) => Ok(answer),
+            Picture::ForNow => Ok(self.as_it_is(request, key, resource)?.for_now()),
+            Picture::Original => self.as_it_is(request, key, resource),
+        }
+    }
+
+    /// Chooses the coding and lets its representation answer.
+    fn as_it_is(
         &self,
         request: &Request<'_>,
         key: &str,
@@ -354,7 +387,7 @@ impl Site {
             return Err(trouble);
         };
         match self.locate(FALLBACK, fallback, at)? {
-            Located::File(resource) => self.represent(request, FALLBACK, &resource),
+            Located::File(resource) => self.represent(request, FALLBACK, &resource, at),
             Located::Directory => Err(Trouble::Missing),
         }
     }

@@ -44,6 +44,7 @@ mod harness;
 mod health;
 mod health_grpc;
 mod hostile_app;
+mod images;
 mod limits;
 mod observe;
 mod outliers;

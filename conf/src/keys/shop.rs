@@ -1,6 +1,6 @@
 //! Keys of directories.
 
-use super::{Form, HEADER_VALUE, Kind, Shape, default, optional, required};
+use super::{Form, HEADER_VALUE, IMAGES, Kind, Shape, default, optional, required};
 
 const FILE_NAME: Form = Form {
     noun: "a file name",
@@ -126,6 +126,12 @@ pub(crate) static STATIC: Shape = Shape {
             "a file that root lacks is not found",
             "Files that root lacks are looked for in older releases: a page that was opened before a deploy goes on with the files that it was made of.",
         ),
+        optional(
+            "images",
+            Kind::Table(&IMAGES),
+            "pictures are served as they are",
+            "Smaller forms of pictures, by what the client takes and the width it asks for.",
+        ),
         default(
             "memory",
             Kind::Size {
@@ -158,6 +164,10 @@ pub(crate) static STATIC: Shape = Shape {
         ("gzip", "write precompressed = [\"gz\"]"),
         ("autoindex", "directories are not listed"),
         ("browse", "directories are not listed"),
+        (
+            "image_filter",
+            "write images = { widths = [320, 640], cache = \"/var/cache/tidegate/images\" }",
+        ),
         (
             "expires",
             "files with a hash in their name never expire; for others write cache_control = \"max-age=3600\"",

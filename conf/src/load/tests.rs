@@ -236,7 +236,10 @@ fn the_defaults_in_the_manual_are_those_in_force() {
             format!("adaptive_concurrency = {{ {} }}\nkeepalive = {{ {} }}", only("adaptive_concurrency"), only("keepalive")),
             format!("outlier_detection = {{ error_rate = \"50%\"{} }}", more("outlier_detection")),
             format!("retry = {{ {} }}\nhedge = {{ {} }}", only("retry"), only("hedge")),
-            format!("[static.s]\nroot = \"public\"\n{}", lines(&keys::STATIC)),
+            format!(
+                "[static.s]\nroot = \"public\"\nimages = {{ cache = \"/var/cache/images\"{} }}\n{}",
+                more("images"), lines(&keys::STATIC)
+            ),
             format!("[[route]]\nmatch = {{ path = \"/a\" }}\nupstream = \"a\"\ncache = {{ {} }}\n{}", only("route_cache"), lines(&keys::ROUTE)),
             "[[route]]\nmatch = { path = \"/e\" }\nupstream = \"b\"".into(),
             "[[route]]\nmatch = { path = \"/b\" }\nstatic = \"s\"".into(),

@@ -11,6 +11,7 @@ use crate::keys::Kind;
 use crate::read::{Finding, Table, not_empty, size_text};
 use crate::text::{self, Wrong, quoted};
 
+use super::images::images;
 use super::rules;
 
 pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
@@ -38,6 +39,9 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
     let releases = table
         .table("releases")
         .and_then(|inner| releases(&inner, table, root.as_deref()));
+    let images = table
+        .table("images")
+        .and_then(|inner| images(&inner, table, root.as_deref()));
     Some(StaticSite {
         name: name.to_owned(),
         root: root?,
@@ -47,6 +51,7 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
         cache_control: cache_control(table, "cache_control", defaults::STATIC_CACHE_CONTROL),
         immutable: immutable(table),
         releases,
+        images,
         memory,
         max_memory_file: part_of(table, "max_memory_file", defaults::MAX_MEMORY_FILE, memory),
     })

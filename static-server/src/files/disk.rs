@@ -326,6 +326,11 @@ pub(crate) fn unchanged(file: &File, expected: &Facts) -> bool {
     regular(file.as_fd()).is_ok_and(|now| expected.identical(&now))
 }
 
+/// The facts of an open file as they are now.
+pub(crate) fn facts_of(file: &File) -> Result<Facts, Trouble> {
+    regular(file.as_fd())
+}
+
 /// Reads `len` bytes from the start, fewer where the file ends before.
 fn read_whole(file: &File, len: usize) -> io::Result<Bytes> {
     let mut buffer = vec![0_u8; len];

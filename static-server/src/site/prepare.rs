@@ -2,14 +2,16 @@
 //! with its header lists made.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderValue;
-use http::header::ACCEPT_ENCODING;
+use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use crate::confine::escaped_name;
-use crate::files::{Facts, Trouble};
+use crate::files::{Facts, Trouble, pread};
 use crate::fingerprint;
+use crate::images::choice::Original;
 use crate::memory::Memory;
 use crate::mime;
 use crate::representation::{Content, Hash, Heading, Representation, Source};
@@ -24,6 +26,8 @@ const MOST_HASHES: usize = 10_000;
 pub(super) struct Rules {
     pub(super) cache_control: Option<HeaderValue>,
     pub(super) immutable: Option<Immutable>,
+    /// Whether pictures are sent in the format that the client takes.
+    pub(super) by_accept: bool,
     pub(super) memory: u64,
     pub(super) max_memory_file: u64,
 }
@@ -95,6 +99,36 @@ impl Preparation {
         ready
     }
 
+    /// Makes the representation of a picture's variant, which lives as long and is as old as the
+    /// picture itself. `None` where its bytes cannot be read.
+    pub(super) fn picture(
+        &self,
+        original: &Resource,
+        content_type: HeaderValue,
+        (file, facts, hash): (Arc<File>, Facts, Hash),
+    ) -> Option<Representation> {
+        let content = match usize::try_from(facts.len) {
+            Ok(len) if facts.len <= self.rules.max_memory_file => {
+                let bytes = pread(&file, 0, len).ok()?;
+                Content::memory(Some(bytes).filter(|bytes| bytes.len() == len)?)
+            }
+            _ => Content::File(file),
+        };
+        let plain = original.plain();
+        Some(Representation::new(Source {
+            content,
+            facts,
+            content_type,
+            encoding: None,
+            modified: plain.facts,
+            hash: Some(hash),
+            heading: Heading {
+                location: None,
+                ..self.heading(original, plain)
+            },
+        }))
+    }
+
     /// Remembers the hash of a file.
     pub(crate) fn learn(&self, path: &str, facts: &Facts, hash: Hash) {
         let mut hashes = self.hashes();
@@ -130,7 +164,13 @@ impl Preparation {
     }
 
     fn heading(&self, resource: &Resource, variant: &Variant) -> Heading {
-        let negotiable = !resource.packed().is_empty();
+        let vary = if !resource.packed().is_empty() {
+            Some(ACCEPT_ENCODING)
+        } else if self.rules.by_accept && Original::of(mime::of(&resource.plain().path)).is_some() {
+            Some(ACCEPT)
+        } else {
+            None
+        };
         let chosen = match resource.named() {
             Named::Itself => variant.encoding.is_some(),
             Named::Index => true,
@@ -139,7 +179,7 @@ impl Preparation {
         };
         let name = variant.path.rsplit('/').next().unwrap_or_default();
         Heading {
-            vary: negotiable.then(|| HeaderValue::from(ACCEPT_ENCODING)),
+            vary: vary.map(HeaderValue::from),
             cache_control: self.cache_control(&resource.plain().path),
             location: chosen.then(|| value::visible(&escaped_name(name))),
         }

@@ -8,6 +8,8 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
+use static_server::images::Counts as ImageCounts;
+
 use super::cells::{BOUNDS, HistogramSum, TlsHandshake, level, sum, sum_histogram};
 use super::families::{self as f, Family};
 use super::table::Table;
@@ -27,6 +29,7 @@ pub(super) fn scrape(metrics: &Metrics) -> Vec<MetricFamily> {
     upstream_gauges(&mut page, &table);
     endpoints(&mut page, &table);
     cache(&mut page, &metrics.cache);
+    images(&mut page, metrics);
     configuration(&mut page, metrics);
     processes(&mut page, metrics);
     page.families
@@ -346,6 +349,37 @@ fn cache(page: &mut Page, cache: &CacheMetrics) {
             samples.value(&[&route, result], count as f64);
         }
     });
+}
+
+/// Nothing is shown of sites that make no variants.
+fn images(page: &mut Page, metrics: &Metrics) {
+    let sites = metrics.images.lock();
+    let sites = sites.unwrap_or_else(PoisonError::into_inner);
+    page.family(&f::IMAGES_MADE, |samples| {
+        for (site, counts) in &*sites {
+            for (result, count) in [
+                ("made", counts.made),
+                ("useless", counts.useless),
+                ("failed", counts.failed),
+                ("dropped", counts.dropped),
+            ] {
+                samples.value(&[site, result], count as f64);
+            }
+        }
+    });
+    type Read = fn(&ImageCounts) -> u64;
+    let gauges: [(&Family, Read); 3] = [
+        (&f::IMAGES_WANTED, |counts| counts.wanted),
+        (&f::IMAGES_FILES, |counts| counts.files),
+        (&f::IMAGES_BYTES, |counts| counts.bytes),
+    ];
+    for (family, read) in gauges {
+        page.family(family, |samples| {
+            for (site, counts) in &*sites {
+                samples.value(&[site], read(counts) as f64);
+            }
+        });
+    }
 }
 
 fn configuration(page: &mut Page, metrics: &Metrics) {

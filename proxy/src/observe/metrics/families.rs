@@ -171,6 +171,14 @@ families! {
         "Fetched responses that were not stored, by the reason that Cache-Status gives.");
     CACHE_COMPARED = counter("tidegate_cache_compared_sessions_total", ["route", "result"],
         "Pages fetched with and without a session, by what came of it.");
+    IMAGES_MADE = counter("tidegate_images_total", ["static", "result"],
+        "Variants of pictures worked on, by what came of it.");
+    IMAGES_WANTED = gauge("tidegate_images_wanted", ["static"],
+        "Variants of pictures that wait or are being made.");
+    IMAGES_FILES = gauge("tidegate_images_files", ["static"],
+        "Files kept of variants, those included that say that there is none.");
+    IMAGES_BYTES = gauge("tidegate_images_bytes", ["static"],
+        "Bytes of disk that variants of pictures take.");
     CONFIG_RELOADS = counter("tidegate_config_reloads_total", ["result"],
         "Reloads tried.");
     CONFIG_LAST_OK = gauge("tidegate_config_last_reload_successful", [],

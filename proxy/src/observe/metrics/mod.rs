@@ -30,6 +30,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use cache::disk::Figures as DiskFigures;
 use prometheus::TextEncoder;
+use static_server::images::Counts as ImageCounts;
 
 use self::cells::Counter;
 pub(crate) use self::cells::TlsHandshake;
@@ -54,6 +55,8 @@ pub(crate) struct Metrics {
     reloads_failed: Counter,
     last_reload_ok: AtomicBool,
     cache: CacheMetrics,
+    /// By the name of the site.
+    images: Mutex<Vec<(String, ImageCounts)>>,
     access_log: Arc<access_log::Counts>,
 }
 
@@ -71,6 +74,7 @@ impl Metrics {
             reloads_failed: Counter::default(),
             last_reload_ok: AtomicBool::new(true),
             cache: CacheMetrics::default(),
+            images: Mutex::default(),
             access_log: Arc::default(),
         }
     }
@@ -106,6 +110,11 @@ impl Metrics {
     #[must_use]
     pub(crate) fn cache(&self) -> &CacheMetrics {
         &self.cache
+    }
+
+    /// What became of the pictures of each site that makes variants, pushed before a scrape.
+    pub(crate) fn set_images(&self, sites: Vec<(String, ImageCounts)>) {
+        *self.images.lock().unwrap_or_else(PoisonError::into_inner) = sites;
     }
 
     /// Where each access log counts, one after another.
