@@ -14,6 +14,7 @@ mod health;
 mod kind;
 mod listener;
 mod matcher;
+mod pages;
 mod process;
 mod route;
 mod shop;
@@ -110,6 +111,12 @@ pub(crate) static ROOT: Shape = Shape {
             "none",
             "Directories served.",
         ),
+        optional(
+            "error_pages",
+            Kind::Named(&ERROR_PAGES),
+            "none",
+            "Pages for error replies.",
+        ),
         section("cache", &CACHE, "The store of responses."),
         optional(
             "filter",
@@ -141,6 +148,14 @@ pub(crate) static ROOT: Shape = Shape {
             "events",
             "connections are bounded by [limits] max_connections",
         ),
+        (
+            "error_page",
+            "write [error_pages.NAME], and error_pages = \"NAME\" in [server] or a [[route]]",
+        ),
+        (
+            "errorfile",
+            "write [error_pages.NAME], and error_pages = \"NAME\" in [server] or a [[route]]",
+        ),
         ("site", "write a [[route]] with match = { host = \"...\" }"),
         ("metrics", "metrics are served by [admin] at /metrics"),
         ("workers", "it belongs in [server]"),
@@ -157,6 +172,7 @@ pub(crate) use filter::FILTER;
 pub(crate) use health::OUTLIER_DETECTION;
 pub(crate) use listener::{CERTIFICATE, LISTENER, TLS};
 pub(crate) use matcher::VALUE_REGEX;
+pub(crate) use pages::ERROR_PAGES;
 pub(crate) use process::{ADMIN, LIMITS, LOG, SERVER};
 pub(crate) use route::{REDIRECT, RESPOND, ROUTE};
 pub(crate) use shop::STATIC;

@@ -5,6 +5,8 @@
 //! names) before anything of the running state is touched, so that a reload is
 //! all or nothing.
 
+mod pages;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
 use static_server::{Encoding, Site, SiteSettings};
 
+use self::pages::PageError;
 use crate::exchange::caching::Caching;
 use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
@@ -42,6 +45,9 @@ pub enum AssembleError {
         #[source]
         source: static_server::SiteError,
     },
+    /// A page that stands in for an error.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// The folder of the cache's disk tier.
     #[error("[cache] disk: {0}")]
     Disk(#[from] cache::disk::OpenError),
@@ -96,6 +102,7 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     for settings in &config.statics {
         site(settings)?;
     }
+    pages::all(config)?;
     if let Some(disk) = &config.cache.disk {
         cache::disk::Disk::check(&disk.path).map_err(|source| AssembleError::DiskFolder {
             path: disk.path.clone(),
@@ -123,10 +130,15 @@ pub(crate) fn assemble(
         .map(|settings| site(settings).map(Arc::new))
         .collect::<Result<Vec<_>, _>>()?;
     let access = access_log(&config, surroundings, previous)?;
+    let pages = pages::all(&config)?;
+    let pages_of = |id: Option<conf::ErrorPagesId>| pages.get(id?.0).cloned();
     let routes = config
         .routes
         .iter()
-        .map(|settings| route(&config, settings, &upstreams, &sites))
+        .map(|settings| Route {
+            pages: pages_of(settings.error_pages),
+            ..route(&config, settings, &upstreams, &sites)
+        })
         .collect();
     let settings: Vec<ListenerSettings> = config
         .listeners
@@ -156,6 +168,7 @@ pub(crate) fn assemble(
             table,
             access,
             cache: cache(&config, surroundings, previous)?,
+            pages: pages_of(config.server.error_pages),
             config,
         },
         listeners: settings,
@@ -306,6 +319,7 @@ fn route(
         name: settings.name.clone(),
         chain: Chain::new(&filters, config.server.merge_slashes),
         action,
+        pages: None,
         max_body_size: settings.max_body_size,
         retry_non_idempotent: settings.retry_non_idempotent,
     }

@@ -8,10 +8,12 @@
 use std::sync::Arc;
 
 use cache::Flights;
+use http::StatusCode;
 use static_server::Site;
 
 use crate::carry::Twins;
 use crate::exchange::caching::Caching;
+use crate::exchange::pages::Pages;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
 use crate::listen::ListenerState;
@@ -36,6 +38,8 @@ pub(crate) struct Snapshot {
     pub(crate) access: Option<Arc<AccessLog>>,
     /// Stored responses.
     pub(crate) cache: Arc<Cache>,
+    /// Pages for the errors of requests that have no route.
+    pub(crate) pages: Option<Arc<Pages>>,
 }
 
 /// Pages that are read from the disk at once.
@@ -108,10 +112,20 @@ pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) chain: Chain,
     pub(crate) action: Action,
+    /// Pages for its errors.
+    pub(crate) pages: Option<Arc<Pages>>,
     /// Bytes of a request body; `None`: the listener's limit.
     pub(crate) max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.
     pub(crate) retry_non_idempotent: bool,
+}
+
+impl Route {
+    /// Whether a page may take the place of an app's reply with this status.
+    pub(crate) fn may_cover(&self, status: StatusCode) -> bool {
+        let pages = self.pages.as_ref();
+        pages.is_some_and(|pages| pages.may_cover(status))
+    }
 }
 
 /// What a route does.

@@ -71,6 +71,12 @@ pub(crate) static SERVER: Shape = Shape {
             "true",
             "Whether several slashes in a row in a path count as one, before routes, cache and files see it.",
         ),
+        optional(
+            "error_pages",
+            Kind::Text(&NAME),
+            "error replies are plain text",
+            "Pages for the error replies of every route that does not say otherwise, and of requests that no route takes, by the name of an [error_pages.NAME].",
+        ),
     ],
     foreign: &[
         ("worker_processes", "write workers = 4"),
@@ -99,6 +105,7 @@ pub(crate) static SERVER: Shape = Shape {
 workers = 4
 user = "tidegate"
 trusted_proxies = ["10.0.0.0/8"]
+error_pages = "shop"
 "#,
 };
 

@@ -89,6 +89,12 @@ pub(crate) static ROUTE: Shape = Shape {
             "Filters that run before the action, in this order.",
         ),
         optional(
+            "error_pages",
+            Kind::Either(&[Kind::Text(&NAME), Kind::Only(false)]),
+            "those of [server]",
+            "Pages for the error replies of this route, by the name of an [error_pages.NAME]. `false`: none.",
+        ),
+        optional(
             "max_body_size",
             SIZE,
             "that of the listener",
@@ -162,6 +168,10 @@ pub(crate) static ROUTE: Shape = Shape {
         (
             "timeout",
             "there are connect_timeout, first_byte_timeout and read_timeout in [upstream.NAME]",
+        ),
+        (
+            "error_page",
+            "write error_pages = \"NAME\", and [error_pages.NAME] pages = { \"404\" = \"404.html\" }",
         ),
         ("middlewares", "write filters = [\"NAME\"]"),
         (

@@ -36,6 +36,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         trusted_proxies: rules::networks(table, "trusted_proxies"),
         zone: table.text("zone", text::name),
         merge_slashes: table.flag("merge_slashes", true),
+        // Once it is known which there are.
+        error_pages: None,
     }
 }
 

@@ -3,9 +3,11 @@
 use http::Method;
 
 use crate::config::{
-    Action, CacheStore, FilterId, PathPattern, Route, StaticId, Upstream, UpstreamId,
+    Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Route, Server, StaticId, Upstream,
+    UpstreamId,
 };
 use crate::keys;
+use crate::raw::Value;
 use crate::read::{Finding, Table};
 use crate::source::Place;
 use crate::text;
@@ -24,6 +26,7 @@ pub(super) fn routes(
     names: &Names,
     upstreams: &[Option<Upstream>],
     store: &CacheStore,
+    server: &Server,
 ) -> Vec<(Place, Option<Route>)> {
     let tables = entry::list(root, "route", &keys::ROUTE);
     let mut taken: Vec<(String, Place)> = Vec::new();
@@ -41,7 +44,7 @@ pub(super) fn routes(
             );
         }
         taken.push((name.clone(), place));
-        let route = route(table, name, names, store);
+        let route = route(table, name, names, store, server);
         if let Some(route) = &route {
             check_retry(table, route, upstreams);
         }
@@ -50,7 +53,13 @@ pub(super) fn routes(
     routes
 }
 
-fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> Option<Route> {
+fn route(
+    table: &Table<'_>,
+    name: String,
+    names: &Names,
+    store: &CacheStore,
+    server: &Server,
+) -> Option<Route> {
     let matcher = table
         .table("match")
         .map(|inner| matcher::matcher(&inner, &names.listeners));
@@ -83,6 +92,7 @@ fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> 
         filters: filters?,
         action: action?,
         cache,
+        error_pages: error_pages(table, names, server),
         max_body_size: table.size("max_body_size"),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
     })
@@ -151,6 +161,17 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
         "redirect" => template::redirect(table).map(Action::Redirect),
         _ => template::respond(table).map(Action::Respond),
     }
+}
+
+/// Its own, none, or those that hold where nothing is said.
+fn error_pages(table: &Table<'_>, names: &Names, server: &Server) -> Option<ErrorPagesId> {
+    let Some(node) = table.get("error_pages") else {
+        return server.error_pages;
+    };
+    if matches!(node.value, Value::Bool(false)) {
+        return None;
+    }
+    names.error_pages.find(table.cx, node).map(ErrorPagesId)
 }
 
 /// What is never sent again need not be allowed to be.

@@ -8,7 +8,7 @@ use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
 use super::turn::{Broken, Turn};
-use super::upstream::{self, Incoming, Outgoing};
+use super::upstream::{self, Incoming, Outgoing, Upload};
 use super::{respond, sticky, tunnel};
 use crate::clock;
 use crate::snapshot::Route;
@@ -61,6 +61,13 @@ pub(super) async fn relay(
     mark(&mut head);
     let secure = turn.scheme(session) == "https";
     sticky::give(&incoming, outgoing, &mut head, secure, clock::wall())?;
+    if let Some(cover) = turn.cover_of(session, route, head.status, &head.headers) {
+        cover.put_on(&mut *head);
+        route.chain.response(&mut *head);
+        turn.carrier.close_if_draining(session);
+        leave(incoming, outgoing).await;
+        return turn.write(session, head, cover.body).await;
+    }
     route.chain.response(&mut *head);
     let status = head.status;
     turn.carrier.close_if_draining(session);
@@ -97,6 +104,14 @@ pub(super) async fn relay(
             incoming.abandon().await;
             turn.fail(session, Some(route), failure).await
         }
+    }
+}
+
+/// Gives a reply up whose body nobody gets. The connection is kept if the request went up whole.
+async fn leave(incoming: Incoming, outgoing: &Outgoing) {
+    match outgoing.upload {
+        Upload::Done | Upload::Buffered(_) => drop(tokio::spawn(incoming.discard())),
+        Upload::Streamed { .. } => incoming.abandon().await,
     }
 }
 

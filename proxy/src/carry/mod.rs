@@ -5,6 +5,7 @@
 //! fresh pages ([`lane`]).
 
 mod account;
+mod answer;
 mod cached;
 mod failure;
 mod fields;

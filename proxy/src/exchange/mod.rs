@@ -11,6 +11,7 @@ pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
 pub(crate) mod normalise;
+pub(crate) mod pages;
 pub(crate) mod purging;
 pub(crate) mod route;
 

@@ -134,7 +134,8 @@ impl Carrier {
         if respelt || !lets_pass(&route.chain, &mut way, &snapshot, info, &head) {
             return None;
         }
-        let stored = fresh(&snapshot, info, &way, upstream, caching, &head, wall)?;
+        let stored = fresh(&snapshot, info, &way, upstream, caching, &head, wall)
+            .filter(|page| !route.may_cover(page.head().status()))?;
         stored.life().hit();
         let settings = info.listener.settings.load_full();
         let arrival = Arrival {

@@ -21,6 +21,7 @@ fn route(matcher: Match) -> Route {
             content_type: HeaderValue::from_static("text/plain"),
         }),
         cache: None,
+        error_pages: None,
         max_body_size: None,
         retry_non_idempotent: false,
     }

@@ -1,0 +1,31 @@
+//! Pages that stand in for answers.
+
+use std::path::PathBuf;
+
+use http::StatusCode;
+
+/// Index into [`Config::error_pages`](super::Config::error_pages).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ErrorPagesId(pub usize);
+
+/// `[error_pages.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorPages {
+    /// Its name in the file.
+    pub name: String,
+    /// Which file for which statuses, in file order; each exists when the configuration is loaded.
+    pub pages: Vec<(PageStatus, PathBuf)>,
+    /// Whether error replies of an app get a page, too.
+    pub upstream: bool,
+}
+
+/// What a page is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PageStatus {
+    /// `"404"`
+    Exact(StatusCode),
+    /// `"4xx"`: every client error that has no page of its own.
+    ClientError,
+    /// `"5xx"`: every server error that has no page of its own.
+    ServerError,
+}

@@ -1,0 +1,57 @@
+//! Keys of pages that stand in for answers: error pages, and the page of a site that is closed.
+
+use super::{Form, Kind, Shape, default, required};
+
+const FOLDER: Form = Form {
+    noun: "a directory",
+    example: "errors",
+    pattern: ".",
+};
+const PAGE: Form = Form {
+    noun: "a file below root",
+    example: "404.html",
+    pattern: "^[^/].*$",
+};
+
+pub(crate) static ERROR_PAGES: Shape = Shape {
+    title: "[error_pages.NAME]",
+    id: "error_pages",
+    doc: "Pages that stand in for the bodies of error replies. Routes name them, or `[server]` for all routes. The files are read when the configuration is loaded, and again with each reload; `{status}`, `{reason}` and `{request_id}` in them are filled in. A client whose Accept names `application/json` and not `text/html` gets an object with these three instead.",
+    keys: &[
+        required(
+            "root",
+            Kind::Text(&FOLDER),
+            "The directory that the pages are in.",
+        ),
+        required(
+            "pages",
+            Kind::Map {
+                what: "statuses",
+                of: &Kind::Text(&PAGE),
+            },
+            "Which file for which status: `\"404\"` for one, `\"4xx\"` and `\"5xx\"` for all that have none of their own. At most 256 KiB each.",
+        ),
+        default(
+            "upstream",
+            Kind::Bool,
+            "false",
+            "Whether error replies of an app get a page, too. What is not HTML, plain text or empty stays as the app sent it, and so does every reply to a client that wants JSON.",
+        ),
+    ],
+    foreign: &[
+        ("path", "write root = \"errors\""),
+        ("dir", "write root = \"errors\""),
+        ("directory", "write root = \"errors\""),
+        ("files", "write pages = { \"404\" = \"404.html\" }"),
+        ("status", "write pages = { \"404\" = \"404.html\" }"),
+        ("codes", "write pages = { \"404\" = \"404.html\" }"),
+        ("page", "write pages = { \"404\" = \"404.html\" }"),
+        ("intercept_errors", "write upstream = true"),
+        ("proxy_intercept_errors", "write upstream = true"),
+    ],
+    example: r#"[error_pages.shop]
+root = "errors"
+pages = { "404" = "404.html", "5xx" = "50x.html" }
+upstream = true
+"#,
+};

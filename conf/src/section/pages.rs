@@ -1,0 +1,85 @@
+//! `[error_pages.NAME]`.
+
+use std::path::{Path, PathBuf};
+
+use http::StatusCode;
+
+use crate::config::{ErrorPages, PageStatus};
+use crate::environment::reason;
+use crate::keys::Kind;
+use crate::raw::Entry;
+use crate::read::{Finding, Table};
+use crate::text::{Wrong, quoted};
+
+use super::rules;
+use super::shop::inside;
+
+pub(super) fn error_pages(table: &Table<'_>, name: &str) -> Option<ErrorPages> {
+    let root = table
+        .require("root")
+        .and_then(|_| rules::directory(table, "root"));
+    table.require("pages");
+    let mut pages: Vec<(PageStatus, PathBuf)> = Vec::new();
+    for entry in table.map("pages") {
+        let status = match page_status(&entry.key) {
+            Ok(status) => status,
+            Err(wrong) => {
+                let finding = Finding::error(entry.place, wrong.what).label(wrong.fix);
+                table.cx.error(finding);
+                continue;
+            }
+        };
+        let file = root.as_deref().and_then(|root| page(table, root, entry));
+        pages.extend(file.map(|file| (status, file)));
+    }
+    root?;
+    Some(ErrorPages {
+        name: name.to_owned(),
+        pages,
+        upstream: table.flag("upstream", false),
+    })
+}
+
+/// The file of a page, which is there.
+fn page(table: &Table<'_>, root: &Path, entry: &Entry) -> Option<PathBuf> {
+    let Kind::Map { of, .. } = table.kind("pages") else {
+        return None;
+    };
+    let below = table
+        .cx
+        .parsed(&entry.node, "pages", of, |text| inside(text, "a page"))?;
+    let path = root.join(below);
+    if let Err(error) = table.cx.environment.open(&path) {
+        let why = reason(&error);
+        table.cx.error(
+            Finding::error(
+                entry.node.place,
+                format!("cannot read {}: {why}", path.display()),
+            )
+            .label("a page is relative to root"),
+        );
+    }
+    Some(path)
+}
+
+fn page_status(text: &str) -> Result<PageStatus, Wrong> {
+    match text {
+        "4xx" => return Ok(PageStatus::ClientError),
+        "5xx" => return Ok(PageStatus::ServerError),
+        _ => {}
+    }
+    let status = text.parse().ok().filter(|_| text.len() == 3);
+    match status.and_then(|status: u16| StatusCode::from_u16(status).ok()) {
+        Some(status) if status.is_client_error() || status.is_server_error() => {
+            Ok(PageStatus::Exact(status))
+        }
+        Some(_) => Err(Wrong::new(
+            format!("{text} is not the status of an error"),
+            "write one from 400 to 599, \"4xx\" or \"5xx\"",
+        )),
+        None => Err(Wrong::new(
+            format!("{} is not a status", quoted(text)),
+            "write one such as \"404\", or \"4xx\" or \"5xx\" for all of a class",
+        )),
+    }
+}
