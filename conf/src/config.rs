@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
-pub use pages::{ErrorPages, ErrorPagesId, PageStatus};
+pub use pages::{ErrorPages, ErrorPagesId, Maintenance, PageStatus};
 pub use upstream::{
     AdaptiveConcurrency, Balance, BodyPattern, Discovery, Endpoint, EndpointAddress, Family,
     HashKey, HashTable, HealthCheck, HealthCheckKind, Hedge, HttpCheck, Keepalive,
@@ -89,6 +89,8 @@ pub struct Server {
     pub merge_slashes: bool,
     /// Pages for error replies outside of all routes; routes that say nothing have them, too.
     pub error_pages: Option<ErrorPagesId>,
+    /// How the site is closed for a while.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `[admin]`
@@ -306,6 +308,8 @@ pub struct Route {
     pub cache: Option<RouteCache>,
     /// Pages for its error replies, its own or those of `[server]`.
     pub error_pages: Option<ErrorPagesId>,
+    /// Whether it is closed with the site.
+    pub maintenance: bool,
     /// Overrides the listener's.
     pub max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.

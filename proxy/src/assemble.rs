@@ -103,6 +103,14 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
         site(settings)?;
     }
     pages::all(config)?;
+    if let Some(page) = config
+        .server
+        .maintenance
+        .iter()
+        .find_map(|it| it.page.as_ref())
+    {
+        pages::page(page)?;
+    }
     if let Some(disk) = &config.cache.disk {
         cache::disk::Disk::check(&disk.path).map_err(|source| AssembleError::DiskFolder {
             path: disk.path.clone(),
@@ -159,9 +167,15 @@ pub(crate) fn assemble(
             })
         })
         .collect();
+    let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
+    let maintenance = pages::closed(&config, before)?;
+    let mut router = Router::new(&config.routes);
+    if let Some(maintenance) = &maintenance {
+        router = router.closed_by(maintenance.switch(), &config.routes);
+    }
     Ok(Assembled {
         snapshot: Snapshot {
-            router: Router::new(&config.routes),
+            router,
             routes,
             upstreams,
             listeners: Vec::new(),
@@ -169,6 +183,7 @@ pub(crate) fn assemble(
             access,
             cache: cache(&config, surroundings, previous)?,
             pages: pages_of(config.server.error_pages),
+            maintenance: maintenance.map(Arc::new),
             config,
         },
         listeners: settings,

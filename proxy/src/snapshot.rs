@@ -13,6 +13,7 @@ use static_server::Site;
 
 use crate::carry::Twins;
 use crate::exchange::caching::Caching;
+use crate::exchange::maintenance::Maintenance;
 use crate::exchange::pages::Pages;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
@@ -40,6 +41,8 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Arc<Cache>,
     /// Pages for the errors of requests that have no route.
     pub(crate) pages: Option<Arc<Pages>>,
+    /// How the site is closed; the router knows whether it is.
+    pub(crate) maintenance: Option<Arc<Maintenance>>,
 }
 
 /// Pages that are read from the disk at once.

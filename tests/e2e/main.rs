@@ -46,6 +46,7 @@ mod health;
 mod health_grpc;
 mod hostile_app;
 mod limits;
+mod maintenance;
 mod observe;
 mod outliers;
 mod protocols;

@@ -1,8 +1,10 @@
 //! Pages that stand in for answers.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use http::StatusCode;
+use ipnet::IpNet;
 
 /// Index into [`Config::error_pages`](super::Config::error_pages).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,4 +30,17 @@ pub enum PageStatus {
     ClientError,
     /// `"5xx"`: every server error that has no page of its own.
     ServerError,
+}
+
+/// `[server] maintenance`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maintenance {
+    /// While it is there, the site is closed.
+    pub file: PathBuf,
+    /// What is shown then; exists when the configuration is loaded. `None`: what is shown for 503.
+    pub page: Option<PathBuf>,
+    /// `Retry-After`.
+    pub retry_after: Duration,
+    /// Client networks that see the site as usual.
+    pub allow: Vec<IpNet>,
 }

@@ -1,6 +1,6 @@
 //! Keys of pages that stand in for answers: error pages, and the page of a site that is closed.
 
-use super::{Form, Kind, Shape, default, required};
+use super::{Form, Kind, NETWORKS, Shape, TIME, default, optional, required};
 
 const FOLDER: Form = Form {
     noun: "a directory",
@@ -54,4 +54,57 @@ root = "errors"
 pages = { "404" = "404.html", "5xx" = "50x.html" }
 upstream = true
 "#,
+};
+
+const SWITCH: Form = Form {
+    noun: "a path",
+    example: "/run/tidegate/maintenance",
+    pattern: ".",
+};
+const CLOSED_PAGE: Form = Form {
+    noun: "a file",
+    example: "maintenance.html",
+    pattern: ".",
+};
+
+pub(super) static MAINTENANCE: Shape = Shape {
+    title: "maintenance",
+    id: "maintenance",
+    doc: "A file whose presence closes the site: every route but those with `maintenance = false` answers 503 with a page and `Retry-After`. `tidegate maintenance on` makes the file, `off` removes it; any other way of making it is as good.",
+    keys: &[
+        required(
+            "file",
+            Kind::Text(&SWITCH),
+            "The file. It is looked for once a second; what is in it does not matter. Its folder must be one that a reboot or a deployment does not empty by accident.",
+        ),
+        optional(
+            "page",
+            Kind::Text(&CLOSED_PAGE),
+            "the error page of 503, else plain text",
+            "The page, read when the configuration is loaded; at most 256 KiB. `{status}`, `{reason}` and `{request_id}` in it are filled in.",
+        ),
+        default(
+            "retry_after",
+            TIME,
+            "\"10m\"",
+            "When clients and crawlers are told to come again.",
+        ),
+        optional(
+            "allow",
+            NETWORKS,
+            "closed to everybody",
+            "Client networks that see the site as usual.",
+        ),
+    ],
+    foreign: &[
+        ("path", "write file = \"/run/tidegate/maintenance\""),
+        (
+            "enabled",
+            "the site is closed while the file is there: write file = \"/run/tidegate/maintenance\"",
+        ),
+        ("body", "write page = \"maintenance.html\""),
+        ("whitelist", "write allow = [\"10.0.0.0/8\"]"),
+        ("status", "it is always 503"),
+    ],
+    example: "",
 };

@@ -1,5 +1,6 @@
 //! Keys of the process, its admin listener and its log, and the limits of clients.
 
+use super::pages::MAINTENANCE;
 use super::{
     Form, Kind, NAME, NETWORKS, SIZE, Shape, TIME, TIME_OR_ZERO, default, optional, required,
 };
@@ -77,6 +78,12 @@ pub(crate) static SERVER: Shape = Shape {
             "error replies are plain text",
             "Pages for the error replies of every route that does not say otherwise, and of requests that no route takes, by the name of an [error_pages.NAME].",
         ),
+        optional(
+            "maintenance",
+            Kind::Table(&MAINTENANCE),
+            "the site cannot be closed",
+            "A file whose presence closes the site.",
+        ),
     ],
     foreign: &[
         ("worker_processes", "write workers = 4"),
@@ -106,6 +113,7 @@ workers = 4
 user = "tidegate"
 trusted_proxies = ["10.0.0.0/8"]
 error_pages = "shop"
+maintenance = { file = "/run/tidegate/maintenance", page = "maintenance.html", allow = ["10.0.0.0/8"] }
 "#,
 };
 

@@ -94,6 +94,12 @@ pub(crate) static ROUTE: Shape = Shape {
             "those of [server]",
             "Pages for the error replies of this route, by the name of an [error_pages.NAME]. `false`: none.",
         ),
+        default(
+            "maintenance",
+            Kind::Bool,
+            "true",
+            "Whether `maintenance` of [server] closes this route, too. `false` for what must always answer: a health check, the answers to a certificate authority.",
+        ),
         optional(
             "max_body_size",
             SIZE,

@@ -217,7 +217,7 @@ fn the_defaults_in_the_manual_are_those_in_force() {
         };
         let only = |id| if full { inner(id) } else { String::new() };
         [
-            format!("[server]\nzone = \"z\"\n{}", lines(&keys::SERVER)),
+            format!("[server]\nzone = \"z\"\nmaintenance = {{ file = \"closed\"{} }}\n{}", more("maintenance"), lines(&keys::SERVER)),
             format!("[log]\n{}\n[log.access]\npath = \"-\"\n{}", lines(&keys::LOG), only("access_log").replace(", ", "\n")),
             format!("[limits]\n{}", lines(&keys::LIMITS)),
             format!("[cache]\n{}", lines(&keys::CACHE)),

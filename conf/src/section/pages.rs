@@ -1,11 +1,12 @@
-//! `[error_pages.NAME]`.
+//! `[error_pages.NAME]`, and `maintenance` of `[server]`.
 
 use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 
-use crate::config::{ErrorPages, PageStatus};
-use crate::environment::reason;
+use crate::config::{ErrorPages, Maintenance, PageStatus};
+use crate::defaults;
+use crate::environment::{FileKind, reason};
 use crate::keys::Kind;
 use crate::raw::Entry;
 use crate::read::{Finding, Table};
@@ -82,4 +83,28 @@ fn page_status(text: &str) -> Result<PageStatus, Wrong> {
             "write one such as \"404\", or \"4xx\" or \"5xx\" for all of a class",
         )),
     }
+}
+
+pub(super) fn maintenance(table: &Table<'_>) -> Option<Maintenance> {
+    table.require("file");
+    let file = table.path("file");
+    if let (Some(file), Some(node)) = (&file, table.get("file"))
+        && let Some(folder) = file.parent().filter(|it| !it.as_os_str().is_empty())
+        && !matches!(table.cx.environment.kind(folder), Ok(FileKind::Directory))
+    {
+        table.cx.findings.add(
+            Finding::warning(
+                node.place,
+                format!("the directory {} is not there", folder.display()),
+            )
+            .label("make it, or nobody can close the site"),
+        );
+    }
+    let page = rules::readable_file(table, "page");
+    Some(Maintenance {
+        file: file?,
+        page,
+        retry_after: table.duration_or("retry_after", defaults::MAINTENANCE_RETRY_AFTER),
+        allow: rules::networks(table, "allow"),
+    })
 }

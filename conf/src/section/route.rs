@@ -93,6 +93,7 @@ fn route(
         action: action?,
         cache,
         error_pages: error_pages(table, names, server),
+        maintenance: maintenance(table, server),
         max_body_size: table.size("max_body_size"),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
     })
@@ -161,6 +162,18 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
         "redirect" => template::redirect(table).map(Action::Redirect),
         _ => template::respond(table).map(Action::Respond),
     }
+}
+
+/// Only what can be closed can stay open.
+fn maintenance(table: &Table<'_>, server: &Server) -> bool {
+    if server.maintenance.is_none() {
+        table.no_effect(
+            "maintenance",
+            "[server] has no maintenance",
+            "delete it, or write maintenance = { file = \"...\" } there",
+        );
+    }
+    table.flag("maintenance", true)
 }
 
 /// Its own, none, or those that hold where nothing is said.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use static_server::mime;
 
+use crate::exchange::maintenance::{Maintenance, Switch};
 use crate::exchange::pages::{Page, Pages};
 
 /// Bytes of a page: it is kept in memory, and sent in one piece.
@@ -44,6 +45,28 @@ pub(super) fn all(config: &conf::Config) -> Result<Vec<Arc<Pages>>, PageError> {
         Ok(Arc::new(Pages::new(pages, settings.upstream)))
     };
     config.error_pages.iter().map(read).collect()
+}
+
+/// What closes the site. The switch of `before` goes on where the file is the same; another one is
+/// looked at here.
+///
+/// # Errors
+/// Its page cannot be used.
+pub(super) fn closed(
+    config: &conf::Config,
+    before: Option<&Maintenance>,
+) -> Result<Option<Maintenance>, PageError> {
+    let Some(settings) = &config.server.maintenance else {
+        return Ok(None);
+    };
+    let page = settings.page.as_deref().map(page).transpose()?;
+    let known = before.map(Maintenance::switch);
+    let switch = match known.filter(|switch| switch.file() == settings.file) {
+        Some(switch) => switch.clone(),
+        None => Arc::new(Switch::new(settings.file.clone())),
+    };
+    switch.look();
+    Ok(Some(Maintenance::new(settings, page, switch)))
 }
 
 /// Reads one page; its name says what it is.

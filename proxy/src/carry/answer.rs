@@ -145,6 +145,38 @@ impl Turn {
         self.write(session, head, body).await
     }
 
+    /// Whether the client sees the site though it is closed.
+    pub(super) fn is_let_in(&self) -> bool {
+        let maintenance = self.snapshot.maintenance.as_ref();
+        maintenance.is_none_or(|maintenance| maintenance.lets_in(self.record.client))
+    }
+
+    /// The site is closed for maintenance.
+    pub(super) async fn closed(
+        &mut self,
+        session: &mut ServerSession,
+        route: Option<&Route>,
+    ) -> Result<(), Broken> {
+        self.record.why = Some("maintenance");
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let explanation = "The site is closed for maintenance.";
+        let (mut head, mut body) = respond::error(status, explanation, &self.id)?;
+        let maintenance = self.snapshot.maintenance.as_deref();
+        if let Some(maintenance) = maintenance {
+            head.insert_header(header::RETRY_AFTER, maintenance.retry_after())?;
+        }
+        let asked = &session.req_header().headers;
+        let own = maintenance.and_then(|it| it.cover(asked, self.facts(status)));
+        if let Some(cover) = own.or_else(|| self.cover(session, route, status)) {
+            cover.put_on(&mut *head);
+            body = cover.body;
+        }
+        if let Some(route) = route {
+            route.chain.response(&mut *head);
+        }
+        self.write(session, head, body).await
+    }
+
     /// What stands in for the body of an error that was found here.
     pub(super) fn cover(
         &self,

@@ -121,7 +121,11 @@ impl Turn {
                 })
                 .await
             }
-            Course::Route(way) => {
+            Course::Closed(way) if !self.is_let_in() => {
+                self.record.route = u16::try_from(way.route).ok();
+                self.closed(session, snapshot.routes.get(way.route)).await
+            }
+            Course::Route(way) | Course::Closed(way) => {
                 self.record.route = u16::try_from(way.route).ok();
                 match snapshot.routes.get(way.route) {
                     Some(route) => self.enter(session, route, way).await,

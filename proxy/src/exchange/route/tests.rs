@@ -22,6 +22,7 @@ fn route(matcher: Match) -> Route {
         }),
         cache: None,
         error_pages: None,
+        maintenance: true,
         max_body_size: None,
         retry_non_idempotent: false,
     }

@@ -359,6 +359,8 @@ fn configuration(page: &mut Page, metrics: &Metrics) {
     page.single(&f::CONFIG_LAST_TIME, loaded_millis as f64 / 1e3);
     let hash = format!("{:016x}", metrics.config_hash.load(Ordering::Relaxed));
     page.family(&f::CONFIG_INFO, |samples| samples.value(&[&hash], 1.0));
+    let closed = metrics.maintenance.load(Ordering::Relaxed);
+    page.single(&f::MAINTENANCE, f64::from(u8::from(closed)));
     page.family(&f::BUILD_INFO, |samples| {
         samples.value(&[env!("CARGO_PKG_VERSION")], 1.0);
     });

@@ -179,6 +179,8 @@ families! {
         "When the configuration in force was loaded.");
     CONFIG_INFO = gauge("tidegate_config_info", ["hash"],
         "The configuration in force; always 1.");
+    MAINTENANCE = gauge("tidegate_maintenance", [],
+        "1 while the site is closed for maintenance.");
     BUILD_INFO = gauge("tidegate_build_info", ["version"],
         "The program; always 1.");
     START_TIME = gauge("tidegate_start_time_seconds", [],
