@@ -20,7 +20,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
-pub use pages::{ErrorPages, ErrorPagesId, Maintenance, PageStatus};
+pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};
 pub use upstream::{
     AdaptiveConcurrency, Balance, BodyPattern, Discovery, Endpoint, EndpointAddress, Family,
     HashKey, HashTable, HealthCheck, HealthCheckKind, Hedge, HttpCheck, Keepalive,
@@ -308,6 +308,8 @@ pub struct Route {
     pub cache: Option<RouteCache>,
     /// Pages for its error replies, its own or those of `[server]`.
     pub error_pages: Option<ErrorPagesId>,
+    /// What browsers are told before the app is asked; only with [`Action::Upstream`].
+    pub early_hints: Option<EarlyHints>,
     /// Whether it is closed with the site.
     pub maintenance: bool,
     /// Overrides the listener's.

@@ -19,6 +19,7 @@ use static_server::{Encoding, Site, SiteSettings};
 
 use self::pages::PageError;
 use crate::exchange::caching::Caching;
+use crate::exchange::hints::Hints;
 use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
@@ -145,6 +146,7 @@ pub(crate) fn assemble(
         .iter()
         .map(|settings| Route {
             pages: pages_of(settings.error_pages),
+            hints: hints(settings, previous),
             ..route(&config, settings, &upstreams, &sites)
         })
         .collect();
@@ -335,9 +337,21 @@ fn route(
         chain: Chain::new(&filters, config.server.merge_slashes),
         action,
         pages: None,
+        hints: None,
         max_body_size: settings.max_body_size,
         retry_non_idempotent: settings.retry_non_idempotent,
     }
+}
+
+/// What was learned for a route goes on under its name.
+fn hints(settings: &conf::Route, previous: Option<&Snapshot>) -> Option<Hints> {
+    let hints = settings.early_hints.as_ref()?;
+    let known = previous.and_then(|snapshot| {
+        let mut routes = snapshot.routes.iter();
+        routes.find(|route| route.name == settings.name)
+    });
+    let learned = known.and_then(|route| route.hints.as_ref()?.learned().cloned());
+    Some(Hints::new(hints, learned))
 }
 
 fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Upstream) -> Caching {

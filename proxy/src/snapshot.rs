@@ -13,6 +13,7 @@ use static_server::Site;
 
 use crate::carry::Twins;
 use crate::exchange::caching::Caching;
+use crate::exchange::hints::Hints;
 use crate::exchange::maintenance::Maintenance;
 use crate::exchange::pages::Pages;
 use crate::exchange::route::Router;
@@ -117,6 +118,8 @@ pub(crate) struct Route {
     pub(crate) action: Action,
     /// Pages for its errors.
     pub(crate) pages: Option<Arc<Pages>>,
+    /// What browsers are told before the app is asked.
+    pub(crate) hints: Option<Hints>,
     /// Bytes of a request body; `None`: the listener's limit.
     pub(crate) max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.

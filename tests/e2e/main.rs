@@ -38,6 +38,7 @@ mod defaults;
 mod demo;
 mod discovery_dns;
 mod discovery_lists;
+mod early_hints;
 mod error_pages;
 mod failover;
 mod filters;

@@ -1,9 +1,9 @@
-//! Pages that stand in for answers.
+//! What is answered beside or in place of an app's reply.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 /// Index into [`Config::error_pages`](super::Config::error_pages).
@@ -43,4 +43,15 @@ pub struct Maintenance {
     pub retry_after: Duration,
     /// Client networks that see the site as usual.
     pub allow: Vec<IpNet>,
+}
+
+/// `[[route]] early_hints`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EarlyHints {
+    /// Values of Link fields.
+    pub links: Vec<HeaderValue>,
+    /// Whether the app's own links are told to later visitors.
+    pub learn: bool,
+    /// Whether HTTP/1.1 clients are told.
+    pub http1: bool,
 }

@@ -1,4 +1,5 @@
-//! Keys of pages that stand in for answers: error pages, and the page of a site that is closed.
+//! Keys of what is answered beside or in place of an app's reply: error pages, the page of a site that
+//! is closed, early hints.
 
 use super::{Form, Kind, NETWORKS, Shape, TIME, default, optional, required};
 
@@ -105,6 +106,56 @@ pub(super) static MAINTENANCE: Shape = Shape {
         ("body", "write page = \"maintenance.html\""),
         ("whitelist", "write allow = [\"10.0.0.0/8\"]"),
         ("status", "it is always 503"),
+    ],
+    example: "",
+};
+
+const LINK: Form = Form {
+    noun: "a link",
+    example: "</app.css>; rel=preload; as=style",
+    pattern: "^<[^>]+>;",
+};
+
+pub(super) static EARLY_HINTS: Shape = Shape {
+    title: "early_hints",
+    id: "early_hints",
+    doc: "Tells browsers which styles, scripts and fonts a page will want while the app still makes it: a `103 Early Hints` (RFC 8297) before the app is asked. Only to clients that say `Sec-Fetch-Mode: navigate`, and not for what the cache has.",
+    keys: &[
+        optional(
+            "links",
+            Kind::List {
+                of: &Kind::Text(&LINK),
+                empty: false,
+            },
+            "only what is learned",
+            "Links of every page of this route, each the value of a Link header.",
+        ),
+        default(
+            "learn",
+            Kind::Bool,
+            "true",
+            "Whether the `preload`, `modulepreload` and `preconnect` links that the app's own pages send are told to later visitors of the same page. Learned only from pages that say nothing of one visitor.",
+        ),
+        default(
+            "http1",
+            Kind::Bool,
+            "false",
+            "Whether HTTP/1.1 clients are told, too. There are programs between browsers and servers that take an interim reply for the final one.",
+        ),
+    ],
+    foreign: &[
+        (
+            "link",
+            "write links = [\"</app.css>; rel=preload; as=style\"]",
+        ),
+        (
+            "preload",
+            "write links = [\"</app.css>; rel=preload; as=style\"]",
+        ),
+        (
+            "headers",
+            "write links = [\"</app.css>; rel=preload; as=style\"]",
+        ),
     ],
     example: "",
 };

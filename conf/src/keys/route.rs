@@ -2,6 +2,7 @@
 
 use super::cache::ROUTE_CACHE;
 use super::matcher::MATCH;
+use super::pages::EARLY_HINTS;
 use super::{Form, Kind, NAME, SIZE, STATUS, Shape, URL_PATH, default, optional, required};
 
 pub(super) const LOCATION: Form = Form {
@@ -93,6 +94,12 @@ pub(crate) static ROUTE: Shape = Shape {
             Kind::Either(&[Kind::Text(&NAME), Kind::Only(false)]),
             "those of [server]",
             "Pages for the error replies of this route, by the name of an [error_pages.NAME]. `false`: none.",
+        ),
+        optional(
+            "early_hints",
+            Kind::Table(&EARLY_HINTS),
+            "none are sent",
+            "Only with `upstream`: browsers are told what a page will want before the app is asked. `{}` tells what was learned.",
         ),
         default(
             "maintenance",

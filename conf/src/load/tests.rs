@@ -238,7 +238,7 @@ fn the_defaults_in_the_manual_are_those_in_force() {
             format!("retry = {{ {} }}\nhedge = {{ {} }}", only("retry"), only("hedge")),
             format!("[static.s]\nroot = \"public\"\n{}", lines(&keys::STATIC)),
             format!("[error_pages.e]\nroot = \"errors\"\npages = {{ 4xx = \"4.html\" }}\n{}", lines(&keys::ERROR_PAGES)),
-            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nerror_pages = \"e\"\nupstream = \"a\"\ncache = {{ {} }}\n{}", only("route_cache"), lines(&keys::ROUTE)),
+            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nerror_pages = \"e\"\nupstream = \"a\"\ncache = {{ {} }}\nearly_hints = {{ {} }}\n{}", only("route_cache"), only("early_hints"), lines(&keys::ROUTE)),
             "[[route]]\nmatch = { path = \"/e\" }\nupstream = \"b\"".into(),
             "[[route]]\nmatch = { path = \"/b\" }\nstatic = \"s\"".into(),
             format!("[[route]]\nmatch = {{ path = \"/c\" }}\nredirect = {{ to = \"/\"{} }}", more("redirect")),

@@ -1,16 +1,16 @@
-//! `[error_pages.NAME]`, and `maintenance` of `[server]`.
+//! `[error_pages.NAME]`, `maintenance` of `[server]`, and `early_hints` of a route.
 
 use std::path::{Path, PathBuf};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
-use crate::config::{ErrorPages, Maintenance, PageStatus};
+use crate::config::{EarlyHints, ErrorPages, Maintenance, PageStatus};
 use crate::defaults;
 use crate::environment::{FileKind, reason};
 use crate::keys::Kind;
 use crate::raw::Entry;
 use crate::read::{Finding, Table};
-use crate::text::{Wrong, quoted};
+use crate::text::{self, Wrong, quoted};
 
 use super::rules;
 use super::shop::inside;
@@ -107,4 +107,48 @@ pub(super) fn maintenance(table: &Table<'_>) -> Option<Maintenance> {
         retry_after: table.duration_or("retry_after", defaults::MAINTENANCE_RETRY_AFTER),
         allow: rules::networks(table, "allow"),
     })
+}
+
+pub(super) fn early_hints(table: &Table<'_>) -> EarlyHints {
+    let links = rules::strings(table, "links", link);
+    let learn = table.flag("learn", true);
+    if !learn && table.get("links").is_none() {
+        table.cx.error(
+            Finding::error(table.place, "these early hints have nothing to tell")
+                .label("write links = [\"</app.css>; rel=preload; as=style\"], or learn = true"),
+        );
+    }
+    EarlyHints {
+        links,
+        learn,
+        http1: table.flag("http1", false),
+    }
+}
+
+/// The value of a Link field (RFC 8288): one link, with what it is for.
+fn link(text: &str) -> Result<HeaderValue, Wrong> {
+    const EXAMPLE: &str = "write one such as \"</app.css>; rel=preload; as=style\"";
+    let parts = text.strip_prefix('<').and_then(|rest| rest.split_once('>'));
+    let Some((target, parameters)) = parts.filter(|(target, _)| !target.is_empty()) else {
+        return Err(Wrong::new(
+            format!("{} does not begin with an address in <...>", quoted(text)),
+            EXAMPLE,
+        ));
+    };
+    if parameters.contains(",") && parameters.contains('<') {
+        return Err(Wrong::new(
+            "these are several links",
+            "make each an item of the list",
+        ));
+    }
+    let says_why = parameters
+        .split(';')
+        .any(|part| part.trim().to_ascii_lowercase().starts_with("rel="));
+    if !says_why || target.contains(char::is_whitespace) {
+        return Err(Wrong::new(
+            format!("{} does not say what it is for", quoted(text)),
+            EXAMPLE,
+        ));
+    }
+    text::header_value(text)
 }

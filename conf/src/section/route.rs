@@ -13,7 +13,7 @@ use crate::source::Place;
 use crate::text;
 
 use super::names::Names;
-use super::{cache, entry, rules, template};
+use super::{cache, entry, pages, rules, template};
 
 mod matcher;
 
@@ -93,6 +93,9 @@ fn route(
         action: action?,
         cache,
         error_pages: error_pages(table, names, server),
+        early_hints: table
+            .table("early_hints")
+            .map(|inner| pages::early_hints(&inner)),
         maintenance: maintenance(table, server),
         max_body_size: table.size("max_body_size"),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
@@ -133,6 +136,11 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
                 "static" => "delete it; files are kept in memory by [static.NAME] memory",
                 _ => "delete it",
             },
+        );
+        table.no_effect(
+            "early_hints",
+            "only what goes to an upstream takes so long that hints help",
+            "delete it",
         );
         table.no_effect(
             "retry_non_idempotent",

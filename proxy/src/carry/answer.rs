@@ -25,6 +25,7 @@ impl Turn {
     ) -> Result<(), Broken> {
         self.record.why = Some(reject.as_str());
         self.settings.metrics.rejected(reject.as_str());
+        self.info.malformed.fetch_add(1, Ordering::Relaxed);
         // Where one message ends is no longer certain (RFC 9112 section 11.2).
         session.set_keepalive(None);
         self.error(session, None, reject.status(), reject.explanation(), |_| {})

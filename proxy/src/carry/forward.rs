@@ -11,6 +11,7 @@ use super::turn::{Broken, Turn};
 use super::upstream::{self, Incoming, Outgoing, Upload};
 use super::{respond, sticky, tunnel};
 use crate::clock;
+use crate::listen::is_h2;
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -136,7 +137,7 @@ async fn copy(
         }
     }
     if let Some(trailers) = incoming.trailers().await
-        && session.is_http2()
+        && is_h2(session)
     {
         return session
             .write_response_trailers(trailers)

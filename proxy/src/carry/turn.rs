@@ -18,7 +18,7 @@ use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::{self, Asked, Course, Way};
-use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
+use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::upstreams::{Addresses, Upstream};
@@ -48,7 +48,7 @@ impl Turn {
         let snapshot = carrier.snapshot.load_full();
         let settings = info.listener.settings.load_full();
         let head = session.req_header();
-        let authority = head.uri.authority().filter(|_| session.is_http2());
+        let authority = head.uri.authority().filter(|_| is_h2(session));
         let record = account::open(
             &snapshot,
             &Arrival {
@@ -99,7 +99,7 @@ impl Turn {
                 listener: usize::from(self.record.listener),
                 tls: self.info.tls.is_some(),
                 target,
-                h2: session.is_http2().then_some(&**head),
+                h2: is_h2(session).then_some(&**head),
                 merge_slashes: snapshot.config.server.merge_slashes,
             },
         );
@@ -246,11 +246,13 @@ impl Turn {
             Ok(outgoing) => outgoing,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
+        self.hint(session, route, way).await;
         let opened = forward::open(self, session, upstream, &mut outgoing).await;
         let (incoming, head) = match opened {
             Ok(opened) => opened,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
+        self.learn(session, route, way, &head);
         let method = session.req_header().method.clone();
         if caching.is_some() {
             let scheme = self.scheme(session);
@@ -428,7 +430,7 @@ fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option
 
 fn wanted_upgrade(session: &ServerSession) -> Upgrade {
     let head = session.req_header();
-    if session.is_http2() || head.version != Version::HTTP_11 {
+    if is_h2(session) || head.version != Version::HTTP_11 {
         return Upgrade::None;
     }
     exchange::wanted_upgrade(head)

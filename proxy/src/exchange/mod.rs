@@ -10,6 +10,7 @@ pub(crate) mod client;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
+pub(crate) mod hints;
 pub(crate) mod maintenance;
 pub(crate) mod normalise;
 pub(crate) mod pages;

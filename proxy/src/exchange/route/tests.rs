@@ -22,6 +22,7 @@ fn route(matcher: Match) -> Route {
         }),
         cache: None,
         error_pages: None,
+        early_hints: None,
         maintenance: true,
         max_body_size: None,
         retry_non_idempotent: false,
