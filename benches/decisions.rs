@@ -202,7 +202,9 @@ fn files(c: &mut Criterion) {
             let request = static_server::Request {
                 method: &Method::GET,
                 path: "/a.css",
+                query: None,
                 fields: &fields,
+                sending: static_server::Sending::Copied,
             };
             black_box(site.answer(&request, now).status)
         });

@@ -90,6 +90,15 @@ Examples:
   tidegate upstream undrain -c shop.toml app 10.0.0.11:8080
   tidegate upstream weight -c shop.toml app 10.0.0.11:8080 5 --keep")]
     Upstream(UpstreamArgs),
+    /// Close the site of a running edge for a while, and open it again
+    #[command(after_help = "\
+The file that maintenance of [server] names is made or removed; while it is there the edge answers 503.
+
+Examples:
+  tidegate maintenance on -c shop.toml
+  tidegate maintenance status -c shop.toml
+  tidegate maintenance off -c shop.toml")]
+    Maintenance(MaintenanceCommands),
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = "\
 Example:
@@ -148,6 +157,33 @@ pub(crate) struct PurgeArgs {
     /// Only say how many objects would be purged
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Arguments of `maintenance`.
+#[derive(Debug, Args)]
+pub(crate) struct MaintenanceCommands {
+    /// What is to be seen or done.
+    #[command(subcommand)]
+    pub(crate) command: MaintenanceCommand,
+}
+
+/// What can be done about maintenance.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceCommand {
+    /// Close the site
+    On(MaintenanceArgs),
+    /// Open it again
+    Off(MaintenanceArgs),
+    /// Say whether it is closed
+    Status(MaintenanceArgs),
+}
+
+/// Arguments of each command of `maintenance`.
+#[derive(Debug, Args)]
+pub(crate) struct MaintenanceArgs {
+    /// Configuration file that the edge runs on
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 /// Arguments of `cache`.

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Purge(args) => commands::purge::run(&args),
         Command::Cache(args) => commands::cache::run(&args.command),
         Command::Upstream(args) => commands::upstream::run(&args.command),
+        Command::Maintenance(args) => commands::maintenance::run(&args.command),
         Command::Schema => commands::schema::run(),
         Command::Static(args) => commands::serve_static::run(&args),
     };

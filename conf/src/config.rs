@@ -6,6 +6,7 @@
 //! another set of types (`raw`).
 
 mod cache;
+mod pages;
 mod upstream;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
+pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};
 pub use upstream::{
     AdaptiveConcurrency, Balance, BodyPattern, Discovery, Endpoint, EndpointAddress, Family,
     HashKey, HashTable, HealthCheck, HealthCheckKind, Hedge, HttpCheck, Keepalive,
@@ -43,6 +45,8 @@ pub struct Config {
     pub upstreams: Vec<Upstream>,
     /// Directories served, in file order.
     pub statics: Vec<StaticSite>,
+    /// Pages for error replies, in file order.
+    pub error_pages: Vec<ErrorPages>,
     /// The shared response store.
     pub cache: CacheStore,
     /// Named sets of steps, in file order.
@@ -83,6 +87,10 @@ pub struct Server {
     pub zone: Option<String>,
     /// Whether `//` in a path becomes `/` before matching; default true.
     pub merge_slashes: bool,
+    /// Pages for error replies outside of all routes; routes that say nothing have them, too.
+    pub error_pages: Option<ErrorPagesId>,
+    /// How the site is closed for a while.
+    pub maintenance: Option<Maintenance>,
 }
 
 /// `[admin]`
@@ -350,6 +358,12 @@ pub struct Route {
     pub action: Action,
     /// Whether and how responses are cached; only with [`Action::Upstream`].
     pub cache: Option<RouteCache>,
+    /// Pages for its error replies, its own or those of `[server]`.
+    pub error_pages: Option<ErrorPagesId>,
+    /// What browsers are told before the app is asked; only with [`Action::Upstream`].
+    pub early_hints: Option<EarlyHints>,
+    /// Whether it is closed with the site.
+    pub maintenance: bool,
     /// Overrides the listener's.
     pub max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.

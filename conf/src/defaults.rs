@@ -99,6 +99,9 @@ pub const HEDGE_PERCENTILE: u8 = 95;
 /// Where every reply is faster than this, a second attempt gains nothing.
 pub const HEDGE_MIN_DELAY: Duration = Duration::from_millis(5);
 
+/// A crawler that is told so comes again, and takes nothing out of its index meanwhile.
+pub const MAINTENANCE_RETRY_AFTER: Duration = Duration::from_secs(600);
+
 /// File tried for a directory.
 pub const INDEX: &str = "index.html";
 /// Encodings looked for beside a file, the densest first.

@@ -15,6 +15,7 @@ mod images;
 mod kind;
 mod listener;
 mod matcher;
+mod pages;
 mod process;
 mod route;
 mod shop;
@@ -111,6 +112,12 @@ pub(crate) static ROOT: Shape = Shape {
             "none",
             "Directories served.",
         ),
+        optional(
+            "error_pages",
+            Kind::Named(&ERROR_PAGES),
+            "none",
+            "Pages for error replies.",
+        ),
         section("cache", &CACHE, "The store of responses."),
         optional(
             "filter",
@@ -142,6 +149,14 @@ pub(crate) static ROOT: Shape = Shape {
             "events",
             "connections are bounded by [limits] max_connections",
         ),
+        (
+            "error_page",
+            "write [error_pages.NAME], and error_pages = \"NAME\" in [server] or a [[route]]",
+        ),
+        (
+            "errorfile",
+            "write [error_pages.NAME], and error_pages = \"NAME\" in [server] or a [[route]]",
+        ),
         ("site", "write a [[route]] with match = { host = \"...\" }"),
         ("metrics", "metrics are served by [admin] at /metrics"),
         ("workers", "it belongs in [server]"),
@@ -159,6 +174,7 @@ pub(crate) use health::OUTLIER_DETECTION;
 pub(crate) use images::IMAGES;
 pub(crate) use listener::{CERTIFICATE, LISTENER, TLS};
 pub(crate) use matcher::VALUE_REGEX;
+pub(crate) use pages::ERROR_PAGES;
 pub(crate) use process::{ADMIN, LIMITS, LOG, SERVER};
 pub(crate) use route::{REDIRECT, RESPOND, ROUTE};
 pub(crate) use shop::STATIC;

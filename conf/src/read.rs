@@ -295,9 +295,12 @@ impl<'a> Table<'a> {
         };
         match &node.value {
             Value::Table(entries) if entries.is_empty() => {
+                let fix = match self.shape.key(name).map(|key| &key.need) {
+                    Some(Need::Required) => "one entry at least".to_owned(),
+                    _ => format!("leave `{name}` out"),
+                };
                 self.cx.error(
-                    Finding::error(node.place, format!("the table `{name}` is empty"))
-                        .label(format!("leave `{name}` out")),
+                    Finding::error(node.place, format!("the table `{name}` is empty")).label(fix),
                 );
                 &[]
             }

@@ -10,6 +10,7 @@ mod filter;
 mod images;
 mod listener;
 mod names;
+mod pages;
 mod process;
 mod route;
 mod rules;
@@ -18,7 +19,7 @@ mod shop;
 mod template;
 mod upstream;
 
-use crate::config::Config;
+use crate::config::{Config, ErrorPagesId};
 use crate::keys;
 use crate::read::Table;
 use crate::shadow;
@@ -37,7 +38,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         cx.parsed(item, "include", &keys::FILE_PATTERN, crate::read::not_empty);
     }
     let server_table = entry::single(root, "server", &keys::SERVER);
-    let server = process::server(&server_table);
+    let mut server = process::server(&server_table);
     let zoned = server_table.get("zone").is_some();
     let admin = root
         .entry("admin")
@@ -54,9 +55,21 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         });
     let (static_names, statics) = entry::named(root, "static", &keys::STATIC, shop::site);
     let (filter_names, filters) = entry::named(root, "filter", &keys::FILTER, filter::filter);
+    let (page_names, error_pages) =
+        entry::named(root, "error_pages", &keys::ERROR_PAGES, pages::error_pages);
     let cache = cache::store(&entry::single(root, "cache", &keys::CACHE));
-    let names = Names::new(listener_names, upstream_names, static_names, filter_names);
-    let routes = route::routes(root, &names, &upstreams, &cache);
+    let names = Names::new(
+        listener_names,
+        upstream_names,
+        static_names,
+        filter_names,
+        page_names,
+    );
+    server.error_pages = server_table
+        .get("error_pages")
+        .and_then(|node| names.error_pages.find(cx, node))
+        .map(ErrorPagesId);
+    let routes = route::routes(root, &names, &upstreams, &cache, &server);
 
     checks::sections(root, &listeners, admin.as_ref(), &routes);
     checks::access_log(root, &log);
@@ -72,6 +85,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         tls: tls.flatten(),
         upstreams: whole(upstreams)?,
         statics: whole(statics)?,
+        error_pages: whole(error_pages)?,
         cache,
         filters: whole(filters)?,
         routes: whole(routes.into_iter().map(|(_, route)| route))?,

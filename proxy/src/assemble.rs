@@ -5,6 +5,8 @@
 //! names) before anything of the running state is touched, so that a reload is
 //! all or nothing.
 
+mod pages;
+
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -18,7 +20,9 @@ use static_server::images::ImageSettings;
 use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
 
+use self::pages::PageError;
 use crate::exchange::caching::Caching;
+use crate::exchange::hints::Hints;
 use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
@@ -45,6 +49,9 @@ pub enum AssembleError {
         #[source]
         source: static_server::SiteError,
     },
+    /// A page that stands in for an error.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// The folder of the cache's disk tier.
     #[error("[cache] disk: {0}")]
     Disk(#[from] cache::disk::OpenError),
@@ -99,6 +106,15 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     for settings in &config.statics {
         site(settings)?;
     }
+    pages::all(config)?;
+    if let Some(page) = config
+        .server
+        .maintenance
+        .iter()
+        .find_map(|it| it.page.as_ref())
+    {
+        pages::page(page)?;
+    }
     if let Some(disk) = &config.cache.disk {
         cache::disk::Disk::check(&disk.path).map_err(|source| AssembleError::DiskFolder {
             path: disk.path.clone(),
@@ -129,10 +145,16 @@ pub(crate) fn assemble(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let access = access_log(&config, surroundings, previous)?;
+    let pages = pages::all(&config)?;
+    let pages_of = |id: Option<conf::ErrorPagesId>| pages.get(id?.0).cloned();
     let routes = config
         .routes
         .iter()
-        .map(|settings| route(&config, settings, &upstreams, &sites))
+        .map(|settings| Route {
+            pages: pages_of(settings.error_pages),
+            hints: hints(settings, previous),
+            ..route(&config, settings, &upstreams, &sites)
+        })
         .collect();
     let settings: Vec<ListenerSettings> = config
         .listeners
@@ -153,9 +175,15 @@ pub(crate) fn assemble(
             })
         })
         .collect();
+    let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
+    let maintenance = pages::closed(&config, before)?;
+    let mut router = Router::new(&config.routes);
+    if let Some(maintenance) = &maintenance {
+        router = router.closed_by(maintenance.switch(), &config.routes);
+    }
     Ok(Assembled {
         snapshot: Snapshot {
-            router: Router::new(&config.routes),
+            router,
             routes,
             upstreams,
             sites,
@@ -163,6 +191,8 @@ pub(crate) fn assemble(
             table,
             access,
             cache: cache(&config, surroundings, previous)?,
+            pages: pages_of(config.server.error_pages),
+            maintenance: maintenance.map(Arc::new),
             config,
         },
         listeners: settings,
@@ -355,9 +385,22 @@ fn route(
         name: settings.name.clone(),
         chain: Chain::new(&filters, config.server.merge_slashes),
         action,
+        pages: None,
+        hints: None,
         max_body_size: settings.max_body_size,
         retry_non_idempotent: settings.retry_non_idempotent,
     }
+}
+
+/// What was learned for a route goes on under its name.
+fn hints(settings: &conf::Route, previous: Option<&Snapshot>) -> Option<Hints> {
+    let hints = settings.early_hints.as_ref()?;
+    let known = previous.and_then(|snapshot| {
+        let mut routes = snapshot.routes.iter();
+        routes.find(|route| route.name == settings.name)
+    });
+    let learned = known.and_then(|route| route.hints.as_ref()?.learned().cloned());
+    Some(Hints::new(hints, learned))
 }
 
 fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Upstream) -> Caching {

@@ -5,6 +5,7 @@
 //! configurations, runs health checks and the admin server, and ends the
 //! process once the last request is done.
 
+mod closing;
 mod last_reload;
 mod restart;
 mod tick;
@@ -327,6 +328,7 @@ impl Control {
         let mut watchers = Watchers::start(&self.snapshot.load().upstreams, &changed);
         self.serve_admin(changed.clone()).await;
         tokio::spawn(tick::tick(self.snapshot.clone()));
+        tokio::spawn(closing::watch(self.snapshot.clone()));
         tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();

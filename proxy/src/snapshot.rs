@@ -8,10 +8,14 @@
 use std::sync::Arc;
 
 use cache::Flights;
+use http::StatusCode;
 use static_server::Site;
 
 use crate::carry::Twins;
 use crate::exchange::caching::Caching;
+use crate::exchange::hints::Hints;
+use crate::exchange::maintenance::Maintenance;
+use crate::exchange::pages::Pages;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
 use crate::listen::ListenerState;
@@ -38,6 +42,10 @@ pub(crate) struct Snapshot {
     pub(crate) access: Option<Arc<AccessLog>>,
     /// Stored responses.
     pub(crate) cache: Arc<Cache>,
+    /// Pages for the errors of requests that have no route.
+    pub(crate) pages: Option<Arc<Pages>>,
+    /// How the site is closed; the router knows whether it is.
+    pub(crate) maintenance: Option<Arc<Maintenance>>,
 }
 
 /// Pages that are read from the disk at once.
@@ -110,10 +118,22 @@ pub(crate) struct Route {
     pub(crate) name: String,
     pub(crate) chain: Chain,
     pub(crate) action: Action,
+    /// Pages for its errors.
+    pub(crate) pages: Option<Arc<Pages>>,
+    /// What browsers are told before the app is asked.
+    pub(crate) hints: Option<Hints>,
     /// Bytes of a request body; `None`: the listener's limit.
     pub(crate) max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.
     pub(crate) retry_non_idempotent: bool,
+}
+
+impl Route {
+    /// Whether a page may take the place of an app's reply with this status.
+    pub(crate) fn may_cover(&self, status: StatusCode) -> bool {
+        let pages = self.pages.as_ref();
+        pages.is_some_and(|pages| pages.may_cover(status))
+    }
 }
 
 /// What a route does.

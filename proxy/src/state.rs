@@ -66,6 +66,20 @@ impl State for AdminState {
         })
     }
 
+    fn maintenance(&self) -> Value {
+        let snapshot = self.snapshot.load();
+        let Some(maintenance) = &snapshot.maintenance else {
+            return json!({ "on": null, "file": null, "trouble": null });
+        };
+        let switch = maintenance.switch();
+        switch.look();
+        json!({
+            "on": switch.is_on(),
+            "file": switch.file().to_string_lossy(),
+            "trouble": switch.trouble(),
+        })
+    }
+
     fn upstreams(&self) -> Value {
         let snapshot = self.snapshot.load();
         let now = clock::now();
@@ -142,6 +156,9 @@ impl AdminState {
     /// Gauges are read where they live when somebody asks.
     fn bring_up_to_date(&self) {
         let snapshot = self.snapshot.load();
+        let maintenance = snapshot.maintenance.as_ref();
+        self.metrics
+            .closed(maintenance.is_some_and(|it| it.switch().is_on()));
         snapshot.cache.store.maintain();
         let figures = snapshot.cache.store.figures();
         self.metrics.cache().set(CacheState {

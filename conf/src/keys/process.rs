@@ -1,5 +1,6 @@
 //! Keys of the process, its admin listener and its log, and the limits of clients.
 
+use super::pages::MAINTENANCE;
 use super::{
     Form, Kind, NAME, NETWORKS, SIZE, Shape, TIME, TIME_OR_ZERO, default, optional, required,
 };
@@ -71,6 +72,18 @@ pub(crate) static SERVER: Shape = Shape {
             "true",
             "Whether several slashes in a row in a path count as one, before routes, cache and files see it.",
         ),
+        optional(
+            "error_pages",
+            Kind::Text(&NAME),
+            "error replies are plain text",
+            "Pages for the error replies of every route that does not say otherwise, and of requests that no route takes, by the name of an [error_pages.NAME].",
+        ),
+        optional(
+            "maintenance",
+            Kind::Table(&MAINTENANCE),
+            "the site cannot be closed",
+            "A file whose presence closes the site.",
+        ),
     ],
     foreign: &[
         ("worker_processes", "write workers = 4"),
@@ -99,6 +112,8 @@ pub(crate) static SERVER: Shape = Shape {
 workers = 4
 user = "tidegate"
 trusted_proxies = ["10.0.0.0/8"]
+error_pages = "shop"
+maintenance = { file = "/run/tidegate/maintenance", page = "maintenance.html", allow = ["10.0.0.0/8"] }
 "#,
 };
 

@@ -2,6 +2,7 @@
 
 use super::cache::ROUTE_CACHE;
 use super::matcher::MATCH;
+use super::pages::EARLY_HINTS;
 use super::{Form, Kind, NAME, SIZE, STATUS, Shape, URL_PATH, default, optional, required};
 
 pub(super) const LOCATION: Form = Form {
@@ -89,6 +90,24 @@ pub(crate) static ROUTE: Shape = Shape {
             "Filters that run before the action, in this order.",
         ),
         optional(
+            "error_pages",
+            Kind::Either(&[Kind::Text(&NAME), Kind::Only(false)]),
+            "those of [server]",
+            "Pages for the error replies of this route, by the name of an [error_pages.NAME]. `false`: none.",
+        ),
+        optional(
+            "early_hints",
+            Kind::Table(&EARLY_HINTS),
+            "none are sent",
+            "Only with `upstream`: browsers are told what a page will want before the app is asked. `{}` tells what was learned.",
+        ),
+        default(
+            "maintenance",
+            Kind::Bool,
+            "true",
+            "Whether `maintenance` of [server] closes this route, too. `false` for what must always answer: a health check, the answers to a certificate authority.",
+        ),
+        optional(
             "max_body_size",
             SIZE,
             "that of the listener",
@@ -162,6 +181,10 @@ pub(crate) static ROUTE: Shape = Shape {
         (
             "timeout",
             "there are connect_timeout, first_byte_timeout and read_timeout in [upstream.NAME]",
+        ),
+        (
+            "error_page",
+            "write error_pages = \"NAME\", and [error_pages.NAME] pages = { \"404\" = \"404.html\" }",
         ),
         ("middlewares", "write filters = [\"NAME\"]"),
         (

@@ -217,7 +217,7 @@ fn the_defaults_in_the_manual_are_those_in_force() {
         };
         let only = |id| if full { inner(id) } else { String::new() };
         [
-            format!("[server]\nzone = \"z\"\n{}", lines(&keys::SERVER)),
+            format!("[server]\nzone = \"z\"\nmaintenance = {{ file = \"closed\"{} }}\n{}", more("maintenance"), lines(&keys::SERVER)),
             format!("[log]\n{}\n[log.access]\npath = \"-\"\n{}", lines(&keys::LOG), only("access_log").replace(", ", "\n")),
             format!("[limits]\n{}", lines(&keys::LIMITS)),
             format!("[cache]\n{}", lines(&keys::CACHE)),
@@ -240,7 +240,8 @@ fn the_defaults_in_the_manual_are_those_in_force() {
                 "[static.s]\nroot = \"public\"\nimages = {{ cache = \"/var/cache/images\"{} }}\n{}",
                 more("images"), lines(&keys::STATIC)
             ),
-            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nupstream = \"a\"\ncache = {{ {} }}\n{}", only("route_cache"), lines(&keys::ROUTE)),
+            format!("[error_pages.e]\nroot = \"errors\"\npages = {{ 4xx = \"4.html\" }}\n{}", lines(&keys::ERROR_PAGES)),
+            format!("[[route]]\nmatch = {{ path = \"/a\" }}\nerror_pages = \"e\"\nupstream = \"a\"\ncache = {{ {} }}\nearly_hints = {{ {} }}\n{}", only("route_cache"), only("early_hints"), lines(&keys::ROUTE)),
             "[[route]]\nmatch = { path = \"/e\" }\nupstream = \"b\"".into(),
             "[[route]]\nmatch = { path = \"/b\" }\nstatic = \"s\"".into(),
             format!("[[route]]\nmatch = {{ path = \"/c\" }}\nredirect = {{ to = \"/\"{} }}", more("redirect")),
@@ -433,6 +434,7 @@ fn soup() -> impl Strategy<Value = String> {
         "[tls]",
         "[upstream.a]",
         "[static.a]",
+        "[error_pages.a]",
         "[cache]",
         "[filter.a]",
         "[[route]]",

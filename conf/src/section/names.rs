@@ -16,6 +16,7 @@ pub(super) struct Names {
     pub(super) upstreams: Group,
     pub(super) statics: Group,
     pub(super) filters: Group,
+    pub(super) error_pages: Group,
 }
 
 /// Things of one kind.
@@ -26,7 +27,13 @@ pub(super) struct Group {
 }
 
 impl Names {
-    pub(super) fn new(listeners: Named, upstreams: Named, statics: Named, filters: Named) -> Self {
+    pub(super) fn new(
+        listeners: Named,
+        upstreams: Named,
+        statics: Named,
+        filters: Named,
+        error_pages: Named,
+    ) -> Self {
         let group = |word, named| Group {
             word,
             named,
@@ -37,12 +44,19 @@ impl Names {
             upstreams: group("upstream", upstreams),
             statics: group("static", statics),
             filters: group("filter", filters),
+            error_pages: group("error_pages", error_pages),
         }
     }
 
     /// What no route names is dead weight, or the sign of a route that was forgotten.
     pub(super) fn warn_of_unused(&self, cx: &Cx<'_>) {
-        for group in [&self.upstreams, &self.statics, &self.filters] {
+        let groups = [
+            &self.upstreams,
+            &self.statics,
+            &self.filters,
+            &self.error_pages,
+        ];
+        for group in groups {
             let used = group.used.borrow();
             for (index, (name, place)) in group.named.0.iter().enumerate() {
                 if !used.contains(&index) {

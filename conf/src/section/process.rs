@@ -12,7 +12,7 @@ use crate::raw::{Node, Value};
 use crate::read::{Finding, Table, not_empty};
 use crate::text::{self, AdminText};
 
-use super::{rules, secret};
+use super::{pages, rules, secret};
 
 pub(super) fn server(table: &Table<'_>) -> Server {
     let user = table.text("user", |text| {
@@ -36,6 +36,11 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         trusted_proxies: rules::networks(table, "trusted_proxies"),
         zone: table.text("zone", text::name),
         merge_slashes: table.flag("merge_slashes", true),
+        // Once it is known which there are.
+        error_pages: None,
+        maintenance: table
+            .table("maintenance")
+            .and_then(|inner| pages::maintenance(&inner)),
     }
 }
 

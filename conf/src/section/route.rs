@@ -3,15 +3,17 @@
 use http::Method;
 
 use crate::config::{
-    Action, CacheStore, FilterId, PathPattern, Route, StaticId, Upstream, UpstreamId,
+    Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Route, Server, StaticId, Upstream,
+    UpstreamId,
 };
 use crate::keys;
+use crate::raw::Value;
 use crate::read::{Finding, Table};
 use crate::source::Place;
 use crate::text;
 
 use super::names::Names;
-use super::{cache, entry, rules, template};
+use super::{cache, entry, pages, rules, template};
 
 mod matcher;
 
@@ -24,6 +26,7 @@ pub(super) fn routes(
     names: &Names,
     upstreams: &[Option<Upstream>],
     store: &CacheStore,
+    server: &Server,
 ) -> Vec<(Place, Option<Route>)> {
     let tables = entry::list(root, "route", &keys::ROUTE);
     let mut taken: Vec<(String, Place)> = Vec::new();
@@ -41,7 +44,7 @@ pub(super) fn routes(
             );
         }
         taken.push((name.clone(), place));
-        let route = route(table, name, names, store);
+        let route = route(table, name, names, store, server);
         if let Some(route) = &route {
             check_retry(table, route, upstreams);
         }
@@ -50,7 +53,13 @@ pub(super) fn routes(
     routes
 }
 
-fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> Option<Route> {
+fn route(
+    table: &Table<'_>,
+    name: String,
+    names: &Names,
+    store: &CacheStore,
+    server: &Server,
+) -> Option<Route> {
     let matcher = table
         .table("match")
         .map(|inner| matcher::matcher(&inner, &names.listeners));
@@ -83,6 +92,11 @@ fn route(table: &Table<'_>, name: String, names: &Names, store: &CacheStore) -> 
         filters: filters?,
         action: action?,
         cache,
+        error_pages: error_pages(table, names, server),
+        early_hints: table
+            .table("early_hints")
+            .map(|inner| pages::early_hints(&inner)),
+        maintenance: maintenance(table, server),
         max_body_size: table.size("max_body_size"),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
     })
@@ -124,6 +138,11 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
             },
         );
         table.no_effect(
+            "early_hints",
+            "only what goes to an upstream takes so long that hints help",
+            "delete it",
+        );
+        table.no_effect(
             "retry_non_idempotent",
             "only what goes to an upstream is sent again",
             "delete it",
@@ -151,6 +170,29 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
         "redirect" => template::redirect(table).map(Action::Redirect),
         _ => template::respond(table).map(Action::Respond),
     }
+}
+
+/// Only what can be closed can stay open.
+fn maintenance(table: &Table<'_>, server: &Server) -> bool {
+    if server.maintenance.is_none() {
+        table.no_effect(
+            "maintenance",
+            "[server] has no maintenance",
+            "delete it, or write maintenance = { file = \"...\" } there",
+        );
+    }
+    table.flag("maintenance", true)
+}
+
+/// Its own, none, or those that hold where nothing is said.
+fn error_pages(table: &Table<'_>, names: &Names, server: &Server) -> Option<ErrorPagesId> {
+    let Some(node) = table.get("error_pages") else {
+        return server.error_pages;
+    };
+    if matches!(node.value, Value::Bool(false)) {
+        return None;
+    }
+    names.error_pages.find(table.cx, node).map(ErrorPagesId)
 }
 
 /// What is never sent again need not be allowed to be.

@@ -18,7 +18,7 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
     let root = table
         .require("root")
         .and_then(|_| rules::directory(table, "root"));
-    let fallback = table.text("fallback", inside);
+    let fallback = table.text("fallback", |text| inside(text, "a fallback"));
     if let (Some(root), Some(fallback), Some(node)) = (&root, &fallback, table.get("fallback")) {
         let path = root.join(fallback);
         if !matches!(table.cx.environment.kind(&path), Ok(FileKind::File)) {
@@ -160,18 +160,18 @@ fn precompressed(table: &Table<'_>) -> Vec<Precompressed> {
     })
 }
 
-/// A file below the root: relative, and without `..`.
-fn inside(text: &str) -> Result<String, Wrong> {
+/// A file below the root: relative, and without `..`. `what` is what it is called, with its article.
+pub(super) fn inside(text: &str, what: &str) -> Result<String, Wrong> {
     let text = not_empty(text)?;
     if let Some(relative) = text.strip_prefix('/') {
         return Err(Wrong::new(
-            "a fallback is a file relative to root",
+            format!("{what} is a file relative to root"),
             format!("write {}", quoted(relative)),
         ));
     }
     if text.split('/').any(|part| part == ".." || part == ".") {
         return Err(Wrong::new(
-            "a fallback must not lead out of root",
+            format!("{what} must not lead out of root"),
             "write a plain path such as \"index.html\"",
         ));
     }

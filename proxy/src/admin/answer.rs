@@ -24,7 +24,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// What there is, in the order in which it is shown.
-const ENDPOINTS: [Endpoint; 11] = [
+const ENDPOINTS: [Endpoint; 12] = [
     Endpoint::reads("/", Page::Index, "this list"),
     Endpoint::reads(
         "/metrics",
@@ -41,6 +41,11 @@ const ENDPOINTS: [Endpoint; 11] = [
         "/config",
         Page::Config,
         "the configuration in force and the last reload",
+    ),
+    Endpoint::reads(
+        "/maintenance",
+        Page::Maintenance,
+        "whether the site is closed for maintenance",
     ),
     Endpoint::reads(
         "/upstreams",
@@ -104,6 +109,7 @@ enum Page {
     Live,
     Ready,
     Config,
+    Maintenance,
     Upstreams,
     Change,
     Routes,
@@ -143,6 +149,10 @@ pub(super) async fn answer<B>(request: &Request<B>, state: &Arc<dyn State>) -> A
             json_answer(status, &report)
         }
         Page::Config => json_answer(StatusCode::OK, &state.config()),
+        Page::Maintenance => match blocking(state, |state| state.maintenance()).await {
+            Some(found) => json_answer(StatusCode::OK, &found),
+            None => error(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"),
+        },
         Page::Upstreams => json_answer(StatusCode::OK, &state.upstreams()),
         Page::Change => change(request.headers(), request.uri().query(), state),
         Page::Routes => json_answer(StatusCode::OK, &state.routes()),

@@ -60,6 +60,8 @@ pub(crate) trait State: Send + Sync {
     fn ready(&self) -> Readiness;
     /// The configuration in force: hash, when loaded, the last reload's failure.
     fn config(&self) -> Value;
+    /// Whether the site is closed for maintenance; looks first. Called on a thread that may block.
+    fn maintenance(&self) -> Value;
     /// Upstreams with their endpoints and the state of each.
     fn upstreams(&self) -> Value;
     /// Changes an endpoint by hand.

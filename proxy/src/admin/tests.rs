@@ -43,6 +43,9 @@ impl State for Fake {
     fn config(&self) -> Value {
         json!({ "hash": "0123" })
     }
+    fn maintenance(&self) -> Value {
+        json!({ "on": false })
+    }
     fn upstreams(&self) -> Value {
         json!([{ "name": "app" }])
     }

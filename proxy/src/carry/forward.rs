@@ -8,9 +8,10 @@ use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
 use super::turn::{Broken, Turn};
-use super::upstream::{self, Incoming, Outgoing};
+use super::upstream::{self, Incoming, Outgoing, Upload};
 use super::{respond, sticky, tunnel};
 use crate::clock;
+use crate::listen::is_h2;
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -61,6 +62,13 @@ pub(super) async fn relay(
     mark(&mut head);
     let secure = turn.scheme(session) == "https";
     sticky::give(&incoming, outgoing, &mut head, secure, clock::wall())?;
+    if let Some(cover) = turn.cover_of(session, route, head.status, &head.headers) {
+        cover.put_on(&mut *head);
+        route.chain.response(&mut *head);
+        turn.carrier.close_if_draining(session);
+        leave(incoming, outgoing).await;
+        return turn.write(session, head, cover.body).await;
+    }
     route.chain.response(&mut *head);
     let status = head.status;
     turn.carrier.close_if_draining(session);
@@ -100,6 +108,14 @@ pub(super) async fn relay(
     }
 }
 
+/// Gives a reply up whose body nobody gets. The connection is kept if the request went up whole.
+async fn leave(incoming: Incoming, outgoing: &Outgoing) {
+    match outgoing.upload {
+        Upload::Done | Upload::Buffered(_) => drop(tokio::spawn(incoming.discard())),
+        Upload::Streamed { .. } => incoming.abandon().await,
+    }
+}
+
 async fn copy(
     session: &mut ServerSession,
     status: StatusCode,
@@ -121,7 +137,7 @@ async fn copy(
         }
     }
     if let Some(trailers) = incoming.trailers().await
-        && session.is_http2()
+        && is_h2(session)
     {
         return session
             .write_response_trailers(trailers)

@@ -1,15 +1,18 @@
 //! Those who move bytes. They ask `exchange` what is to be done and do it.
 //!
-//! There are Pingora's HTTP/1 and HTTP/2 sessions towards clients and upstreams,
+//! There are Pingora's sessions towards clients (HTTP/2 streams behind its trait for
+//! other protocols, see [`crate::listen`]) and towards upstreams,
 //! joined by loops of our own ([`turn`]), and in front of them a short way for
 //! fresh pages ([`lane`]).
 
 mod account;
+mod answer;
 mod cached;
 mod failure;
 mod fields;
 mod files;
 mod forward;
+mod hints;
 mod lane;
 mod request;
 mod respond;
@@ -35,7 +38,7 @@ pub(crate) use lane::{Taken, Twins};
 pub(crate) use respond::Refused;
 
 use crate::clock;
-use crate::listen::{NO_PLACE, Slot, conn_info};
+use crate::listen::{NO_PLACE, Slot, conn_info, is_h2};
 use crate::observe::Record;
 use crate::snapshot::Snapshot;
 
@@ -82,7 +85,7 @@ impl Carrier {
             .cloned()?;
         let turn = turn::Turn::new(self.clone(), info, &session);
         if turn.run(&mut session).await {
-            if session.is_http2() && !session.is_body_done() {
+            if is_h2(&session) && !session.is_body_done() {
                 // Answered before the body was whole. Resetting the stream at once makes some
                 // clients throw the answer away; so the rest is taken for a moment.
                 let _ = timeout(LINGER, session.drain_request_body()).await;
@@ -90,8 +93,8 @@ impl Carrier {
             let (stream, _) = session.finish().await.ok()??.into_parts();
             return Some(stream);
         }
-        if session.is_http2() {
-            session.shutdown_with_reason(h2::Reason::INTERNAL_ERROR);
+        if is_h2(&session) {
+            session.shutdown().await;
         } else if session.req_header().version == Version::HTTP_10
             && session.response_written().is_some()
         {
@@ -128,7 +131,7 @@ impl Carrier {
 
     /// Tells the client that the connection ends with this reply, if the process is ending.
     fn close_if_draining(&self, session: &mut ServerSession) {
-        if *self.draining.borrow() && !session.is_http2() {
+        if *self.draining.borrow() && !is_h2(session) {
             session.set_keepalive(None);
         }
     }

@@ -10,7 +10,7 @@ use pingora::protocols::http::ServerSession;
 use super::failure::{ClientFault, Failure};
 use super::request::{X_REQUEST_ID, nominated};
 use crate::exchange::guard::Reject;
-use crate::listen::conn_info;
+use crate::listen::{conn_info, is_h2};
 
 /// Bytes handed to Pingora in one write, so that the write timeout is one of
 /// progress and not of the whole body.
@@ -166,7 +166,8 @@ pub(super) async fn begin(
 ///
 /// [`ConnInfo::date`]: crate::listen::ConnInfo::date
 fn keep_date(session: &ServerSession, head: &ResponseHeader) {
-    if session.is_http2() {
+    // HTTP/2 sessions are ours and leave it alone.
+    if is_h2(session) {
         return;
     }
     let digest = session.digest().and_then(|all| all.proxy_digest.as_deref());
@@ -214,7 +215,7 @@ pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingo
     let length_known = head.headers.contains_key(header::CONTENT_LENGTH);
     let request = session.req_header();
     if !length_known
-        && !session.is_http2()
+        && !is_h2(session)
         && request.version == Version::HTTP_11
         && may_have_body(session, head.status)
     {

@@ -16,6 +16,7 @@ use super::failure::{ClientFault, Failure};
 use super::respond;
 use super::turn::{Broken, Turn};
 use crate::clock;
+use crate::exchange::pages::Cover;
 use crate::snapshot::Route;
 
 pub(super) static CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -40,6 +41,10 @@ pub(super) async fn answer(
     let head = stored.head();
     // What a soft purge made stale is past its lifetime.
     status.ttl = Some(stored.freshness().ttl_seconds(now));
+    if let Some(cover) = cover_of(turn, session, route, head) {
+        let reply = base(head, head.status(), &status)?;
+        return write_cover(turn, session, route, reply, cover).await;
+    }
     let request = session.req_header();
     if condition::evaluate(head, &request.headers, now) == Condition::NotModified {
         let reply = not_modified(head, &status)?;
@@ -139,6 +144,15 @@ pub(super) async fn stream(
     } = object;
     let now = clock::wall();
     status.ttl = Some(head.freshness().ttl_seconds(now));
+    if let Some(cover) = cover_of(turn, session, route, head) {
+        let mut reply = match own {
+            Some(own) => own,
+            None => respond::from_fields(head.status(), head.to_header_map()),
+        };
+        finish_head(&mut reply, head, &status)?;
+        respond::adapt(&mut reply, session)?;
+        return write_cover(turn, session, route, reply, cover).await;
+    }
     if condition::evaluate(head, &session.req_header().headers, now) == Condition::NotModified {
         let reply = not_modified(head, &status)?;
         return write(turn, session, route, reply, Vec::new()).await;
@@ -211,6 +225,27 @@ pub(super) async fn stream(
             }
         }
     }
+}
+
+/// What stands in for the body of a stored error: it is put on at delivery, so that what is stored
+/// stays as the app sent it.
+fn cover_of(turn: &Turn, session: &ServerSession, route: &Route, head: &Head) -> Option<Cover> {
+    let status = head.status();
+    if !route.may_cover(status) {
+        return None;
+    }
+    turn.cover_of(session, route, status, &head.to_header_map())
+}
+
+async fn write_cover(
+    turn: &mut Turn,
+    session: &mut ServerSession,
+    route: &Route,
+    mut reply: Box<ResponseHeader>,
+    cover: Cover,
+) -> Result<(), Broken> {
+    cover.put_on(&mut *reply);
+    write(turn, session, route, reply, vec![cover.body]).await
 }
 
 /// The stored fields under `status`, with Age (RFC 9111 section 5.1) and Cache-Status.

@@ -1,27 +1,24 @@
 //! One request from its head to the end of its reply.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use cache::status::{CacheStatus, Forward};
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use static_server::{Answer, Request as FileRequest, Sending, Site};
+use static_server::{Answer, Body, Request as FileRequest, Sending, Site};
 
 use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Outgoing, Upload};
-use super::{Carrier, files, forward, request, respond, sticky, stored};
+use super::{Carrier, files, forward, request, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::{self, Asked, Course, Way};
-use crate::filter::Reply;
-use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
+use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
 use crate::upstreams::{Addresses, Upstream};
@@ -51,7 +48,7 @@ impl Turn {
         let snapshot = carrier.snapshot.load_full();
         let settings = info.listener.settings.load_full();
         let head = session.req_header();
-        let authority = head.uri.authority().filter(|_| session.is_http2());
+        let authority = head.uri.authority().filter(|_| is_h2(session));
         let record = account::open(
             &snapshot,
             &Arrival {
@@ -102,7 +99,7 @@ impl Turn {
                 listener: usize::from(self.record.listener),
                 tls: self.info.tls.is_some(),
                 target,
-                h2: session.is_http2().then_some(&**head),
+                h2: is_h2(session).then_some(&**head),
                 merge_slashes: snapshot.config.server.merge_slashes,
             },
         );
@@ -124,7 +121,11 @@ impl Turn {
                 })
                 .await
             }
-            Course::Route(way) => {
+            Course::Closed(way) if !self.is_let_in() => {
+                self.record.route = u16::try_from(way.route).ok();
+                self.closed(session, snapshot.routes.get(way.route)).await
+            }
+            Course::Route(way) | Course::Closed(way) => {
                 self.record.route = u16::try_from(way.route).ok();
                 match snapshot.routes.get(way.route) {
                     Some(route) => self.enter(session, route, way).await,
@@ -175,8 +176,13 @@ impl Turn {
                 self.record.why =
                     (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
                 let mut head = files::head(&answer);
+                let mut body = answer.body;
+                if let Some(cover) = self.cover(session, Some(route), answer.status) {
+                    cover.put_on(&mut *head);
+                    body = Body::Memory(cover.body);
+                }
                 route.chain.response(&mut *head);
-                match Box::pin(files::write(session, head, answer.body, &self.id)).await {
+                match Box::pin(files::write(session, head, body, &self.id)).await {
                     Ok(()) => Ok(()),
                     Err(files::Cut::Client) => {
                         self.record.why = Some("client_gone");
@@ -240,11 +246,13 @@ impl Turn {
             Ok(outgoing) => outgoing,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
+        self.hint(session, route, way).await;
         let opened = forward::open(self, session, upstream, &mut outgoing).await;
         let (incoming, head) = match opened {
             Ok(opened) => opened,
             Err(failure) => return self.fail(session, Some(route), failure).await,
         };
+        self.learn(session, route, way, &head);
         let method = session.req_header().method.clone();
         if caching.is_some() {
             let scheme = self.scheme(session);
@@ -384,118 +392,6 @@ impl Turn {
         }
     }
 
-    async fn reject(&mut self, session: &mut ServerSession, reject: Reject) -> Result<(), Broken> {
-        self.record.why = Some(reject.as_str());
-        self.settings.metrics.rejected(reject.as_str());
-        // Where one message ends is no longer certain (RFC 9112 section 11.2).
-        session.set_keepalive(None);
-        self.error(session, None, reject.status(), reject.explanation(), |_| {})
-            .await
-    }
-
-    /// Tells the client, if nothing was told yet, that there is no reply for it.
-    pub(super) async fn fail(
-        &mut self,
-        session: &mut ServerSession,
-        route: Option<&Route>,
-        failure: Failure,
-    ) -> Result<(), Broken> {
-        self.fail_with(session, route, failure, |_| {}).await
-    }
-
-    /// [`Turn::fail`] with more in the head.
-    pub(super) async fn fail_with(
-        &mut self,
-        session: &mut ServerSession,
-        route: Option<&Route>,
-        failure: Failure,
-        more: impl FnOnce(&mut ResponseHeader),
-    ) -> Result<(), Broken> {
-        let bad_chunk = self.info.bad_chunk.load(Ordering::Relaxed);
-        let failure = match failure {
-            Failure::Client(_) if bad_chunk => Failure::Client(ClientFault::BadBody),
-            other => other,
-        };
-        self.record.why = Some(failure.as_str());
-        if failure == Failure::Client(ClientFault::BadBody) {
-            self.settings.metrics.rejected("bad_body");
-        }
-        let told = session
-            .response_written()
-            .is_some_and(|head| !head.status.is_informational());
-        if told || failure == Failure::Client(ClientFault::Gone) {
-            return Err(Broken);
-        }
-        if matches!(failure, Failure::Client(_)) {
-            session.set_keepalive(None);
-        }
-        let status = failure.status();
-        self.error(session, route, status, respond::explanation(failure), more)
-            .await
-    }
-
-    async fn reply(
-        &mut self,
-        session: &mut ServerSession,
-        route: Option<&Route>,
-        reply: &Reply,
-    ) -> Result<(), Broken> {
-        let mut head = respond::head(reply.status, reply.headers.len() + 1)?;
-        for (name, value) in &reply.headers {
-            head.append_header(name, value.clone())?;
-        }
-        if reply.status != StatusCode::NO_CONTENT && reply.status != StatusCode::NOT_MODIFIED {
-            head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
-        }
-        if let Some(route) = route {
-            route.chain.response(&mut *head);
-        }
-        self.write(session, head, reply.body.clone()).await
-    }
-
-    async fn moved(
-        &mut self,
-        session: &mut ServerSession,
-        route: &Route,
-        location: &str,
-    ) -> Result<(), Broken> {
-        let mut head = respond::head(StatusCode::MOVED_PERMANENTLY, 2)?;
-        head.insert_header(header::LOCATION, location)?;
-        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
-        route.chain.response(&mut *head);
-        self.write(session, head, Bytes::new()).await
-    }
-
-    pub(super) async fn write(
-        &mut self,
-        session: &mut ServerSession,
-        head: Box<ResponseHeader>,
-        body: Bytes,
-    ) -> Result<(), Broken> {
-        respond::write(session, head, body, &self.id)
-            .await
-            .map_err(|_| {
-                self.record.why = Some("client_gone");
-                Broken
-            })
-    }
-
-    pub(super) async fn error(
-        &mut self,
-        session: &mut ServerSession,
-        route: Option<&Route>,
-        status: StatusCode,
-        explanation: &str,
-        more: impl FnOnce(&mut ResponseHeader),
-    ) -> Result<(), Broken> {
-        let (mut head, body) = respond::error(status, explanation, &self.id)?;
-        more(&mut head);
-        if let Some(route) = route {
-            route.chain.response(&mut *head);
-        }
-        self.write(session, head, body).await
-    }
-
     /// A record for work that goes on without this client: it counts towards the upstream alone.
     pub(super) fn background_record(&self, place: u16) -> Record {
         let mut record = Record::new(
@@ -535,7 +431,7 @@ fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option
 
 fn wanted_upgrade(session: &ServerSession) -> Upgrade {
     let head = session.req_header();
-    if session.is_http2() || head.version != Version::HTTP_11 {
+    if is_h2(session) || head.version != Version::HTTP_11 {
         return Upgrade::None;
     }
     exchange::wanted_upgrade(head)

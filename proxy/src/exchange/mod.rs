@@ -10,7 +10,10 @@ pub(crate) mod client;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
+pub(crate) mod hints;
+pub(crate) mod maintenance;
 pub(crate) mod normalise;
+pub(crate) mod pages;
 pub(crate) mod purging;
 pub(crate) mod route;
 
@@ -51,6 +54,8 @@ pub(crate) enum Course {
     MethodNotAllowed(HeaderValue),
     /// This one.
     Route(Way),
+    /// This one, and the site is closed to all but a few.
+    Closed(Way),
 }
 
 /// A request that has a route.
@@ -127,14 +132,20 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     Ok(match found {
         Outcome::NotFound => Course::NotFound,
         Outcome::MethodNotAllowed(methods) => Course::MethodNotAllowed(allow(&methods)),
-        Outcome::Found(route) => Course::Route(Way {
-            route,
-            authority: spelled(&host, authority.port, asked.tls),
-            host: host.into_owned(),
-            path: target.path.into_owned(),
-            query: target.query.map(str::to_owned),
-            before_rewrite: None,
-        }),
+        Outcome::Found(route) => {
+            let way = Way {
+                route,
+                authority: spelled(&host, authority.port, asked.tls),
+                host: host.into_owned(),
+                path: target.path.into_owned(),
+                query: target.query.map(str::to_owned),
+                before_rewrite: None,
+            };
+            match router.is_closed(route) {
+                false => Course::Route(way),
+                true => Course::Closed(way),
+            }
+        }
     })
 }
 

@@ -1,13 +1,15 @@
-//! Where clients arrive: sockets, TLS, limits, and the connection type.
+//! Where clients arrive: sockets, TLS, limits, the connection type, and HTTP/2 streams.
 
 mod bind;
 pub(crate) mod buffers;
 mod conn;
+mod h2;
 mod limits;
 mod serve;
 mod service;
 mod tls;
 
+pub(crate) use self::h2::is_h2;
 pub use bind::BindError;
 pub(crate) use bind::bind;
 pub(crate) use conn::{Conn, ConnInfo, conn_info};

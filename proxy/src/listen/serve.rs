@@ -9,20 +9,21 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use ::h2::Reason;
+use ::h2::server::Connection as H2Connection;
 use bytes::Bytes;
-use h2::server::Connection as H2Connection;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{
-    H2Accept, H2Options, HttpSession as H2Session, handshake,
-};
-use pingora::protocols::{Digest, Stream};
+use pingora::protocols::http::v2::server::{H2Options, handshake};
+use pingora::protocols::{Digest, GetProxyDigest, Stream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::conn::Conn;
+use super::conn::{Conn, ConnInfo, conn_info};
+use super::h2::H2Session;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
 use crate::carry::{Carrier, Refused, Taken};
@@ -232,7 +233,6 @@ async fn serve_h2(
     carrier: Arc<Carrier>,
     mut draining: watch::Receiver<bool>,
 ) {
-    use pingora::protocols::GetProxyDigest;
     let limits = &settings.limits;
     let digest = Arc::new(Digest {
         proxy_digest: conn.get_proxy_digest(),
@@ -243,15 +243,14 @@ async fn serve_h2(
         return;
     };
     let active = Arc::new(());
-    let mut malformed = 0;
     loop {
         let accepted = tokio::select! {
             biased;
-            accepted = accept(&mut h2, &digest, limits.idle_timeout, &active, &mut malformed) => accepted,
+            accepted = accept(&mut h2, &digest, limits.idle_timeout, &active) => accepted,
             () = begins(&mut draining) => {
                 // GOAWAY, then what is open is served to its end (RFC 9113 section 6.8).
                 h2.graceful_shutdown();
-                while let Accepted::Stream(session) = accept(&mut h2, &digest, limits.idle_timeout, &active, &mut malformed).await {
+                while let Accepted::Stream(session) = accept(&mut h2, &digest, limits.idle_timeout, &active).await {
                     spawn(session, &carrier, active.clone());
                 }
                 return;
@@ -294,22 +293,23 @@ async fn accept(
     digest: &Arc<Digest>,
     idle: Duration,
     active: &Arc<()>,
-    malformed: &mut u32,
 ) -> Accepted {
     loop {
-        match timeout(idle, H2Session::from_h2_conn(h2, digest.clone())).await {
-            Ok(Ok(Some(H2Accept::Session(session)))) => return Accepted::Stream(Box::new(session)),
-            // A malformed stream was reset; who sends many of them is cut off.
-            Ok(Ok(Some(_))) if *malformed < MOST_MALFORMED_STREAMS => *malformed += 1,
-            Ok(Ok(Some(_))) => {
-                h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        match timeout(idle, h2.accept()).await {
+            // Malformed ones were answered; who sends many of them is cut off.
+            Ok(Some(Ok(_))) if malformed(digest) > MOST_MALFORMED_STREAMS => {
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 let _ = timeout(Duration::from_secs(1), h2.accept()).await;
                 return Accepted::End;
             }
-            Ok(Ok(None) | Err(_)) => return Accepted::End,
+            Ok(Some(Ok((request, reply)))) => {
+                let session = H2Session::new(request, reply, digest.clone());
+                return Accepted::Stream(Box::new(session));
+            }
+            Ok(None | Some(Err(_))) => return Accepted::End,
             Err(_) if Arc::strong_count(active) > 1 => {}
             Err(_) => {
-                h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+                h2.abrupt_shutdown(Reason::NO_ERROR);
                 // Lets the GOAWAY out, for a client that still reads.
                 let _ = timeout(Duration::from_secs(1), h2.accept()).await;
                 return Accepted::End;
@@ -318,12 +318,20 @@ async fn accept(
     }
 }
 
+/// Requests of this connection that were refused as malformed.
+fn malformed(digest: &Digest) -> u32 {
+    let info = digest.proxy_digest.as_deref().and_then(conn_info);
+    info.map_or(0, |info: &Arc<ConnInfo>| {
+        info.malformed.load(Ordering::Relaxed)
+    })
+}
+
 fn spawn(session: Box<H2Session>, carrier: &Arc<Carrier>, active: Arc<()>) {
     let carrier = carrier.clone();
     tokio::spawn(async move {
         let _active = active;
         carrier
-            .serve(ServerSession::new_http2(*session), false)
+            .serve(ServerSession::new_custom(session), false)
             .await;
     });
 }

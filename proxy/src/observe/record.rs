@@ -59,6 +59,8 @@ pub(crate) struct Record {
     pub(crate) first_byte: Option<Duration>,
     /// What the cache had to do with it.
     pub(crate) cache: CacheResult,
+    /// The client was sent early hints.
+    pub(crate) hinted: bool,
     /// Why the answer is what it is, where it is not what was asked for:
     /// `connect_timeout`, `client_gone`, `no_endpoint`, `header_timeout`, ...
     pub(crate) why: Option<&'static str>,
@@ -98,6 +100,7 @@ impl Record {
             connect: None,
             first_byte: None,
             cache: CacheResult::None,
+            hinted: false,
             why: None,
             captured: Captured::default(),
         }

@@ -151,7 +151,7 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
             course(&snapshot.router, &asked)
         });
     ways.find_map(|found| match found {
-        Course::Route(way) => {
+        Course::Route(way) | Course::Closed(way) => {
             let route = snapshot.routes.get(way.route)?;
             Some((way, route))
         }

@@ -158,6 +158,7 @@ impl Fetch<'_> {
         session: &mut ServerSession,
         mut reader: Reader,
     ) -> Step {
+        turn.hint(session, self.cached.route, self.cached.way).await;
         let patience = self.cached.caching.collapse_timeout;
         let head = tokio::select! {
             biased;
@@ -213,6 +214,7 @@ impl Fetch<'_> {
                     return turn.fail(session, Some(self.cached.route), failure).await;
                 }
             };
+            turn.hint(session, self.cached.route, self.cached.way).await;
             let sent = clock::wall();
             let worker = turn.carrier.worker();
             let upstream = self.cached.upstream;
@@ -234,6 +236,7 @@ impl Fetch<'_> {
                     return self.failed(turn, session, base, writer, failure).await;
                 }
             };
+            turn.learn(session, self.cached.route, self.cached.way, &reply);
             let times = Times {
                 sent,
                 received: clock::wall(),

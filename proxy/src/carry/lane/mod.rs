@@ -149,9 +149,12 @@ impl Carrier {
                 upstream,
                 cache: Some(caching),
                 ..
-            } => What::Page(page::fresh(
-                &snapshot, info, &way, upstream, caching, &head, wall,
-            )?),
+            } => {
+                let page = page::fresh(&snapshot, info, &way, upstream, caching, &head, wall)
+                    .filter(|page| !route.may_cover(page.head().status()))?;
+                page.life().hit();
+                What::Page(page)
+            }
             Action::Static { site, strip_prefix } => {
                 let sending = match conn.is_plain() {
                     true => Sending::FromFile,

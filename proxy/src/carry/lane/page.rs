@@ -60,11 +60,7 @@ pub(super) fn fresh(
     let as_it_stands = page.may_have_body()
         && condition::evaluate(page, head, now) == Condition::Full
         && range::select(page, asked, found.len(), now) == Selection::Whole;
-    if !as_it_stands {
-        return None;
-    }
-    found.life().hit();
-    Some(found)
+    as_it_stands.then_some(found)
 }
 
 /// The representation in the coding that is wanted; `None` where that is to be made first.

@@ -14,6 +14,7 @@ use super::{Client, GoesOn, Outgoing, Upload};
 use crate::carry::failure::{ClientFault, Failure, client_fault, read_failure};
 use crate::carry::respond;
 use crate::clock;
+use crate::listen::is_h2;
 use crate::upstreams::name_authority;
 
 /// Interim responses that one reply may have.
@@ -239,9 +240,9 @@ fn has_foreign_coding(head: &ResponseHeader) -> bool {
     }
 }
 
-/// HTTP/1.0 has no interim responses; in HTTP/2 Pingora cannot send them.
+/// HTTP/1.0 has no interim responses.
 fn takes_interim(client: &ServerSession) -> bool {
-    !client.is_http2() && client.req_header().version == http::Version::HTTP_11
+    is_h2(client) || client.req_header().version == http::Version::HTTP_11
 }
 
 fn send_failure(error: &Error) -> Failure {

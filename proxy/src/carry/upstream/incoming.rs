@@ -224,7 +224,7 @@ impl Incoming {
 
     /// Reads what is left of an answer that nobody wants, if that is little, so that the connection
     /// can be used again.
-    pub(super) async fn discard(mut self) {
+    pub(crate) async fn discard(mut self) {
         let mut left = DISCARDED_BODY;
         let read = async {
             while let Ok(Some(piece)) = self.next(&mut Upload::Done, None).await {

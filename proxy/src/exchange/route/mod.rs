@@ -20,12 +20,14 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use conf::{HostPattern, PathPattern};
 use http::Method;
 use regex::Regex;
 
 use super::head::HeadView;
+use super::maintenance::Switch;
 use super::normalise::canonical;
 use conditions::{Conditions, Verdict};
 use precedence::{HostRank, PathRank, Precedence};
@@ -65,6 +67,8 @@ pub(crate) struct Router {
     of_listener: HashMap<usize, Hosts>,
     any_listener: Hosts,
     conditions: Vec<Conditions>,
+    /// What closes the site, and which routes it does not close.
+    closing: Option<(Arc<Switch>, Vec<bool>)>,
 }
 
 /// Routes by host pattern.
@@ -116,6 +120,21 @@ impl Router {
             }
         }
         router
+    }
+
+    /// With what closes the site: all of `routes` but those that say otherwise.
+    pub(crate) fn closed_by(mut self, switch: &Arc<Switch>, routes: &[conf::Route]) -> Self {
+        let open = routes.iter().map(|route| !route.maintenance).collect();
+        self.closing = Some((switch.clone(), open));
+        self
+    }
+
+    /// Whether a route is closed now.
+    pub(crate) fn is_closed(&self, route: usize) -> bool {
+        match &self.closing {
+            None => false,
+            Some((switch, open)) => switch.is_on() && !open.get(route).is_some_and(|open| *open),
+        }
     }
 
     /// The route of the highest precedence that fits.

@@ -21,6 +21,9 @@ fn route(matcher: Match) -> Route {
             content_type: HeaderValue::from_static("text/plain"),
         }),
         cache: None,
+        error_pages: None,
+        early_hints: None,
+        maintenance: true,
         max_body_size: None,
         retry_non_idempotent: false,
     }

@@ -12,6 +12,7 @@
 mod date;
 mod file;
 mod gate;
+mod info;
 mod stream;
 
 use std::fmt;
@@ -20,7 +21,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,7 @@ use tokio::time::Sleep;
 
 use date::KeptDate;
 use gate::Gate;
+pub(crate) use info::{ConnInfo, conn_info};
 
 use super::buffers::{self, CHUNK};
 use super::limits::Slot;
@@ -46,26 +48,6 @@ const TLS_WRITE: usize = 4 * CHUNK;
 /// How long a closing connection is read on, so that the client sees the reply
 /// before a reset (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_millis(1000);
-
-/// What is known of a connection while it lives; requests refer to it.
-#[derive(Debug)]
-pub(crate) struct ConnInfo {
-    /// Where it was accepted.
-    pub(crate) listener: Arc<super::ListenerState>,
-    /// Who connected.
-    pub(crate) peer: SocketAddr,
-    /// Where it connected to.
-    pub(crate) local: SocketAddr,
-    /// `TLSv1.2` or `TLSv1.3`.
-    pub(crate) tls: Option<&'static str>,
-    /// Set when the framing of a chunked body was broken: the request is answered with 400.
-    pub(crate) bad_chunk: AtomicBool,
-    /// Set when a reply broke off whose end is the end of the connection: a close would say that it
-    /// is whole, so the connection is reset.
-    pub(crate) broke_off: AtomicBool,
-    /// Of the reply whose head is written next.
-    pub(crate) date: KeptDate,
-}
 
 /// See the module's text.
 pub(crate) struct Conn {
@@ -371,6 +353,7 @@ impl Conn {
                 peer: self.slot.peer(),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),
                 bad_chunk: AtomicBool::new(false),
+                malformed: AtomicU32::new(0),
                 broke_off: AtomicBool::new(false),
                 date: KeptDate::default(),
             });
@@ -592,9 +575,4 @@ fn ready_or_deadline(
         return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
     }
     write
-}
-
-/// The connection's facts, from what Pingora carries along with a session.
-pub(crate) fn conn_info(digest: &ProxyDigest) -> Option<&Arc<ConnInfo>> {
-    digest.user_data.as_ref()?.downcast_ref()
 }

@@ -100,6 +100,7 @@ pub(super) struct ExchangeCells {
     pub(super) bytes_out: Counter,
     pub(super) duration: Histogram,
     pub(super) cache: [Counter; CacheResult::ALL.len()],
+    pub(super) hinted: Counter,
 }
 
 /// How a TLS handshake ended.

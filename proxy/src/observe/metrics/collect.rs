@@ -71,8 +71,10 @@ fn requests(page: &mut Page, table: &Table) {
 fn by_route(page: &mut Page, table: &Table) {
     let mut durations: BTreeMap<&str, HistogramSum> = BTreeMap::new();
     let mut results: BTreeMap<&str, [u64; CacheResult::ALL.len()]> = BTreeMap::new();
+    let mut hinted: BTreeMap<&str, u64> = BTreeMap::new();
     for (_, route, cells) in table.exchanges() {
         for cells in cells.each() {
+            *hinted.entry(route).or_default() += cells.hinted.value();
             durations.entry(route).or_default().add(&cells.duration);
             let results = results.entry(route).or_default();
             for (result, cell) in results.iter_mut().zip(&cells.cache) {
@@ -83,6 +85,12 @@ fn by_route(page: &mut Page, table: &Table) {
     page.family(&f::REQUEST_DURATION, |samples| {
         for (route, sum) in &durations {
             samples.histogram(&[route], sum);
+        }
+    });
+    page.family(&f::EARLY_HINTS, |samples| {
+        // Most routes have none.
+        for (route, count) in hinted.iter().filter(|(_, count)| **count > 0) {
+            samples.value(&[route], *count as f64);
         }
     });
     page.family(&f::CACHE_REQUESTS, |samples| {
@@ -393,6 +401,8 @@ fn configuration(page: &mut Page, metrics: &Metrics) {
     page.single(&f::CONFIG_LAST_TIME, loaded_millis as f64 / 1e3);
     let hash = format!("{:016x}", metrics.config_hash.load(Ordering::Relaxed));
     page.family(&f::CONFIG_INFO, |samples| samples.value(&[&hash], 1.0));
+    let closed = metrics.maintenance.load(Ordering::Relaxed);
+    page.single(&f::MAINTENANCE, f64::from(u8::from(closed)));
     page.family(&f::BUILD_INFO, |samples| {
         samples.value(&[env!("CARGO_PKG_VERSION")], 1.0);
     });

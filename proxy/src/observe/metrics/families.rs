@@ -73,6 +73,8 @@ families! {
         "Bytes of request bodies received.");
     RESPONSE_BODY = counter("tidegate_response_body_bytes_total", ["listener", "route"],
         "Bytes of response bodies sent.");
+    EARLY_HINTS = counter("tidegate_early_hints_total", ["route"],
+        "Requests whose client was sent early hints of the edge's own.");
     REQUESTS_ACTIVE = gauge("tidegate_requests_active", ["listener"],
         "Requests under way.");
     REQUESTS_REJECTED = counter("tidegate_requests_rejected_total", ["listener", "reason"],
@@ -187,6 +189,8 @@ families! {
         "When the configuration in force was loaded.");
     CONFIG_INFO = gauge("tidegate_config_info", ["hash"],
         "The configuration in force; always 1.");
+    MAINTENANCE = gauge("tidegate_maintenance", [],
+        "1 while the site is closed for maintenance.");
     BUILD_INFO = gauge("tidegate_build_info", ["version"],
         "The program; always 1.");
     START_TIME = gauge("tidegate_start_time_seconds", [],

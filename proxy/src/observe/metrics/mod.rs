@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     reloads_ok: Counter,
     reloads_failed: Counter,
     last_reload_ok: AtomicBool,
+    maintenance: AtomicBool,
     cache: CacheMetrics,
     /// By the name of the site.
     images: Mutex<Vec<(String, ImageCounts)>>,
@@ -73,6 +74,7 @@ impl Metrics {
             reloads_ok: Counter::default(),
             reloads_failed: Counter::default(),
             last_reload_ok: AtomicBool::new(true),
+            maintenance: AtomicBool::new(false),
             cache: CacheMetrics::default(),
             images: Mutex::default(),
             access_log: Arc::default(),
@@ -104,6 +106,11 @@ impl Metrics {
         };
         counter.add(1);
         self.last_reload_ok.store(ok, Ordering::Relaxed);
+    }
+
+    /// Whether the site is closed for maintenance; pushed before a scrape.
+    pub(crate) fn closed(&self, closed: bool) {
+        self.maintenance.store(closed, Ordering::Relaxed);
     }
 
     /// Where the cache reports.

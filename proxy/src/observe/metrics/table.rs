@@ -90,6 +90,7 @@ impl Table {
             cells.classes[record.class().index()].add(1);
             cells.duration.observe(record.duration);
             cells.cache[record.cache.index()].add(1);
+            add(&cells.hinted, u64::from(record.hinted));
             add(&cells.bytes_in, record.bytes_in);
             add(&cells.bytes_out, record.bytes_out);
         }

@@ -38,6 +38,7 @@ fn retried(table: &Table, listener: u16, route: Option<u16>) -> Record {
     record.bytes_in = 10;
     record.bytes_out = 1000;
     record.cache = CacheResult::Miss;
+    record.hinted = true;
     record.upstream = Some(0);
     record.attempts.begin(0);
     record.attempts.failed(UpstreamFailure::Connect);

@@ -1,0 +1,37 @@
+//! What is known of a connection while it lives, and how a request gets at it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+
+use pingora::protocols::raw_connect::ProxyDigest;
+
+use super::date::KeptDate;
+use crate::listen::ListenerState;
+
+/// What is known of a connection while it lives; requests refer to it.
+#[derive(Debug)]
+pub(crate) struct ConnInfo {
+    /// Where it was accepted.
+    pub(crate) listener: Arc<ListenerState>,
+    /// Who connected.
+    pub(crate) peer: SocketAddr,
+    /// Where it connected to.
+    pub(crate) local: SocketAddr,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub(crate) tls: Option<&'static str>,
+    /// Set when the framing of a chunked body was broken: the request is answered with 400.
+    pub(crate) bad_chunk: AtomicBool,
+    /// Requests that were refused as malformed.
+    pub(crate) malformed: AtomicU32,
+    /// Set when a reply broke off whose end is the end of the connection: a close would say that it
+    /// is whole, so the connection is reset.
+    pub(crate) broke_off: AtomicBool,
+    /// Of the reply whose head is written next.
+    pub(crate) date: KeptDate,
+}
+
+/// The connection's facts, from what Pingora carries along with a session.
+pub(crate) fn conn_info(digest: &ProxyDigest) -> Option<&Arc<ConnInfo>> {
+    digest.user_data.as_ref()?.downcast_ref()
+}
