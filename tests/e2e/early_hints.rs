@@ -168,6 +168,12 @@ fn the_hint_is_there_before_the_app_answers() {
     conn.send(ask.bytes());
     let told = conn.exactly("HTTP/1.1 103 Early Hints\r\n".len());
     assert_eq!(told.as_deref(), Ok(&b"HTTP/1.1 103 Early Hints\r\n"[..]));
+    // Who leaves then had no answer.
+    drop(conn);
+    edge.await_metric(
+        "tidegate_requests_total{route=\"loud\",class=\"none\"}",
+        1.0,
+    );
     gate.open();
 }
 

@@ -406,7 +406,12 @@ impl Turn {
     }
 
     fn finish(mut self, session: &ServerSession, whole: bool) {
+        // An interim response is no answer; Pingora remembers it as one until the final one is there.
+        let is_final = |status: StatusCode| {
+            !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+        };
         let written = session.response_written();
+        let written = written.filter(|head| is_final(head.status));
         self.record.status = written.map_or(0, |head| head.status.as_u16());
         if !whole && written.is_none() && self.record.why.is_none() {
             self.record.why = Some("client_gone");
