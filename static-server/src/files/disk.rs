@@ -16,11 +16,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2, statat,
+};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Age, Facts, Files, Found, Trouble};
+use super::{Age, Entry, EntryKind, Facts, Files, Found, Listed, Trouble};
 
 /// File systems stamp changes with steps from a few milliseconds up to two seconds (FAT).
 const SETTLING: Duration = Duration::from_secs(2);
@@ -69,6 +71,31 @@ impl Disk {
             }
             Err(errno) => Err(trouble(errno)),
         }
+    }
+
+    /// The entry `name` of the open `directory` at `path`; a link is followed as when it is
+    /// asked for. `None` is what is not served.
+    fn entry(&self, directory: &OwnedFd, path: &str, name: &str) -> Option<Entry> {
+        let mut stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let path = if path.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{path}/{name}")
+            };
+            stat = fstat(self.beneath(&path, OFlags::PATH).ok()?).ok()?;
+        }
+        let facts = facts(&stat);
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => EntryKind::File(facts.len),
+            FileType::Directory => EntryKind::Directory,
+            _ => return None,
+        };
+        Some(Entry {
+            name: name.to_owned(),
+            kind,
+            modified: facts.modified,
+        })
     }
 
     /// Resolves every link by name, and opens what is inside without following any.
@@ -131,6 +158,31 @@ impl Files for Disk {
         let file = self.beneath(path, flags)?;
         let facts = regular(file.as_fd())?;
         Ok((Arc::new(File::from(file)), facts))
+    }
+
+    fn list(&self, path: &str, limit: usize) -> Result<Listed, Trouble> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+        let directory = self.beneath(path, flags)?;
+        let mut listed = Listed::default();
+        let mut names = Dir::read_from(&directory).map_err(trouble)?;
+        let mut read = 0;
+        while let Some(name) = names.read() {
+            let name = name.map_err(trouble)?;
+            let name = name.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            if read == limit {
+                listed.more = true;
+                break;
+            }
+            read += 1;
+            let name = std::str::from_utf8(name).ok();
+            if let Some(name) = name.filter(|name| !name.starts_with('.')) {
+                listed.entries.extend(self.entry(&directory, path, name));
+            }
+        }
+        Ok(listed)
     }
 }
 
