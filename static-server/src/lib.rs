@@ -8,17 +8,20 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
-//! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
-//! fly and lists no directories.
+//! What it does not do: it reads no configuration, keeps no metrics, and compresses nothing on
+//! the fly.
 
 pub mod answer;
 pub mod conditions;
 pub mod confine;
 pub mod date;
+pub mod decision;
 pub mod encoding;
 pub mod etag;
 pub mod fields;
 pub mod files;
+pub mod fingerprint;
+pub mod frozen;
 pub mod listing;
 pub mod mime;
 pub mod multipart;
@@ -26,14 +29,17 @@ pub mod range;
 pub mod serve;
 pub mod settings;
 
+mod keeper;
 mod memory;
+mod releases;
 mod representation;
 mod resource;
 mod site;
 mod value;
 
-pub use answer::{Answer, Body, FilePart, Headers, Outcome, Part};
+pub use answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, SharedHeaders};
 pub use encoding::Encoding;
 pub use fields::Fields;
-pub use settings::{SiteError, SiteSettings};
+pub use representation::Sending;
+pub use settings::{Immutable, Releases, SiteError, SiteSettings};
 pub use site::{Held, Request, Site};

@@ -97,7 +97,7 @@ fn send(asked: &Asked<'_>, form: Form, more: bool, body: Bytes) -> Answer {
             } else {
                 Body::Memory(body)
             };
-            (Outcome::Full, body)
+            (Outcome::Listed, body)
         }
     };
     Answer {
