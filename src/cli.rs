@@ -4,9 +4,11 @@
 //! [`crate::commands`] and [`crate::demo`].
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hyper::header::HeaderValue;
 
 /// Port of the demo's shop.
 pub(crate) const DEMO_HTTPS_PORT: u16 = 8443;
@@ -110,7 +112,9 @@ An editor that knows TOML schemas takes it from the file's first line:
     /// Serve a folder, with no configuration file
     #[command(after_help = "\
 Example:
-  tidegate static public --listen 127.0.0.1:8000")]
+  tidegate static public --listen 127.0.0.1:8000
+  tidegate static dist --fallback index.html --no-listing
+  tidegate static current --keep-releases 3")]
     Static(StaticArgs),
 }
 
@@ -323,6 +327,28 @@ pub(crate) struct StaticArgs {
     /// Address to listen on
     #[arg(long, value_name = "ADDR", default_value = STATIC_ADDRESS)]
     pub(crate) listen: SocketAddr,
+    /// Do not show directories that have no index.html
+    #[arg(long)]
+    pub(crate) no_listing: bool,
+    /// File in DIR that answers for pages that are not there, for single-page applications
+    #[arg(long, value_name = "FILE")]
+    pub(crate) fallback: Option<String>,
+    /// Cache-Control of files that may change under their name
+    #[arg(long, value_name = "VALUE")]
+    pub(crate) cache_control: Option<HeaderValue>,
+    /// Paths whose files never change, beside those with a hash in their name, as 'assets/*'; can be given several times
+    #[arg(
+        long = "immutable",
+        value_name = "PATTERN",
+        conflicts_with = "no_immutable"
+    )]
+    pub(crate) immutable: Vec<glob::Pattern>,
+    /// No file is immutable, not even with a hash in its name
+    #[arg(long)]
+    pub(crate) no_immutable: bool,
+    /// How many older releases still answer for files that DIR, a symbolic link, lacks
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) keep_releases: Option<NonZeroUsize>,
 }
 
 #[cfg(test)]

@@ -270,6 +270,8 @@ pub struct StaticSite {
     pub root: PathBuf,
     /// File names tried for a directory.
     pub index: Vec<String>,
+    /// Whether a directory without an index is shown.
+    pub listing: bool,
     /// File (relative to the root) served with 200 where nothing else is found (single-page applications).
     pub fallback: Option<String>,
     /// Encodings looked for beside a file, in order of preference at equal q.

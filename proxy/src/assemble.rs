@@ -285,6 +285,7 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
     Site::new(SiteSettings {
         root: settings.root.clone(),
         index: settings.index.clone(),
+        listing: settings.listing,
         fallback: settings.fallback.clone(),
         precompressed,
         cache_control: Some(settings.cache_control.clone()),

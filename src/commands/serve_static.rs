@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context;
-use static_server::{Site, SiteSettings};
+use static_server::{Immutable, Releases, Site, SiteSettings};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,12 +19,54 @@ use crate::term;
 /// # Errors
 /// A folder that is none, an address that cannot be listened on.
 pub(crate) fn run(args: &StaticArgs) -> Result<(), Failure> {
-    let site = Site::new(SiteSettings::new(&args.dir)).map_err(Failure::wrong)?;
+    let settings = settings(args);
+    let line = what_is_on(&settings);
+    let site = Site::new(settings).map_err(Failure::wrong)?;
     let runtime = Runtime::new().context("cannot start threads")?;
-    runtime.block_on(serve(args, Arc::new(site)))
+    runtime.block_on(serve(args, Arc::new(site), &line))
 }
 
-async fn serve(args: &StaticArgs, site: Arc<Site>) -> Result<(), Failure> {
+fn settings(args: &StaticArgs) -> SiteSettings {
+    let mut settings = SiteSettings::new(&args.dir);
+    settings.listing = !args.no_listing;
+    settings.fallback.clone_from(&args.fallback);
+    if let Some(value) = &args.cache_control {
+        settings.cache_control = Some(value.clone());
+    }
+    settings.immutable = (!args.no_immutable).then(|| Immutable {
+        patterns: args.immutable.clone(),
+        ..Immutable::default()
+    });
+    settings.releases = args.keep_releases.map(|keep| Releases {
+        keep: keep.get(),
+        folder: None,
+    });
+    settings
+}
+
+/// What the folder is served with, for the line at the start.
+fn what_is_on(settings: &SiteSettings) -> String {
+    let mut on = settings.index.clone();
+    if settings.listing {
+        on.push("listing".to_owned());
+    }
+    if let Some(fallback) = &settings.fallback {
+        on.push(format!("fallback {fallback}"));
+    }
+    let copies = settings.precompressed.iter().map(|coding| coding.suffix());
+    on.push(format!("copies {}", copies.collect::<Vec<_>>().join(" ")));
+    if let Some(immutable) = &settings.immutable {
+        on.push("hashed names immutable".to_owned());
+        let patterns = immutable.patterns.iter();
+        on.extend(patterns.map(|pattern| format!("{pattern} immutable")));
+    }
+    if let Some(releases) = &settings.releases {
+        on.push(format!("{} older releases", releases.keep));
+    }
+    on.join(", ")
+}
+
+async fn serve(args: &StaticArgs, site: Arc<Site>, on: &str) -> Result<(), Failure> {
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| bind::refused(args.listen, "--listen", &error))?;
@@ -32,10 +74,7 @@ async fn serve(args: &StaticArgs, site: Arc<Site>) -> Result<(), Failure> {
         .local_addr()
         .context("the listener has no address")?;
     let end = stopped()?;
-    let line = format!(
-        "http://{address}/ serves {} (index.html; .br, .zst and .gz beside a file where accepted)",
-        args.dir.display()
-    );
+    let line = format!("http://{address}/ serves {}: {on}", args.dir.display());
     term::say(&line).context("cannot write to standard output")?;
     static_server::serve::serve(listener, site, end).await;
     Ok(())

@@ -23,6 +23,8 @@ pub enum Outcome {
     Full,
     /// 206 with one or more ranges.
     Partial,
+    /// 200 with what a directory holds.
+    Listed,
     /// 304.
     NotModified,
     /// 412.
@@ -55,6 +57,7 @@ impl Outcome {
         match self {
             Self::Full => "full",
             Self::Partial => "partial",
+            Self::Listed => "listed",
             Self::NotModified => "not_modified",
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeUnsatisfiable => "range_unsatisfiable",
@@ -73,7 +76,7 @@ impl Outcome {
     /// The one status of each outcome.
     pub fn status(self) -> StatusCode {
         match self {
-            Self::Full => StatusCode::OK,
+            Self::Full | Self::Listed => StatusCode::OK,
             Self::Partial => StatusCode::PARTIAL_CONTENT,
             Self::NotModified => StatusCode::NOT_MODIFIED,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,

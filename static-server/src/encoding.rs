@@ -142,7 +142,7 @@ fn weighted(member: &[u8]) -> Option<(&[u8], u16)> {
 }
 
 /// `qvalue` of RFC 9110, 12.4.2: 0 to 1 with at most three digits after the point.
-fn thousandths(text: &[u8]) -> Option<u16> {
+pub(crate) fn thousandths(text: &[u8]) -> Option<u16> {
     let (&whole, rest) = text.split_first()?;
     let digits = match rest {
         [] => rest,

@@ -5,6 +5,7 @@
 //! never blocks on a pipe or a device. [`Disk`] is the real one, tests bring their own.
 
 mod disk;
+mod list;
 mod watch;
 
 use std::fs::File;
@@ -70,6 +71,36 @@ pub enum Found {
     Directory,
 }
 
+/// A name in a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The name, without its directory.
+    pub name: String,
+    /// What it is, links followed.
+    pub kind: EntryKind,
+    /// Modification time.
+    pub modified: SystemTime,
+}
+
+/// What an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file of so many bytes.
+    File(u64),
+    /// A directory.
+    Directory,
+}
+
+/// What a directory holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listed {
+    /// Files and directories, in no order. Names that are no text and those that begin with a
+    /// dot are left out, and so is what leads out of the root or is no file.
+    pub entries: Vec<Entry>,
+    /// Whether there are names that were not read.
+    pub more: bool,
+}
+
 /// Why a name gives no file.
 #[derive(Debug, thiserror::Error)]
 pub enum Trouble {
@@ -130,4 +161,16 @@ pub trait Files: Send + Sync + 'static {
     ///
     /// See [`Trouble`]; [`Trouble::Special`] where something else took the file's place.
     fn open(&self, path: &str) -> Result<(Arc<File>, Facts), Trouble>;
+
+    /// What the directory at `path` holds (`""` is the root, others have no slash at their
+    /// end). No more than `limit` names are read, those that are left out included.
+    ///
+    /// # Errors
+    ///
+    /// See [`Trouble`]; [`Trouble::Missing`] where it is no directory, and from those who do not
+    /// list.
+    fn list(&self, path: &str, limit: usize) -> Result<Listed, Trouble> {
+        let _ = (path, limit);
+        Err(Trouble::Missing)
+    }
 }

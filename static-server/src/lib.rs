@@ -8,8 +8,8 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
-//! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
-//! fly and lists no directories.
+//! What it does not do: it reads no configuration, keeps no metrics, and compresses nothing on
+//! the fly.
 
 pub mod answer;
 pub mod conditions;
@@ -23,6 +23,7 @@ pub mod files;
 pub mod fingerprint;
 pub mod frozen;
 pub mod images;
+pub mod listing;
 pub mod mime;
 pub mod multipart;
 pub mod range;

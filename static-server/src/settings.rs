@@ -33,6 +33,8 @@ pub struct SiteSettings {
     pub root: PathBuf,
     /// Names tried in a directory, in this order; plain names without a slash.
     pub index: Vec<String>,
+    /// Whether a directory without an index is shown. Off, it is not found.
+    pub listing: bool,
     /// The file, relative to the root, that answers for pages that do not exist.
     pub fallback: Option<String>,
     /// The codings whose precompressed siblings are looked for, the favourite first.
@@ -53,11 +55,12 @@ pub struct SiteSettings {
 
 impl SiteSettings {
     /// The defaults for a directory: `index.html`, all three codings, fingerprinted names are
-    /// immutable; no fallback, no older releases.
+    /// immutable; no listing, no fallback, no older releases.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
             index: vec![DEFAULT_INDEX.to_owned()],
+            listing: false,
             fallback: None,
             precompressed: Encoding::ALL.to_vec(),
             cache_control: Some(HeaderValue::from_static(DEFAULT_CACHE_CONTROL)),

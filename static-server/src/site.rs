@@ -20,6 +20,7 @@ use crate::fields::Fields;
 use crate::files::{Disk, Facts, Files, Found, Sign, Trouble};
 use crate::images::{self, Images};
 use crate::keeper::Keeper;
+use crate::listing;
 use crate::memory::Memory;
 use crate::mime;
 use crate::releases::Older;
@@ -61,6 +62,7 @@ pub struct Site {
     files: Arc<dyn Files>,
     older: Option<Older>,
     index: Vec<String>,
+    listing: bool,
     fallback: Option<String>,
     precompressed: Vec<Encoding>,
     images: Option<Images>,
@@ -76,7 +78,7 @@ const FALLBACK: &str = "//fallback";
 /// What stands behind a path.
 enum Located {
     File(Arc<Resource>),
-    /// A directory with an index, named without its slash.
+    /// A directory that can be shown, named without its slash.
     Directory,
 }
 
@@ -143,6 +145,7 @@ impl Site {
             files,
             older: older.transpose()?,
             index: settings.index,
+            listing: settings.listing,
             fallback: settings.fallback,
             precompressed: distinct(settings.precompressed),
             images: settings.images.as_ref().map(Images::new).transpose()?,
@@ -169,6 +172,12 @@ impl Site {
         let answer = match self.locate(target.as_str(), target.as_str(), at) {
             Ok(Located::Directory) => redirect(&target, head),
             Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource, at),
+            Err(Trouble::Missing) if self.listing && target.is_directory() => {
+                match self.list(request, target.as_str()) {
+                    Err(trouble) => self.without(request, &target, trouble, at),
+                    listed => listed,
+                }
+            }
             Err(trouble) => self.without(request, &target, trouble, at),
         };
         match answer {
@@ -258,7 +267,11 @@ impl Site {
             match files.look(path)? {
                 Found::File(facts) => (path.to_owned(), facts, Named::Itself),
                 Found::Directory => {
-                    self.index(&**files, &format!("{path}/"), &mut signs)?;
+                    match self.index(&**files, &format!("{path}/"), &mut signs) {
+                        Ok(_) => {}
+                        Err(Trouble::Missing) if self.listing => {}
+                        Err(trouble) => return Err(trouble),
+                    }
                     return Ok(None);
                 }
             }
@@ -370,6 +383,17 @@ impl Site {
                 Err(trouble)
             }
         }
+    }
+
+    /// Shows a directory without an index.
+    fn list(&self, request: &Request<'_>, directory: &str) -> Result<Answer, Trouble> {
+        let asked = listing::Asked {
+            method: request.method,
+            directory,
+            query: request.query,
+            fields: request.fields,
+        };
+        listing::answer(&*self.files, &asked)
     }
 
     /// Answers for a path that leads to no file.

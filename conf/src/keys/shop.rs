@@ -68,6 +68,12 @@ pub(crate) static STATIC: Shape = Shape {
             "[\"index.html\"]",
             "File names tried, in order, for a directory; `[]` tries none.",
         ),
+        default(
+            "listing",
+            Kind::Bool,
+            "false",
+            "Whether a directory without an index is shown, as a page or as JSON; else it is not found.",
+        ),
         optional(
             "fallback",
             Kind::Text(&FILE),
@@ -162,8 +168,8 @@ pub(crate) static STATIC: Shape = Shape {
         ("try_files", "write fallback = \"index.html\""),
         ("spa", "write fallback = \"index.html\""),
         ("gzip", "write precompressed = [\"gz\"]"),
-        ("autoindex", "directories are not listed"),
-        ("browse", "directories are not listed"),
+        ("autoindex", "write listing = true"),
+        ("browse", "write listing = true"),
         (
             "image_filter",
             "write images = { widths = [320, 640], cache = \"/var/cache/tidegate/images\" }",

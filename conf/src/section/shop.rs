@@ -46,6 +46,7 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
         name: name.to_owned(),
         root: root?,
         index,
+        listing: table.flag("listing", false),
         fallback,
         precompressed: precompressed(table),
         cache_control: cache_control(table, "cache_control", defaults::STATIC_CACHE_CONTROL),

@@ -24,8 +24,9 @@ use rustix::fs::{
 use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::list::list;
 use super::watch::{Sign, Watches};
-use super::{Age, Facts, Files, Found, Trouble};
+use super::{Age, Facts, Files, Found, Listed, Trouble};
 
 /// File systems stamp changes with steps from a few milliseconds up to two seconds (FAT).
 const SETTLING: Duration = Duration::from_secs(2);
@@ -98,7 +99,7 @@ impl Disk {
         kind.is_ok_and(|kind| {
             !REMOTE
                 .iter()
-                .any(|&remote| kind.f_type.cast_unsigned() == remote.into())
+                .any(|&remote| kind.f_type.cast_unsigned() == u64::from(remote))
         })
     }
 
@@ -141,7 +142,7 @@ impl Disk {
     }
 
     /// Opens `path` beneath the root; whether a link led there.
-    fn beneath(&self, path: &str, flags: OFlags) -> Result<(OwnedFd, bool), Trouble> {
+    pub(super) fn beneath(&self, path: &str, flags: OFlags) -> Result<(OwnedFd, bool), Trouble> {
         let flags = flags | OFlags::CLOEXEC;
         let path = if path.is_empty() { "." } else { path };
         let root = self.opened()?;
@@ -260,6 +261,10 @@ impl Files for Disk {
         let facts = regular(file.as_fd())?;
         Ok((Arc::new(File::from(file)), Facts { linked, ..facts }))
     }
+
+    fn list(&self, path: &str, limit: usize) -> Result<Listed, Trouble> {
+        list(self, path, limit)
+    }
 }
 
 /// The work of the thread that watches: it ends with the tree.
@@ -362,7 +367,7 @@ fn regular(file: BorrowedFd<'_>) -> Result<Facts, Trouble> {
     }
 }
 
-fn facts(stat: &Stat) -> Facts {
+pub(super) fn facts(stat: &Stat) -> Facts {
     let modified = time(stat.st_mtime, stat.st_mtime_nsec);
     Facts {
         len: u64::try_from(stat.st_size).unwrap_or(0),
@@ -403,7 +408,7 @@ fn io_trouble(error: io::Error) -> Trouble {
     Errno::from_io_error(&error).map_or(Trouble::Io(error), trouble)
 }
 
-fn trouble(errno: Errno) -> Trouble {
+pub(super) fn trouble(errno: Errno) -> Trouble {
     match errno {
         Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::LOOP | Errno::INVAL => {
             Trouble::Missing

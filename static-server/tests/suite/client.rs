@@ -15,13 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// What came back wrong, for a person to read.
 pub fn run(addr: SocketAddr, case: &Case) -> Result<(), String> {
-    let learned = learn(addr, case)?;
-    let fields = case
-        .fields
-        .iter()
-        .map(|(name, value)| (*name, learned.fill(value)));
-    let reply = ask(addr, case.method, &case.target, &fields.collect::<Vec<_>>())
-        .map_err(|problem| format!("{}: {problem}", case.name))?;
+    let (learned, reply) = fetch(addr, case)?;
     judge(case, &learned, &reply).map_err(|problem| {
         let Reply {
             status,
@@ -53,10 +47,35 @@ pub fn warm(addr: SocketAddr) -> Result<(), String> {
     Err("the large file has no tag".to_owned())
 }
 
-struct Reply {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+/// What comes back for `case`, without a judgement.
+///
+/// # Errors
+///
+/// Where it is no reply.
+pub fn reply(addr: SocketAddr, case: &Case) -> Result<Reply, String> {
+    fetch(addr, case).map(|(_, reply)| reply)
+}
+
+fn fetch(addr: SocketAddr, case: &Case) -> Result<(Learned, Reply), String> {
+    let learned = learn(addr, case)?;
+    let fields = case
+        .fields
+        .iter()
+        .map(|(name, value)| (*name, learned.fill(value)));
+    let reply = ask(addr, case.method, &case.target, &fields.collect::<Vec<_>>())
+        .map_err(|problem| format!("{}: {problem}", case.name))?;
+    Ok((learned, reply))
+}
+
+/// What a server said.
+#[derive(Debug)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// Names in small letters, and values, in the order received.
+    pub headers: Vec<(String, String)>,
+    /// The body, without any framing.
+    pub body: Vec<u8>,
 }
 
 impl Reply {
@@ -208,6 +227,10 @@ fn field(name: &str, check: &Check, learned: &Learned, reply: &Reply) -> Result<
     }
     let value = reply.value(name);
     let right = match check {
+        // A list of field names, which have no case.
+        Check::Is(expected) if name == "vary" => {
+            value.is_some_and(|value| value.eq_ignore_ascii_case(expected))
+        }
         Check::Is(expected) => value == Some(learned.fill(expected).as_str()),
         Check::Begins(with) => value.is_some_and(|value| value.starts_with(with)),
         Check::Ends(with) => value.is_some_and(|value| value.ends_with(with)),
@@ -237,6 +260,10 @@ fn parts(expected: &[(String, Vec<u8>)], reply: &Reply) -> Result<(), String> {
         let head = String::from_utf8_lossy(&part[..end]).to_ascii_lowercase();
         if !head.contains(&format!("content-range: {range}")) {
             return Err(format!("a part with {head:?}, expected {range}"));
+        }
+        // RFC 9110, 15.3.7.2.
+        if !head.contains("content-type: ") {
+            return Err(format!("a part without a type: {head:?}"));
         }
         rest = part[end + 4..]
             .strip_prefix(bytes.as_slice())

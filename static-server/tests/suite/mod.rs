@@ -11,9 +11,10 @@
 
 mod client;
 mod list;
+mod rfc9110;
 mod tree;
 
-pub use client::{run, warm};
+pub use client::{Reply, reply, run, warm};
 pub use list::{cases, spa_cases};
 pub use tree::tree;
 

@@ -42,6 +42,7 @@ pub(crate) struct Setup {
     folder: TempDir,
     names: Vec<(String, String)>,
     env: Vec<(String, String)>,
+    through: Vec<String>,
 }
 
 impl Setup {
@@ -64,7 +65,15 @@ impl Setup {
             folder,
             names,
             env: Vec::new(),
+            through: Vec::new(),
         }
+    }
+
+    /// Started by this command, which gets the binary and its arguments behind its own and runs
+    /// them in its own process.
+    pub(crate) fn through(mut self, command: &[&str]) -> Self {
+        self.through = command.iter().map(|&part| part.to_owned()).collect();
+        self
     }
 
     /// `@NAME@` stands for this.
@@ -103,10 +112,11 @@ impl Setup {
     pub(crate) fn start(self, toml: &str) -> Edge {
         self.write(toml);
         let mut edge = Edge {
-            running: launch(self.folder.path(), &self.env),
+            running: launch(self.folder.path(), &self.env, &self.through),
             folder: self.folder,
             names: self.names,
             env: self.env,
+            through: self.through,
         };
         edge.await_ready();
         edge
@@ -119,11 +129,19 @@ pub(crate) struct Edge {
     folder: TempDir,
     names: Vec<(String, String)>,
     env: Vec<(String, String)>,
+    through: Vec<String>,
 }
 
 /// Runs the binary on the configuration in `folder`.
-fn launch(folder: &Path, env: &[(String, String)]) -> Running {
-    let mut command = Command::new(binary());
+fn launch(folder: &Path, env: &[(String, String)], through: &[String]) -> Running {
+    let mut command = match through {
+        [] => Command::new(binary()),
+        [program, arguments @ ..] => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(binary());
+            command
+        }
+    };
     command
         .arg("run")
         .arg("--config")
@@ -162,7 +180,7 @@ impl Edge {
     pub(crate) fn restart(&mut self, signal: Signal) {
         self.running.signal(signal);
         self.running.wait(wait::SOON);
-        self.running = launch(self.folder.path(), &self.env);
+        self.running = launch(self.folder.path(), &self.env, &self.through);
         self.await_ready();
     }
 
@@ -212,6 +230,12 @@ impl Edge {
 
     pub(crate) fn is_running(&mut self) -> bool {
         self.running.is_running()
+    }
+
+    /// How many files it has open.
+    pub(crate) fn open_files(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.running.id());
+        std::fs::read_dir(path).map_or(0, Iterator::count)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

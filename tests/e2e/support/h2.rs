@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http2::{Builder, SendRequest, handshake};
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -51,6 +51,43 @@ impl H2 {
         }
     }
 
+    /// Takes no more than 64 KiB that the test has not read; over TLS where `host` is given.
+    pub(crate) fn narrow(address: SocketAddr, host: Option<&str>) -> Self {
+        const WINDOW: u32 = 64 * 1024;
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW);
+        let sender = runtime().block_on(async {
+            let socket = TcpStream::connect(address).await.expect("a connection");
+            let Some(host) = host else {
+                return start_with(&builder, socket).await;
+            };
+            let config = certs::client(&["h2"], rustls::ALL_VERSIONS);
+            let tls = tokio_rustls::TlsConnector::from(config)
+                .connect(certs::name(host), socket)
+                .await
+                .expect("a TLS handshake");
+            start_with(&builder, tls).await
+        });
+        let scheme = if host.is_some() { "https" } else { "http" };
+        Self { sender, scheme }
+    }
+
+    /// The reply's head; its body is read by and by.
+    #[track_caller]
+    pub(crate) fn begin(&mut self, ask: &Ask) -> (u16, Unread) {
+        let request = request(ask, self.scheme, Version::HTTP_2);
+        let reply = runtime().block_on(async {
+            self.sender.ready().await.expect("an open connection");
+            let reply = self.sender.send_request(request);
+            tokio::time::timeout(wait::SOON, reply).await
+        });
+        let reply = reply.expect("a reply in time").expect("a reply");
+        let status = reply.status().as_u16();
+        (status, Unread(reply.into_body()))
+    }
+
     #[track_caller]
     pub(crate) fn ask(&mut self, ask: &Ask) -> Reply {
         self.try_ask(ask)
@@ -85,6 +122,34 @@ impl H2 {
             replies
         })
     }
+}
+
+/// A body that is read piece by piece.
+pub(crate) struct Unread(Incoming);
+
+impl Unread {
+    /// The next piece; `None` at the end.
+    pub(crate) fn piece(&mut self) -> Option<Result<Bytes, String>> {
+        let next = async { tokio::time::timeout(wait::SOON, self.0.frame()).await };
+        match runtime().block_on(next) {
+            Err(_) => Some(Err("silence".to_owned())),
+            Ok(None) => None,
+            Ok(Some(Err(error))) => Some(Err(format!("{error:?}"))),
+            Ok(Some(Ok(frame))) => Some(Ok(frame.into_data().unwrap_or_default())),
+        }
+    }
+}
+
+async fn start_with<S>(builder: &Builder<TokioExecutor>, stream: S) -> SendRequest<Full<Bytes>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = builder
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("an HTTP/2 connection");
+    tokio::spawn(connection);
+    sender
 }
 
 async fn start<S>(stream: S) -> SendRequest<Full<Bytes>>

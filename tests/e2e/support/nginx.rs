@@ -27,9 +27,28 @@ impl Nginx {
     }
 
     pub(crate) fn node_at(program: &Path, name: &str, extra: &str, address: SocketAddr) -> Self {
+        let server = format!(
+            "default_type text/plain;\n\
+             add_header x-node {name} always;\n\
+             {extra}\n\
+             location / {{ return 200 \"{name}\\n\"; }}\n"
+        );
+        Self::with(program, &server, address)
+    }
+
+    /// Does what is written inside its `server`, and may read what this process may.
+    pub(crate) fn serving(program: &Path, server: &str) -> Self {
+        Self::with(program, server, ports::free())
+    }
+
+    fn with(program: &Path, server: &str, address: SocketAddr) -> Self {
+        let user = match nix::unistd::geteuid().is_root() {
+            true => "user root;\n",
+            false => "",
+        };
         let folder = TempDir::with_prefix("tidegate-nginx-").expect("a folder for nginx");
         let conf = format!(
-            "worker_processes 1;\n\
+            "{user}worker_processes 1;\n\
              error_log stderr warn;\n\
              pid nginx.pid;\n\
              events {{ worker_connections 2048; }}\n\
@@ -40,10 +59,7 @@ impl Nginx {
                uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
                server {{\n\
                  listen {address};\n\
-                 default_type text/plain;\n\
-                 add_header x-node {name} always;\n\
-                 {extra}\n\
-                 location / {{ return 200 \"{name}\\n\"; }}\n\
+                 {server}\n\
                }}\n\
              }}\n"
         );
