@@ -8,6 +8,8 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
+//! [`images`] makes smaller forms of pictures, in threads of its own.
+//!
 //! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
 //! fly and lists no directories.
 
