@@ -8,7 +8,11 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
+//!
 //! What it does not do: it reads no configuration, keeps no metrics, and compresses nothing on
+//! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
+//! [`images`] makes smaller forms of pictures, in threads of its own.
+//! fly and lists no directories.
 //! the fly.
 
 pub mod answer;

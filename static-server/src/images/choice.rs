@@ -16,7 +16,7 @@ use crate::fields::{Fields, trim};
 pub enum Format {
     /// AV1 image file format: the smallest, and slow to make.
     Avif,
-    /// WebP, lossy: about twice the size of AVIF, made in a tenth of the time.
+    /// WebP, lossy: larger than AVIF, and made in a small part of the time.
     WebP,
 }
 
