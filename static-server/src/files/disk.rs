@@ -25,7 +25,7 @@ use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::list;
-use super::watch::{Sign, Watches};
+use super::watch::{News, Sign, Watches};
 use super::{Age, Facts, Files, Found, Listed, Trouble};
 
 /// File systems stamp changes with steps from a few milliseconds up to two seconds (FAT).
@@ -37,6 +37,9 @@ const READ_ATTEMPTS: u32 = 3;
 /// How often it is looked whether the root's name leads elsewhere, for all that no event tells: a
 /// link further up its path that is flipped.
 const ROOT_LOOK: Duration = Duration::from_millis(500);
+
+/// After how many waits that ended with events the same is looked at nevertheless.
+const MOST_HEARD: u32 = 64;
 
 /// The tree below a directory.
 #[derive(Debug)]
@@ -269,17 +272,26 @@ impl Files for Disk {
 
 /// The work of the thread that watches: it ends with the tree.
 fn keep_watch(disk: &Weak<Disk>) {
+    let mut heard = 0_u32;
     while let Some(disk) = disk.upgrade() {
         let Some(watches) = &disk.watches else {
             return;
         };
-        if let Err(errno) = watches.wait(ROOT_LOOK) {
-            // No event can be lost without a word: what was believed until now is not any more.
-            tracing::warn!(%errno, root = %disk.root.display(), "changes of files are not told");
-            watches.stop();
-            return;
+        match watches.wait(ROOT_LOOK) {
+            // Among many events the time for a look would never come.
+            Ok(News::Below) if heard < MOST_HEARD => heard += 1,
+            Ok(_) => {
+                heard = 0;
+                disk.follow_root();
+            }
+            Err(errno) => {
+                // No event may be lost without a word: what was believed is not any more.
+                let root = disk.root.display();
+                tracing::warn!(%errno, %root, "changes of files are not told");
+                watches.stop();
+                return;
+            }
         }
-        disk.follow_root();
     }
 }
 

@@ -35,6 +35,9 @@ const GROUPS: usize = 64;
 /// (fs.inotify.max_user_watches) is for the whole user.
 const MOST_DIRECTORIES: usize = 8_192;
 
+/// How long events are gathered.
+const GATHERING: Duration = Duration::from_millis(2);
+
 /// How the names of compressed copies end.
 const ENDINGS: [&str; 5] = [".br", ".zst", ".gz", ".dcb", ".dcz"];
 
@@ -174,11 +177,15 @@ struct Table {
     unread: Vec<(Arc<Directory>, OwnedFd)>,
 }
 
-/// What the events that were read ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct News {
+/// What was heard in a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing.
+    None,
+    /// Something below the root.
+    Below,
     /// The name of the root may lead elsewhere now.
-    pub(super) root: bool,
+    Root,
 }
 
 impl Watches {
@@ -203,7 +210,12 @@ impl Watches {
             return None;
         }
         let fd = open()?;
-        let watch = match self.add(&fd, WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF) {
+        let contents = WatchFlags::MODIFY
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::ATTRIB
+            | WatchFlags::DELETE_SELF
+            | WatchFlags::MOVE_SELF;
+        let watch = match self.add(&fd, contents) {
             Ok(watch) => watch,
             Err(errno) => {
                 table.full = errno == Errno::NOSPC;
@@ -226,7 +238,8 @@ impl Watches {
         Some(directory)
     }
 
-    /// Watches for `name`, the root's own, in the directory that holds it.
+    /// Watches for `name`, the root's own, in the directory that holds it: for names alone, so that
+    /// a log beside the root wakes nobody.
     pub(super) fn above(&self, parent: &OwnedFd, name: &[u8]) {
         if let Ok(watch) = self.add(parent, WatchFlags::empty()) {
             self.table().above = Some((watch, name.into()));
@@ -238,9 +251,6 @@ impl Watches {
             | WatchFlags::DELETE
             | WatchFlags::MOVED_FROM
             | WatchFlags::MOVED_TO
-            | WatchFlags::MODIFY
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::ATTRIB
             | WatchFlags::ONLYDIR
             // The watch on the root's parent may be one of a root as well.
             | WatchFlags::MASK_ADD;
@@ -258,19 +268,25 @@ impl Watches {
         let timeout = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
         let mut fds = [PollFd::new(&self.inotify, PollFlags::IN)];
         match poll(&mut fds, Some(&timeout)) {
-            Ok(0) | Err(Errno::INTR) => return Ok(News::default()),
+            Ok(0) | Err(Errno::INTR) => return Ok(News::None),
             Ok(_) => {}
             Err(errno) => return Err(errno),
         }
+        // Events come in swarms: what is written to wakes us no more than 500 times a second.
+        if let Ok(moment) = Timespec::try_from(GATHERING) {
+            let _ = poll(&mut [], Some(&moment));
+        }
         let mut buffer = [MaybeUninit::uninit(); EVENTS];
         let mut events = inotify::Reader::new(self.inotify.as_fd(), &mut buffer);
-        let mut news = News::default();
+        let mut news = News::Below;
         let mut table = self.table();
         loop {
             match events.next() {
                 Ok(event) => {
                     let name = event.file_name().map(|name| name.to_bytes());
-                    news.root |= table.heard(event.wd(), event.events(), name, &self.inotify);
+                    if table.heard(event.wd(), event.events(), name, &self.inotify) {
+                        news = News::Root;
+                    }
                 }
                 Err(Errno::AGAIN) => return Ok(news),
                 Err(Errno::INTR) => {}
@@ -488,14 +504,8 @@ mod tests {
         let (dir, watches) = watched();
         watches.above(&fd(dir.path()).unwrap(), b"current");
         std::os::unix::fs::symlink("sub", dir.path().join("other")).unwrap();
-        assert_eq!(
-            watches.wait(Duration::from_secs(5)),
-            Ok(News { root: false })
-        );
+        assert_eq!(watches.wait(Duration::from_secs(5)), Ok(News::Below));
         std::os::unix::fs::symlink("sub", dir.path().join("current")).unwrap();
-        assert_eq!(
-            watches.wait(Duration::from_secs(5)),
-            Ok(News { root: true })
-        );
+        assert_eq!(watches.wait(Duration::from_secs(5)), Ok(News::Root));
     }
 }
