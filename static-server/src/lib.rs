@@ -19,6 +19,7 @@ pub mod encoding;
 pub mod etag;
 pub mod fields;
 pub mod files;
+pub mod fingerprint;
 pub mod mime;
 pub mod multipart;
 pub mod range;
