@@ -15,6 +15,7 @@ pub mod answer;
 pub mod conditions;
 pub mod confine;
 pub mod date;
+pub mod dictionary;
 pub mod encoding;
 pub mod etag;
 pub mod fields;
