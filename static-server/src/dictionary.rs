@@ -251,16 +251,16 @@ mod tests {
     /// SHA-256 of nothing.
     const EMPTY: &str = ":47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
 
-    fn fields(name: HeaderName, values: &[&'static str]) -> HeaderMap {
+    fn fields(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
         let mut map = HeaderMap::new();
         for value in values {
-            map.append(&name, HeaderValue::from_static(value));
+            map.append(name, HeaderValue::from_static(value));
         }
         map
     }
 
     fn pick(accept: &'static str) -> &'static str {
-        let fields = fields(ACCEPT_ENCODING, &[accept]);
+        let fields = fields(&ACCEPT_ENCODING, &[accept]);
         negotiate(&fields, Delta::ALL).map_or("none", Delta::as_str)
     }
 
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_is_malformed_or_there_twice_is_not_heard() {
-        let good = fields(AVAILABLE_DICTIONARY, &[EMPTY]);
+        let good = fields(&AVAILABLE_DICTIONARY, &[EMPTY]);
         assert_eq!(Hash::offered(&good), Some(Hash::of(b"")));
         for wrong in [
             "",
@@ -292,7 +292,7 @@ mod tests {
         ] {
             assert_eq!(Hash::parse(wrong.as_bytes()), None, "{wrong}");
         }
-        let twice = fields(AVAILABLE_DICTIONARY, &[EMPTY, EMPTY]);
+        let twice = fields(&AVAILABLE_DICTIONARY, &[EMPTY, EMPTY]);
         assert_eq!(Hash::offered(&twice), None);
         let padded = format!(" {EMPTY} ");
         assert!(Hash::parse(padded.as_bytes()).is_some());

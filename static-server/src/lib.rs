@@ -8,10 +8,14 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
+//! [`compress`] makes ahead what a site serves packed; [`dictionary`] and [`fingerprint`] tell
+//! which files are releases of one.
+//!
 //! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
 //! fly and lists no directories.
 
 pub mod answer;
+pub mod compress;
 pub mod conditions;
 pub mod confine;
 pub mod date;
