@@ -42,7 +42,7 @@ async fn serve(args: &StaticArgs, site: Arc<Site>) -> Result<(), Failure> {
 }
 
 /// Ready when the process is told to stop.
-fn stopped() -> Result<impl Future<Output = ()>, anyhow::Error> {
+pub(super) fn stopped() -> Result<impl Future<Output = ()>, anyhow::Error> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     Ok(async move {
