@@ -266,12 +266,34 @@ pub struct StaticSite {
     pub fallback: Option<String>,
     /// Encodings looked for beside a file, in order of preference at equal q.
     pub precompressed: Vec<Precompressed>,
-    /// `Cache-Control` sent with files; `None`: none is sent.
-    pub cache_control: Option<HeaderValue>,
+    /// `Cache-Control` sent with files that may change under their name.
+    pub cache_control: HeaderValue,
+    /// Files that never change under their name; `None`: there are none.
+    pub immutable: Option<ImmutableFiles>,
+    /// Where files are that the root lacks.
+    pub releases: Option<Releases>,
     /// Bytes of file content kept in memory.
     pub memory: u64,
     /// Files up to this size are kept in memory.
     pub max_memory_file: u64,
+}
+
+/// Files that never change under their name: those with a fingerprint in it, and more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImmutableFiles {
+    /// Patterns of paths below the root; `*` goes past slashes.
+    pub paths: Vec<glob::Pattern>,
+    /// `Cache-Control` sent with them.
+    pub cache_control: HeaderValue,
+}
+
+/// Older releases of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Releases {
+    /// How many, beside the current one.
+    pub keep: NonZeroU32,
+    /// The directory that holds them; `None`: the one that holds what the root leads to.
+    pub folder: Option<PathBuf>,
 }
 
 /// A precompressed sibling.

@@ -107,6 +107,10 @@ pub const PRECOMPRESSED: [Precompressed; 3] = [
     Precompressed::Zstd,
     Precompressed::Gzip,
 ];
+/// Files whose content may change under their name: a short life, then the client asks.
+pub const STATIC_CACHE_CONTROL: &str = "public, max-age=60";
+/// Files that never change under their name: a year, and no question on a reload (RFC 8246).
+pub const IMMUTABLE_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 /// Bytes of files a site keeps in memory.
 pub const STATIC_MEMORY: u64 = 64 * MIB;
 /// Larger files are streamed from the disk, where the kernel caches them.

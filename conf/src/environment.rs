@@ -22,6 +22,8 @@ pub trait Environment {
     /// # Errors
     /// Whatever the system says, [`io::ErrorKind::NotFound`] first of all.
     fn kind(&self, path: &Path) -> io::Result<FileKind>;
+    /// Whether the path itself is a symbolic link.
+    fn is_link(&self, path: &Path) -> bool;
     /// Whether a file could be opened for reading now.
     ///
     /// # Errors
@@ -70,6 +72,10 @@ impl Environment for Machine {
         } else {
             FileKind::Other
         })
+    }
+
+    fn is_link(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
     }
 
     fn open(&self, path: &Path) -> io::Result<()> {
@@ -138,6 +144,9 @@ impl Environment for Plenty {
             Some(_) => FileKind::File,
             None => FileKind::Directory,
         })
+    }
+    fn is_link(&self, _: &Path) -> bool {
+        true
     }
     fn open(&self, _: &Path) -> io::Result<()> {
         Ok(())

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
-use static_server::{Encoding, Site, SiteSettings};
+use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
 
 use crate::exchange::caching::Caching;
 use crate::exchange::normalise::canonical;
@@ -120,7 +120,10 @@ pub(crate) fn assemble(
     let sites = config
         .statics
         .iter()
-        .map(|settings| site(settings).map(Arc::new))
+        .map(|settings| match kept_site(settings, previous) {
+            Some(site) => Ok(site),
+            None => site(settings).map(Arc::new),
+        })
         .collect::<Result<Vec<_>, _>>()?;
     let access = access_log(&config, surroundings, previous)?;
     let routes = config
@@ -152,6 +155,7 @@ pub(crate) fn assemble(
             router: Router::new(&config.routes),
             routes,
             upstreams,
+            sites,
             listeners: Vec::new(),
             table,
             access,
@@ -226,6 +230,15 @@ fn upstreams(
         .collect()
 }
 
+/// A site that did not change keeps what it has in memory.
+fn kept_site(settings: &conf::StaticSite, previous: Option<&Snapshot>) -> Option<Arc<Site>> {
+    let previous = previous?;
+    let mut before = previous.config.statics.iter().zip(&previous.sites);
+    before
+        .find(|(before, _)| *before == settings)
+        .map(|(_, site)| Arc::clone(site))
+}
+
 fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
     let precompressed = settings
         .precompressed
@@ -241,7 +254,15 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
         index: settings.index.clone(),
         fallback: settings.fallback.clone(),
         precompressed,
-        cache_control: settings.cache_control.clone(),
+        cache_control: Some(settings.cache_control.clone()),
+        immutable: settings.immutable.as_ref().map(|immutable| Immutable {
+            cache_control: immutable.cache_control.clone(),
+            patterns: immutable.paths.clone(),
+        }),
+        releases: settings.releases.as_ref().map(|releases| Releases {
+            keep: usize::try_from(releases.keep.get()).unwrap_or(usize::MAX),
+            folder: releases.folder.clone(),
+        }),
         memory: settings.memory,
         max_memory_file: settings.max_memory_file,
     })

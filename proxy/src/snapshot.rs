@@ -28,6 +28,8 @@ pub(crate) struct Snapshot {
     pub(crate) routes: Vec<Route>,
     /// Upstreams in file order.
     pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// In the order of the file.
+    pub(crate) sites: Vec<Arc<Site>>,
     /// Listeners in file order.
     pub(crate) listeners: Vec<Arc<ListenerState>>,
     /// Counters and names by the places above.

@@ -13,7 +13,8 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::confine::Refusal;
-use crate::files::{Facts, Trouble, read_unchanged};
+use crate::files::{Facts, Trouble, pread, read_cached, read_unchanged, unchanged};
+use crate::frozen::Frozen;
 
 /// How a request ended, each kind once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +117,7 @@ pub struct Answer {
 impl Answer {
     /// Adds the request's query, if any, to the `Location` of a redirect.
     #[must_use]
-    pub fn with_query(mut self, query: Option<&str>) -> Self {
+    pub(crate) fn with_query(mut self, query: Option<&str>) -> Self {
         let Some(query) = query else {
             return self;
         };
@@ -132,14 +133,50 @@ impl Answer {
     }
 }
 
-/// One header list, as it is shared between answers.
-pub(crate) type List = Arc<[(HeaderName, HeaderValue)]>;
+/// A list of headers that is made once for each file and shared by its answers.
+#[derive(Debug, Default)]
+pub struct SharedHeaders {
+    fields: Box<[(HeaderName, HeaderValue)]>,
+    lines: Box<[u8]>,
+}
+
+impl SharedHeaders {
+    /// The fields.
+    pub fn fields(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.fields
+    }
+
+    /// The same as HTTP/1.1 writes them: `name: value CRLF` for each.
+    pub fn lines(&self) -> &[u8] {
+        &self.lines
+    }
+}
+
+impl From<Vec<(HeaderName, HeaderValue)>> for SharedHeaders {
+    fn from(fields: Vec<(HeaderName, HeaderValue)>) -> Self {
+        let mut lines = Vec::new();
+        for (name, value) in &fields {
+            write_line(&mut lines, name, value);
+        }
+        Self {
+            fields: fields.into(),
+            lines: lines.into(),
+        }
+    }
+}
+
+fn write_line(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
 
 /// The headers of an answer. No name occurs twice.
 #[derive(Clone, Debug, Default)]
 pub struct Headers {
-    /// Made once for each file and shared by its answers.
-    pub shared: List,
+    /// What all answers of this kind for this file have.
+    pub shared: Arc<SharedHeaders>,
     /// What belongs to this answer; empty for the most common ones.
     pub own: Vec<(HeaderName, HeaderValue)>,
 }
@@ -148,9 +185,18 @@ impl Headers {
     /// Every header, shared ones first.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.shared
+            .fields()
             .iter()
             .chain(&self.own)
             .map(|(name, value)| (name, value))
+    }
+
+    /// Appends every header as HTTP/1.1 writes it.
+    pub fn write_lines(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.shared.lines());
+        for (name, value) in &self.own {
+            write_line(out, name, value);
+        }
     }
 
     /// The value of `name`.
@@ -203,11 +249,21 @@ impl Part {
     }
 }
 
+/// Where the bytes of a stretch are.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// In a file of the site; it stays readable where its name is replaced or removed, and may be
+    /// written to at any time.
+    Disk(Arc<File>),
+    /// In a copy that never changes.
+    Frozen(Arc<Frozen>),
+}
+
 /// A stretch of an open file. The descriptor is shared: read by position, never by cursor.
 #[derive(Clone, Debug)]
 pub struct FilePart {
-    /// The open file; it stays readable where its name is replaced or removed.
-    pub file: Arc<File>,
+    /// Where it is.
+    pub origin: Origin,
     /// The state in which the stretch was promised.
     pub facts: Facts,
     /// Where the stretch begins.
@@ -225,15 +281,57 @@ impl FilePart {
     /// Where the file shrank or changed since the answer was made. The transfer must then be
     /// broken off: filling up or going on would mix two states of the file.
     pub fn read_next(&mut self, max: usize) -> io::Result<Option<Bytes>> {
-        let max = usize::try_from(self.len).unwrap_or(max).min(max);
+        let max = self.at_most(max);
         if max == 0 {
             return Ok(None);
         }
-        let bytes = read_unchanged(&self.file, &self.facts, self.offset, max)?;
-        let count = bytes.len() as u64;
+        let bytes = match &self.origin {
+            Origin::Disk(file) => read_unchanged(file, &self.facts, self.offset, max)?,
+            Origin::Frozen(frozen) => pread(frozen.file(), self.offset, max)?,
+        };
+        self.advance(bytes.len());
+        Ok(Some(bytes))
+    }
+
+    /// As [`FilePart::read_next`], without ever waiting for a disk: `WouldBlock` where that would
+    /// be needed, or the file system cannot tell. Nothing is moved past then.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn read_ready(&mut self, max: usize) -> io::Result<Option<Bytes>> {
+        let max = self.at_most(max);
+        if max == 0 {
+            return Ok(None);
+        }
+        let bytes = match &self.origin {
+            Origin::Disk(file) => match read_cached(file, self.offset, max) {
+                Ok(bytes) if unchanged(file, &self.facts) => bytes,
+                // The other way finds out, and says what is the matter.
+                _ => return Err(io::ErrorKind::WouldBlock.into()),
+            },
+            Origin::Frozen(frozen) => pread(frozen.file(), self.offset, max)?,
+        };
+        self.advance(bytes.len());
+        Ok(Some(bytes))
+    }
+
+    /// The file, if the kernel may send from it by itself: it never changes.
+    pub fn sendable(&self) -> Option<&File> {
+        match &self.origin {
+            Origin::Disk(_) => None,
+            Origin::Frozen(frozen) => Some(frozen.file()),
+        }
+    }
+
+    fn at_most(&self, max: usize) -> usize {
+        usize::try_from(self.len).unwrap_or(max).min(max)
+    }
+
+    fn advance(&mut self, count: usize) {
+        let count = count as u64;
         self.offset = self.offset.saturating_add(count);
         self.len = self.len.saturating_sub(count);
-        Ok(Some(bytes))
     }
 }
 
@@ -261,7 +359,7 @@ pub(crate) fn plain(outcome: Outcome, head: bool) -> Answer {
         outcome,
         status,
         headers: Headers {
-            shared: List::default(),
+            shared: Arc::default(),
             own,
         },
         body: if head || text.is_empty() {

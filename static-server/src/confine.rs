@@ -154,7 +154,13 @@ fn check_segments(path: &str) -> Result<(), Refusal> {
 /// The last segment of `target` with a slash added, as a relative reference (RFC 9110,
 /// 10.2.2): it leads to the right place whatever prefix a router has cut off before.
 pub(crate) fn directory_reference(target: &Target<'_>) -> String {
-    let name = target.name();
+    let mut reference = escaped_name(target.name());
+    reference.push('/');
+    reference
+}
+
+/// A file name as a relative reference, which leads to it from the directory that it is in.
+pub(crate) fn escaped_name(name: &str) -> String {
     let mut reference = String::with_capacity(name.len() + 1);
     for byte in name.bytes() {
         // A colon would make the text before it a scheme.
@@ -164,7 +170,6 @@ pub(crate) fn directory_reference(target: &Target<'_>) -> String {
             reference.push_str(&format!("%{byte:02X}"));
         }
     }
-    reference.push('/');
     reference
 }
 

@@ -5,6 +5,7 @@
 //! never blocks on a pipe or a device. [`Disk`] is the real one, tests bring their own.
 
 mod disk;
+mod watch;
 
 use std::fs::File;
 use std::io;
@@ -14,7 +15,8 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 pub use disk::Disk;
-pub(crate) use disk::{read_unchanged, unchanged};
+pub(crate) use disk::{pread, read_cached, read_unchanged, unchanged};
+pub use watch::{Directory, Sign};
 
 /// How a file's modification time lies to the clock that stamps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +36,13 @@ pub struct Facts {
     pub len: u64,
     /// Modification time, as exactly as the file system keeps it.
     pub modified: SystemTime,
+    /// When anything about the file last changed, its permissions and names included
+    /// (st_ctime). Nobody can set it, so that it tells what a kept modification time hides.
+    pub changed: SystemTime,
     /// Inode number: a file replaced by renaming gets another.
     pub inode: u64,
+    /// Whether a symbolic link below the root led here. Then nobody tells of its changes.
+    pub linked: bool,
     /// How far the time can be trusted.
     pub age: Age,
 }
@@ -44,10 +51,11 @@ impl Facts {
     /// Whether both describe one state of one file. What was fresh when it was looked at
     /// (`self`) may have changed without a trace, and is never the same.
     pub fn still(&self, now: &Self) -> bool {
-        self.age != Age::Fresh && self.identical(now)
+        self.age != Age::Fresh && self.changed == now.changed && self.identical(now)
     }
 
-    /// Whether time, length and inode are equal.
+    /// Whether time, length and inode are equal: the content is the same, though the file may
+    /// have got another name or none.
     pub(crate) fn identical(&self, other: &Self) -> bool {
         (self.len, self.modified, self.inode) == (other.len, other.modified, other.inode)
     }
@@ -93,6 +101,14 @@ pub trait Files: Send + Sync + 'static {
     /// Forgets where the root's name leads. Called before a group of looks that belong
     /// together; between two calls, the root may be taken to be the same directory.
     fn refresh(&self);
+
+    /// A sign that goes out when something called `name` changes in `directory` (`""` is the
+    /// root, others have no slash at their end). Taken before a look, it vouches for what the
+    /// look finds. `None` where nobody tells of changes there.
+    fn sign(&self, directory: &str, name: &str) -> Option<Sign> {
+        let _ = (directory, name);
+        None
+    }
 
     /// What stands at `path`; does not open it for reading.
     ///

@@ -6,33 +6,85 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_LOCATION,
+    CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY,
 };
 use http::{HeaderName, HeaderValue, Method};
 use sha2::{Digest, Sha256};
 
-use crate::answer::{Answer, Body, FilePart, Headers, List, Outcome, Part, plain};
-use crate::conditions::{self, Precondition, Validators};
+use crate::answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, SharedHeaders, plain};
+use crate::conditions::Validators;
 use crate::date;
+use crate::decision::{Decision, decide};
 use crate::encoding::Encoding;
 use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Age, Facts};
+use crate::frozen::Frozen;
 use crate::multipart::{self, Boundary, Piece};
-use crate::range::{self, ByteRange, Limits, RangeOutcome};
+use crate::range::{self, ByteRange, Limits};
 use crate::value;
+
+/// From this size on, sending without copying is worth a second copy of what is in memory:
+/// below, a copy costs less than the call that it spares.
+pub(crate) const TWIN: u64 = 48 * 1_024;
+
+/// How often a representation is sent before a copy is made that can be sent without copying.
+pub(crate) const OFTEN: u32 = 8;
 
 /// Where the bytes are.
 #[derive(Debug)]
 pub(crate) enum Content {
-    Memory(Bytes),
+    Memory(Held),
+    /// On the disk.
     File(Arc<File>),
+    /// In a copy that never changes.
+    Frozen(Arc<Frozen>),
+}
+
+/// Bytes in memory, and a copy of them that the kernel can send by itself.
+#[derive(Debug)]
+pub(crate) struct Held {
+    bytes: Bytes,
+    twin: OnceLock<Option<Arc<Frozen>>>,
+}
+
+impl Content {
+    pub(crate) fn memory(bytes: Bytes) -> Self {
+        Self::Memory(Held {
+            bytes,
+            twin: OnceLock::new(),
+        })
+    }
+
+    /// What it counts for in the cache, in bytes; a file's descriptor for its share of those that
+    /// there can be.
+    pub(crate) fn weight(&self, len: u64) -> u64 {
+        /// There are far fewer descriptors than bytes.
+        const DESCRIPTOR: u64 = 64 * 1_024;
+        match self {
+            Self::Memory(_) if len >= TWIN => len.saturating_mul(2),
+            Self::Memory(_) => len,
+            Self::File(_) => DESCRIPTOR,
+            Self::Frozen(_) => len.max(DESCRIPTOR),
+        }
+    }
+}
+
+/// How the carrier of an answer can send.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sending {
+    /// Through its own memory, because of TLS or streams.
+    #[default]
+    Copied,
+    /// Straight from a file: bytes may be handed to it as a stretch of one.
+    FromFile,
 }
 
 /// What a representation is made of.
@@ -44,10 +96,23 @@ pub(crate) struct Source {
     pub(crate) encoding: Option<Encoding>,
     /// When the file itself was modified; a packed form is as old as what it packs.
     pub(crate) modified: Facts,
-    /// Whether the file lies in several codings.
-    pub(crate) negotiable: bool,
-    pub(crate) cache_control: Option<HeaderValue>,
+    /// The first half of the content's SHA-256, where it is known. What is in memory is hashed here.
+    pub(crate) hash: Option<Hash>,
+    pub(crate) heading: Heading,
 }
+
+/// Header fields that do not follow from the content.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heading {
+    /// What the choice of the representation depended on.
+    pub(crate) vary: Option<HeaderValue>,
+    pub(crate) cache_control: Option<HeaderValue>,
+    /// The name of what was chosen, where the request named something else (RFC 9110, 8.7).
+    pub(crate) location: Option<HeaderValue>,
+}
+
+/// The first half of a SHA-256: the same on every machine that has the same bytes.
+pub(crate) type Hash = [u8; 16];
 
 /// See the module.
 #[derive(Debug)]
@@ -55,39 +120,62 @@ pub(crate) struct Representation {
     content: Content,
     facts: Facts,
     content_type: HeaderValue,
-    etag: HeaderValue,
+    /// `None` as long as the hash of a large file is not known: a tag that another node would not
+    /// give, or that this one would give only for a while, is worse than none.
+    etag: Option<HeaderValue>,
     last_modified: Option<SystemTime>,
     date_is_strong: bool,
     boundary: Boundary,
+    /// How often it was sent, up to [`OFTEN`].
+    sent: AtomicU32,
     /// All headers of a 200.
-    full: List,
+    full: Arc<SharedHeaders>,
     /// Those of a 206 but for type, length and range.
-    partial: List,
+    partial: Arc<SharedHeaders>,
     /// Those that a 304 may carry (RFC 9110, 15.4.5).
-    not_modified: List,
+    not_modified: Arc<SharedHeaders>,
 }
 
 impl Representation {
     pub(crate) fn new(source: Source) -> Self {
-        let fingerprint = fingerprint(&source);
-        let etag = entity_tag(&source, &fingerprint);
+        let hash = match &source.content {
+            Content::Memory(held) => Some(half_hash(&held.bytes)),
+            Content::File(_) | Content::Frozen(_) => source.hash,
+        };
+        let etag = hash.map(|hash| entity_tag(&hash, source.encoding));
         // RFC 9110, 8.8.2.1: a time that is yet to come must not be sent.
         let last_modified = (source.modified.age != Age::Future)
             .then_some(source.modified.modified)
             .and_then(date::whole_seconds);
-        let lists = Lists::new(&source, &etag, last_modified);
+        let lists = Lists::new(&source, etag.as_ref(), last_modified);
         Self {
-            boundary: boundary(&fingerprint),
+            boundary: boundary(hash, &source.facts),
+            sent: AtomicU32::new(0),
             date_is_strong: source.modified.age == Age::Settled,
             last_modified,
             etag,
             content: source.content,
             facts: source.facts,
             content_type: source.content_type,
-            full: lists.full.into(),
-            partial: lists.partial.into(),
-            not_modified: lists.not_modified.into(),
+            full: Arc::new(lists.full.into()),
+            partial: Arc::new(lists.partial.into()),
+            not_modified: Arc::new(lists.not_modified.into()),
         }
+    }
+
+    /// Whether the hash of the content is known.
+    pub(crate) fn is_tagged(&self) -> bool {
+        self.etag.is_some()
+    }
+
+    /// Counts one more sending; true once, when it has been sent often.
+    pub(crate) fn becomes_popular(&self) -> bool {
+        self.sent.load(Ordering::Relaxed) < OFTEN
+            && self.sent.fetch_add(1, Ordering::Relaxed) + 1 == OFTEN
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.content.weight(self.facts.len)
     }
 
     pub(crate) fn content(&self) -> &Content {
@@ -99,37 +187,28 @@ impl Representation {
     }
 
     /// Answers a GET or HEAD: conditions first, then ranges (RFC 9110, 13.2.2).
-    pub(crate) fn answer(&self, method: &Method, fields: &dyn Fields) -> Answer {
+    pub(crate) fn answer(&self, method: &Method, fields: &dyn Fields, sending: Sending) -> Answer {
         let head = method == Method::HEAD;
-        let validators = self.validators();
-        match conditions::evaluate(method, fields, &validators) {
-            Precondition::Proceed => {}
-            Precondition::NotModified => {
-                return self.with(
-                    Outcome::NotModified,
-                    &self.not_modified,
-                    Vec::new(),
-                    Body::Empty,
-                );
-            }
-            Precondition::Failed => return plain(Outcome::PreconditionFailed, head),
-        }
-        match range::evaluate(
-            method,
-            fields,
-            self.facts.len,
-            &validators,
-            Limits::default(),
-        ) {
-            RangeOutcome::Whole => {
-                let body = if head { Body::Empty } else { self.whole() };
+        let (len, limits) = (self.facts.len, Limits::default());
+        match decide(method, fields, len, &self.validators(), limits) {
+            Decision::Whole => {
+                let body = if head {
+                    Body::Empty
+                } else {
+                    self.whole(sending)
+                };
                 self.with(Outcome::Full, &self.full, Vec::new(), body)
             }
-            RangeOutcome::Single(range) => self.single(range),
-            RangeOutcome::Multiple(ranges) => self.multiple(&ranges),
-            RangeOutcome::Unsatisfiable => {
+            Decision::Single(range) => self.single(range),
+            Decision::Multiple(ranges) => self.multiple(&ranges),
+            Decision::NotModified => {
+                let headers = &self.not_modified;
+                self.with(Outcome::NotModified, headers, Vec::new(), Body::Empty)
+            }
+            Decision::PreconditionFailed => plain(Outcome::PreconditionFailed, head),
+            Decision::RangeUnsatisfiable => {
                 let mut answer = plain(Outcome::RangeUnsatisfiable, head);
-                let range = range::unsatisfied_range(self.facts.len);
+                let range = range::unsatisfied_range(len);
                 answer.headers.own.push((CONTENT_RANGE, range));
                 answer
             }
@@ -137,8 +216,9 @@ impl Representation {
     }
 
     fn validators(&self) -> Validators<'_> {
+        let etag = self.etag.as_ref();
         Validators {
-            etag: EntityTag::parse(self.etag.as_bytes()),
+            etag: etag.and_then(|etag| EntityTag::parse(etag.as_bytes())),
             last_modified: self.last_modified,
             date_is_strong: self.date_is_strong,
         }
@@ -176,31 +256,56 @@ impl Representation {
         )
     }
 
-    fn whole(&self) -> Body {
-        match &self.content {
-            Content::Memory(bytes) => Body::Memory(bytes.clone()),
-            Content::File(_) if self.facts.len == 0 => Body::Empty,
-            Content::File(file) => Body::File(self.stretch(file, 0, self.facts.len)),
+    fn whole(&self, sending: Sending) -> Body {
+        let len = self.facts.len;
+        let origin = match &self.content {
+            Content::Memory(held) => match self.twin(held, sending) {
+                Some(twin) => Origin::Frozen(twin),
+                None => return Body::Memory(held.bytes.clone()),
+            },
+            _ if len == 0 => return Body::Empty,
+            Content::File(file) => Origin::Disk(Arc::clone(file)),
+            Content::Frozen(frozen) => Origin::Frozen(Arc::clone(frozen)),
+        };
+        Body::File(self.stretch(origin, 0, len))
+    }
+
+    /// The copy to send from, if it would be used often enough to pay.
+    fn twin(&self, held: &Held, sending: Sending) -> Option<Arc<Frozen>> {
+        if sending != Sending::FromFile || self.facts.len < TWIN {
+            return None;
         }
+        if self.sent.load(Ordering::Relaxed) < OFTEN {
+            self.becomes_popular();
+            return None;
+        }
+        let twin = held
+            .twin
+            .get_or_init(|| Frozen::of(&held.bytes).ok().map(Arc::new));
+        twin.clone()
     }
 
     fn slice(&self, range: ByteRange) -> Part {
-        match &self.content {
-            Content::Memory(bytes) => {
+        let origin = match &self.content {
+            Content::Memory(held) => {
+                let bytes = &held.bytes;
                 let bounds = usize::try_from(range.first()).and_then(|first| {
                     usize::try_from(range.last()).map(|last| first..last.saturating_add(1))
                 });
                 // A range was cut to this length before, so that neither can fail.
                 let inside = bounds.ok().filter(|bounds| bounds.end <= bytes.len());
-                Part::Memory(inside.map_or_else(Bytes::new, |bounds| bytes.slice(bounds)))
+                let bytes = inside.map_or_else(Bytes::new, |bounds| bytes.slice(bounds));
+                return Part::Memory(bytes);
             }
-            Content::File(file) => Part::File(self.stretch(file, range.first(), range.len())),
-        }
+            Content::File(file) => Origin::Disk(Arc::clone(file)),
+            Content::Frozen(frozen) => Origin::Frozen(Arc::clone(frozen)),
+        };
+        Part::File(self.stretch(origin, range.first(), range.len()))
     }
 
-    fn stretch(&self, file: &Arc<File>, offset: u64, len: u64) -> FilePart {
+    fn stretch(&self, origin: Origin, offset: u64, len: u64) -> FilePart {
         FilePart {
-            file: Arc::clone(file),
+            origin,
             facts: self.facts,
             offset,
             len,
@@ -210,7 +315,7 @@ impl Representation {
     fn with(
         &self,
         outcome: Outcome,
-        shared: &List,
+        shared: &Arc<SharedHeaders>,
         own: Vec<(HeaderName, HeaderValue)>,
         body: Body,
     ) -> Answer {
@@ -226,52 +331,28 @@ impl Representation {
     }
 }
 
-/// What tells one content from another, without the coding.
-enum Fingerprint {
-    /// The first half of SHA-256 over the bytes: the same on every machine.
-    Content([u8; 16]),
-    /// Modification time in nanoseconds and length.
-    Stamp(u128, u64),
+pub(crate) fn half_hash(bytes: &[u8]) -> Hash {
+    half(Sha256::digest(bytes))
 }
 
-fn fingerprint(source: &Source) -> Fingerprint {
-    match &source.content {
-        Content::Memory(bytes) => Fingerprint::Content(half_hash(bytes)),
-        Content::File(_) => {
-            let since = source.facts.modified.duration_since(UNIX_EPOCH);
-            Fingerprint::Stamp(since.unwrap_or(Duration::ZERO).as_nanos(), source.facts.len)
-        }
-    }
-}
-
-fn half_hash(bytes: &[u8]) -> [u8; 16] {
-    let hash = Sha256::digest(bytes);
+/// The first half of a digest.
+pub(crate) fn half(digest: impl IntoIterator<Item = u8>) -> Hash {
     let mut half = [0; 16];
-    for (to, from) in half.iter_mut().zip(hash) {
+    for (to, from) in half.iter_mut().zip(digest) {
         *to = from;
     }
     half
 }
 
-/// The tag of a representation; those of different codings differ (RFC 9110, 8.8.3.3).
-///
-/// A hash of the content is strong by nature. A time stamp is strong only where the file can
-/// no longer change without another stamp (8.8.1); until then the tag is weak.
-fn entity_tag(source: &Source, fingerprint: &Fingerprint) -> HeaderValue {
+/// The tag of a representation; those of different codings differ (RFC 9110, 8.8.3.3). A hash of
+/// the content is strong by nature.
+fn entity_tag(hash: &Hash, encoding: Option<Encoding>) -> HeaderValue {
     let mut text = String::with_capacity(48);
-    match fingerprint {
-        Fingerprint::Content(hash) => {
-            text.push('"');
-            for byte in hash {
-                let _ = write!(text, "{byte:02x}");
-            }
-        }
-        Fingerprint::Stamp(time, len) => {
-            let weak = source.facts.age == Age::Fresh;
-            let _ = write!(text, "{}\"{time:x}-{len:x}", if weak { "W/" } else { "" });
-        }
+    text.push('"');
+    for byte in hash {
+        let _ = write!(text, "{byte:02x}");
     }
-    if let Some(encoding) = source.encoding {
+    if let Some(encoding) = encoding {
         text.push('-');
         text.push_str(encoding.as_str());
     }
@@ -280,11 +361,13 @@ fn entity_tag(source: &Source, fingerprint: &Fingerprint) -> HeaderValue {
 }
 
 /// A boundary that the content cannot hold by chance: it is a hash of it, or of its stamp.
-fn boundary(fingerprint: &Fingerprint) -> Boundary {
-    let seed = match fingerprint {
-        Fingerprint::Content(hash) => half_hash(hash),
-        Fingerprint::Stamp(time, len) => {
-            half_hash(&[&time.to_be_bytes()[..], &len.to_be_bytes()].concat())
+fn boundary(hash: Option<Hash>, facts: &Facts) -> Boundary {
+    let seed = match hash {
+        Some(hash) => half_hash(&hash),
+        None => {
+            let since = facts.modified.duration_since(UNIX_EPOCH);
+            let time = since.unwrap_or(Duration::ZERO).as_nanos();
+            half_hash(&[&time.to_be_bytes()[..], &facts.len.to_be_bytes()].concat())
         }
     };
     Boundary::new(u128::from_be_bytes(seed))
@@ -299,7 +382,7 @@ struct Lists {
 }
 
 impl Lists {
-    fn new(source: &Source, etag: &HeaderValue, last_modified: Option<SystemTime>) -> Self {
+    fn new(source: &Source, etag: Option<&HeaderValue>, last_modified: Option<SystemTime>) -> Self {
         let mut lists = Self::default();
         lists.full.push((CONTENT_TYPE, source.content_type.clone()));
         lists
@@ -315,12 +398,16 @@ impl Lists {
             lists.content(LAST_MODIFIED, date);
         }
         lists.content(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        lists.always(ETAG, etag.clone());
-        if source.negotiable {
-            lists.always(VARY, HeaderValue::from(ACCEPT_ENCODING));
-        }
-        if let Some(cache_control) = &source.cache_control {
-            lists.always(CACHE_CONTROL, cache_control.clone());
+        let heading = &source.heading;
+        for (name, value) in [
+            (ETAG, etag),
+            (VARY, heading.vary.as_ref()),
+            (CACHE_CONTROL, heading.cache_control.as_ref()),
+            (CONTENT_LOCATION, heading.location.as_ref()),
+        ] {
+            if let Some(value) = value {
+                lists.always(name, value.clone());
+            }
         }
         lists
     }

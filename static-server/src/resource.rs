@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::encoding::Encoding;
-use crate::files::Facts;
-use crate::representation::{Content, Representation};
+use crate::files::{Facts, Files, Sign};
+use crate::representation::Representation;
 
 /// One form that a file lies in.
 #[derive(Clone, Debug)]
@@ -23,31 +23,73 @@ pub(crate) struct Variant {
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Resource {
+    /// The tree that the files are in.
+    files: Arc<dyn Files>,
     /// The file itself, then its siblings in the order of preference.
     plain: Variant,
     packed: Vec<Variant>,
+    named: Named,
+    /// They go out when something changes; `None` where nobody tells.
+    signs: Option<Vec<Sign>>,
     /// When the facts were last compared, in milliseconds of the site's life.
     checked: AtomicU64,
+}
+
+/// How a request came to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// By its name.
+    Itself,
+    /// As the index of the directory that was named.
+    Index,
+    /// As what answers for names that do not exist.
+    Fallback,
 }
 
 /// How long facts are believed without a look.
 pub(crate) const TRUST_MILLIS: u64 = 1_000;
 
+/// The same where changes are told: for those that cannot be (see [`crate::files`]).
+pub(crate) const WATCHED_TRUST_MILLIS: u64 = 60_000;
+
 /// What an entry weighs beside its bytes: names, lists, the cache's own bookkeeping.
 const OVERHEAD: u64 = 1_024;
 
-/// What an open descriptor weighs: there are far fewer of them than bytes.
-const DESCRIPTOR: u64 = 64 * 1_024;
+/// What a look found.
+pub(crate) struct Seen {
+    pub(crate) files: Arc<dyn Files>,
+    pub(crate) plain: Variant,
+    pub(crate) packed: Vec<Variant>,
+    pub(crate) named: Named,
+    pub(crate) signs: Option<Vec<Sign>>,
+}
 
 impl Resource {
-    pub(crate) fn new(plain: Variant, packed: Vec<Variant>, at: u64) -> Self {
+    pub(crate) fn new(seen: Seen, at: u64) -> Self {
+        let linked = |variant: &Variant| variant.facts.linked;
+        let followed = linked(&seen.plain) || seen.packed.iter().any(linked);
         Self {
-            plain,
-            packed,
+            files: seen.files,
+            plain: seen.plain,
+            packed: seen.packed,
+            named: seen.named,
+            signs: seen.signs.filter(|_| !followed),
             checked: AtomicU64::new(at),
         }
+    }
+
+    pub(crate) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
+    pub(crate) fn named_as(mut self, named: Named) -> Self {
+        self.named = named;
+        self
+    }
+
+    pub(crate) fn named(&self) -> Named {
+        self.named
     }
 
     pub(crate) fn plain(&self) -> &Variant {
@@ -68,7 +110,12 @@ impl Resource {
     /// one is told no and must look; the others go on with what there is.
     pub(crate) fn trusted(&self, at: u64) -> bool {
         let checked = self.checked.load(Ordering::Relaxed);
-        if at < checked.saturating_add(TRUST_MILLIS) {
+        let trust = match &self.signs {
+            Some(signs) if signs.iter().all(Sign::is_lit) => WATCHED_TRUST_MILLIS,
+            Some(_) => return false,
+            None => TRUST_MILLIS,
+        };
+        if at < checked.saturating_add(trust) {
             return true;
         }
         self.checked
@@ -85,10 +132,24 @@ impl Resource {
                 .all(|(old, new)| same(old, new))
     }
 
+    /// Whether a new look gave nothing new: what was seen is the same, and so is what tells of
+    /// changes.
+    pub(crate) fn is_as_good_as(&self, now: &Self) -> bool {
+        let told = match (&self.signs, &now.signs) {
+            (Some(signs), Some(_)) => signs.iter().all(Sign::is_lit),
+            (None, None) => true,
+            _ => false,
+        };
+        told && Arc::ptr_eq(&self.files, &now.files) && self.still(now)
+    }
+
     /// Takes over what `before` has ready and is still right. `Vary` stands in the lists made
     /// ready, so that a change of negotiability makes all of them anew.
     pub(crate) fn adopt(mut self, before: &Self) -> Self {
-        if self.packed.is_empty() != before.packed.is_empty() {
+        if self.packed.is_empty() != before.packed.is_empty()
+            || self.named != before.named
+            || !Arc::ptr_eq(&self.files, &before.files)
+        {
             return self;
         }
         // A packed form carries the modification time of the plain one.
@@ -114,6 +175,9 @@ impl Resource {
             variant
         };
         Self {
+            files: Arc::clone(&self.files),
+            named: self.named,
+            signs: self.signs.clone(),
             plain: set(&self.plain),
             packed: self.packed.iter().map(set).collect(),
             checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)),
@@ -125,17 +189,20 @@ impl Resource {
         let ready = self
             .variants()
             .filter_map(|variant| variant.ready.as_deref());
-        let content: u64 = ready
-            .map(|ready| match ready.content() {
-                Content::Memory(bytes) => bytes.len() as u64,
-                Content::File(_) => DESCRIPTOR,
-            })
-            .sum();
-        OVERHEAD.saturating_add(content)
+        OVERHEAD.saturating_add(ready.map(Representation::weight).sum())
     }
 
-    fn variants(&self) -> impl Iterator<Item = &Variant> {
+    pub(crate) fn variants(&self) -> impl Iterator<Item = &Variant> {
         std::iter::once(&self.plain).chain(&self.packed)
+    }
+}
+
+impl std::fmt::Debug for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resource")
+            .field("plain", &self.plain)
+            .field("packed", &self.packed)
+            .finish_non_exhaustive()
     }
 }
 

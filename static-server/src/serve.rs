@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::answer::Answer;
+use crate::representation::Sending;
 use crate::site::{self, Site};
 pub use body::Content;
 pub use normalise::{BadPath, normalise};
@@ -175,10 +176,11 @@ impl Service {
         let request = site::Request {
             method: request.method(),
             path: &path,
+            query: uri.query(),
             fields: request.headers(),
+            sending: Sending::Copied,
         };
-        let answer = self.site.answer(&request, Instant::now().into_std());
-        response(answer.with_query(uri.query()))
+        response(self.site.answer(&request, Instant::now().into_std()))
     }
 }
 

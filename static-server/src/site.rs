@@ -4,23 +4,30 @@
 //! up), the coding, and then the representation's own conditions and ranges. The outcome
 //! depends on the request and on the facts of the files alone.
 
+mod prepare;
+
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
+use http::Method;
 use http::header::LOCATION;
-use http::{HeaderValue, Method};
 
 use crate::answer::{Answer, Outcome, plain};
 use crate::confine::{Target, directory_reference};
 use crate::encoding::{self, Encoding};
 use crate::fields::Fields;
-use crate::files::{Disk, Facts, Files, Found, Trouble};
+use crate::files::{Disk, Facts, Files, Found, Sign, Trouble};
+use crate::keeper::Keeper;
 use crate::memory::Memory;
 use crate::mime;
-use crate::representation::{Content, Representation, Source};
-use crate::resource::{Resource, Variant};
+use crate::releases::Older;
+use crate::representation::{Content, Representation, Sending};
+use crate::resource::{Named, Resource, Seen, Variant};
 use crate::settings::{SiteError, SiteSettings};
 use crate::value;
+
+pub(crate) use prepare::Preparation;
+use prepare::Rules;
 
 /// One request, as far as a file server cares.
 #[derive(Clone, Copy)]
@@ -29,8 +36,12 @@ pub struct Request<'a> {
     pub method: &'a Method,
     /// The normalised path, without the query; escapes that are left are decoded here, once.
     pub path: &'a str,
+    /// The query, without its question mark.
+    pub query: Option<&'a str>,
     /// The header fields.
     pub fields: &'a dyn Fields,
+    /// How the answer will be sent.
+    pub sending: Sending,
 }
 
 /// What a site holds in memory.
@@ -44,19 +55,19 @@ pub struct Held {
 
 /// See the module.
 pub struct Site {
-    files: Box<dyn Files>,
-    memory: Memory,
-    rules: Rules,
-}
-
-/// The settings that a request meets.
-struct Rules {
+    files: Arc<dyn Files>,
+    older: Option<Older>,
     index: Vec<String>,
     fallback: Option<String>,
     precompressed: Vec<Encoding>,
-    cache_control: Option<HeaderValue>,
-    max_memory_file: u64,
+    /// What is shared with the keeper.
+    preparation: Arc<Preparation>,
+    keeper: Keeper,
 }
+
+/// What the fallback is called in memory. No path has two slashes in a row: it is apart from the
+/// file under its own name, whose answers may say where it is.
+const FALLBACK: &str = "//fallback";
 
 /// What stands behind a path.
 enum Located {
@@ -66,7 +77,7 @@ enum Located {
 }
 
 impl Site {
-    /// A site over the file system.
+    /// A site over the file system, whose changes are watched for.
     ///
     /// # Errors
     ///
@@ -80,16 +91,15 @@ impl Site {
                 return Err(SiteError::Root { root, error });
             }
         }
-        let disk = Disk::new(settings.root.clone());
-        Self::over(Box::new(disk), settings)
+        Self::over(Disk::watched(settings.root.clone()), settings)
     }
 
-    /// A site over any files; `settings.root` is not looked at.
+    /// A site over any files; `settings.root` is not looked at, but for older releases.
     ///
     /// # Errors
     ///
     /// Where a setting is impossible.
-    pub fn over(files: Box<dyn Files>, settings: SiteSettings) -> Result<Self, SiteError> {
+    pub fn over(files: Arc<dyn Files>, settings: SiteSettings) -> Result<Self, SiteError> {
         for name in &settings.index {
             if !is_relative(name) || name.contains('/') {
                 return Err(SiteError::Index(name.clone()));
@@ -109,23 +119,34 @@ impl Site {
                 return Err(SiteError::FallbackMissing { path, reason });
             }
         }
-        Ok(Self {
-            files,
-            memory: Memory::new(settings.memory),
-            rules: Rules {
-                index: settings.index,
-                fallback: settings.fallback,
-                precompressed: distinct(settings.precompressed),
+        let older = settings
+            .releases
+            .map(|releases| Older::new(&settings.root, releases));
+        let preparation = Arc::new(Preparation::new(
+            Memory::new(settings.memory),
+            Rules {
                 cache_control: settings.cache_control,
+                immutable: settings.immutable,
+                memory: settings.memory,
                 max_memory_file: settings.max_memory_file,
             },
+        ));
+        Ok(Self {
+            files,
+            older: older.transpose()?,
+            index: settings.index,
+            fallback: settings.fallback,
+            precompressed: distinct(settings.precompressed),
+            keeper: Keeper::new(&preparation),
+            preparation,
         })
     }
 
     /// Answers one request.
     ///
-    /// A file that is in memory and was checked within the last second costs no system call.
-    /// Otherwise a few quick ones are made; no more than `max_memory_file` bytes are read.
+    /// A file that is in memory and whose changes are told costs no system call, and where they
+    /// are not told, none within a second. Otherwise a few quick ones are made; no more than
+    /// `max_memory_file` bytes are read.
     pub fn answer(&self, request: &Request<'_>, now: Instant) -> Answer {
         let head = request.method == Method::HEAD;
         if !head && request.method != Method::GET {
@@ -135,71 +156,133 @@ impl Site {
             Ok(target) => target,
             Err(refusal) => return plain(Outcome::Refused(refusal), head),
         };
-        let at = self.memory.millis(now);
-        match self.locate(target.as_str(), at) {
+        let at = self.memory().millis(now);
+        let answer = match self.locate(target.as_str(), target.as_str(), at) {
             Ok(Located::Directory) => redirect(&target, head),
             Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource),
             Err(trouble) => self.without(request, &target, trouble, at),
-        }
-        .unwrap_or_else(|trouble| {
-            if let Trouble::Io(error) = &trouble {
-                tracing::warn!(path = target.as_str(), %error, "a file cannot be read");
+        };
+        match answer {
+            Ok(answer) if answer.outcome == Outcome::Redirect => answer.with_query(request.query),
+            Ok(answer) => answer,
+            Err(trouble) => {
+                if let Trouble::Io(error) = &trouble {
+                    tracing::warn!(path = target.as_str(), %error, "a file cannot be read");
+                }
+                plain(Outcome::from(&trouble), head)
             }
-            plain(Outcome::from(&trouble), head)
-        })
+        }
     }
 
     /// What is in memory at present.
     pub fn held(&self) -> Held {
-        let (entries, bytes) = self.memory.held();
+        let (entries, bytes) = self.memory().held();
         Held { entries, bytes }
     }
 
-    /// The resource behind `path`, from memory or from the disk.
-    fn locate(&self, path: &str, at: u64) -> Result<Located, Trouble> {
-        let held = self.memory.find(path);
+    fn memory(&self) -> &Memory {
+        self.preparation.memory()
+    }
+
+    /// The resource behind `path`, from memory, where it is called `key`, or from the disk.
+    fn locate(&self, key: &str, path: &str, at: u64) -> Result<Located, Trouble> {
+        let held = self.memory().find(key);
         if let Some(resource) = held.as_ref().filter(|held| held.trusted(at)) {
             return Ok(Located::File(Arc::clone(resource)));
         }
-        let found = self.find(path, at);
+        let found = self
+            .find(path, at)
+            .map(|found| match (found, key == FALLBACK) {
+                (Some(found), true) => Some(found.named_as(Named::Fallback)),
+                (found, _) => found,
+            });
         match (found, held) {
-            (Ok(Some(found)), Some(held)) if held.still(&found) => Ok(Located::File(held)),
+            (Ok(Some(found)), Some(held)) if held.is_as_good_as(&found) => Ok(Located::File(held)),
             (Ok(Some(found)), Some(held)) => {
                 let found = Arc::new(found.adopt(&held));
-                self.memory.keep(path, &found);
+                self.memory().keep(key, &found);
                 Ok(Located::File(found))
             }
             (Ok(Some(found)), None) => Ok(Located::File(Arc::new(found))),
             (other, held) => {
                 if held.is_some() {
-                    self.memory.forget(path);
+                    self.memory().forget(key);
                 }
                 other.map(|_| Located::Directory)
             }
         }
     }
 
-    /// Looks `path` up on the disk; `None` is a directory that wants a slash.
+    /// Looks `path` up on the disk; `None` is a directory that wants a slash. What is not there is
+    /// looked for in older releases.
     fn find(&self, path: &str, at: u64) -> Result<Option<Resource>, Trouble> {
-        self.files.refresh();
-        if path.is_empty() || path.ends_with('/') {
-            let (path, facts) = self.index(path)?;
-            return Ok(Some(self.resource(path, facts, at)));
-        }
-        match self.files.look(path)? {
-            Found::File(facts) => Ok(Some(self.resource(path.to_owned(), facts, at))),
-            Found::Directory => {
-                self.index(&format!("{path}/"))?;
-                Ok(None)
+        let found = self.find_in(&self.files, path, at);
+        match (&found, &self.older) {
+            (Err(Trouble::Missing), Some(older)) if !is_directory(path) => {
+                let older = older.files(at).into_iter();
+                let mut older = older.map(|files| self.find_in(&files, path, at));
+                // A directory that is gone has no address any more: only files are taken.
+                let found_there = older.find(|found| matches!(found, Ok(Some(_))));
+                found_there.unwrap_or(found)
             }
+            _ => found,
         }
     }
 
+    fn find_in(
+        &self,
+        files: &Arc<dyn Files>,
+        path: &str,
+        at: u64,
+    ) -> Result<Option<Resource>, Trouble> {
+        files.refresh();
+        let mut signs = signs(&**files, path);
+        let (path, facts, named) = if is_directory(path) {
+            let (path, facts) = self.index(&**files, path, &mut signs)?;
+            (path, facts, Named::Index)
+        } else {
+            match files.look(path)? {
+                Found::File(facts) => (path.to_owned(), facts, Named::Itself),
+                Found::Directory => {
+                    self.index(&**files, &format!("{path}/"), &mut signs)?;
+                    return Ok(None);
+                }
+            }
+        };
+        let seen = Seen {
+            files: Arc::clone(files),
+            packed: match signs.as_ref().and_then(|signs| signs.last()) {
+                Some(sign) if !sign.may_be_packed() => Vec::new(),
+                _ => self.siblings(&**files, &path, &facts),
+            },
+            plain: Variant {
+                encoding: None,
+                path: path.into(),
+                facts,
+                ready: None,
+            },
+            named,
+            signs,
+        };
+        Ok(Some(Resource::new(seen, at)))
+    }
+
     /// The first index that stands in `directory`, which ends with a slash or is the root.
-    fn index(&self, directory: &str) -> Result<(String, Facts), Trouble> {
-        for name in &self.rules.index {
+    fn index(
+        &self,
+        files: &dyn Files,
+        directory: &str,
+        signs: &mut Option<Vec<Sign>>,
+    ) -> Result<(String, Facts), Trouble> {
+        for name in &self.index {
+            if let Some(all) = signs {
+                match files.sign(directory.trim_end_matches('/'), name) {
+                    Some(sign) => all.push(sign),
+                    None => *signs = None,
+                }
+            }
             let path = format!("{directory}{name}");
-            match self.files.look(&path) {
+            match files.look(&path) {
                 Ok(Found::File(facts)) => return Ok((path, facts)),
                 Ok(Found::Directory) | Err(Trouble::Missing) => {}
                 Err(trouble) => return Err(trouble),
@@ -208,39 +291,15 @@ impl Site {
         Err(Trouble::Missing)
     }
 
-    fn resource(&self, path: String, facts: Facts, at: u64) -> Resource {
-        let packed: &[Encoding] = if mime::packs(mime::of(&path)) {
-            &self.rules.precompressed
+    fn siblings(&self, files: &dyn Files, path: &str, plain: &Facts) -> Vec<Variant> {
+        let packed: &[Encoding] = if mime::packs(mime::of(path)) {
+            &self.precompressed
         } else {
             &[]
         };
         let packed = packed.iter();
-        let packed = packed.filter_map(|&encoding| self.sibling(&path, &facts, encoding));
-        let packed = packed.collect();
-        let plain = Variant {
-            encoding: None,
-            path: path.into(),
-            facts,
-            ready: None,
-        };
-        Resource::new(plain, packed, at)
-    }
-
-    /// The precompressed form of `path`, unless it is older than the file: then it packs what
-    /// the file once was.
-    fn sibling(&self, path: &str, plain: &Facts, encoding: Encoding) -> Option<Variant> {
-        let path = format!("{path}{}", encoding.suffix());
-        match self.files.look(&path) {
-            Ok(Found::File(facts)) if facts.len > 0 && second(&facts) >= second(plain) => {
-                Some(Variant {
-                    encoding: Some(encoding),
-                    path: path.into(),
-                    facts,
-                    ready: None,
-                })
-            }
-            _ => None,
-        }
+        let packed = packed.filter_map(|&encoding| sibling(files, path, plain, encoding));
+        packed.collect()
     }
 
     /// Chooses the coding and lets its representation answer.
@@ -248,7 +307,7 @@ impl Site {
         &self,
         request: &Request<'_>,
         key: &str,
-        resource: &Resource,
+        resource: &Arc<Resource>,
     ) -> Result<Answer, Trouble> {
         let wanted = match resource.packed() {
             [] => None,
@@ -256,62 +315,28 @@ impl Site {
         };
         let variant = resource.variant(wanted);
         if let Some(ready) = variant.ready.as_deref().filter(|ready| is_current(ready)) {
-            return Ok(ready.answer(request.method, request.fields));
+            if matches!(ready.content(), Content::File(_)) && ready.becomes_popular() {
+                self.keeper.freeze(key, resource, wanted);
+            }
+            return Ok(ready.answer(request.method, request.fields, request.sending));
         }
-        match self.prepare(key, resource, variant) {
-            Ok(ready) => Ok(ready.answer(request.method, request.fields)),
+        let prepare = |variant| {
+            let ready = self.preparation.prepare(key, resource, variant)?;
+            if !ready.is_tagged() {
+                self.keeper.hash(key, resource, variant.encoding);
+            }
+            Ok(ready.answer(request.method, request.fields, request.sending))
+        };
+        match prepare(variant) {
+            Ok(answer) => Ok(answer),
             // A sibling that went away since it was seen; the file itself is as good.
-            Err(_) if wanted.is_some() => self
-                .prepare(key, resource, resource.plain())
-                .map(|ready| ready.answer(request.method, request.fields)),
+            Err(_) if wanted.is_some() => prepare(resource.plain()),
             // Gone since it was seen, so that what is in memory is of no use either.
             Err(trouble) => {
-                self.memory.forget(key);
+                self.memory().forget(key);
                 Err(trouble)
             }
         }
-    }
-
-    /// Reads or opens a variant, and keeps it for the next request.
-    fn prepare(
-        &self,
-        key: &str,
-        resource: &Resource,
-        variant: &Variant,
-    ) -> Result<Arc<Representation>, Trouble> {
-        let (content, facts) = self.content(variant)?;
-        let plain = resource.plain();
-        let ready = Arc::new(Representation::new(Source {
-            content,
-            facts,
-            content_type: HeaderValue::from_static(mime::of(&plain.path)),
-            encoding: variant.encoding,
-            modified: if variant.encoding.is_some() {
-                plain.facts
-            } else {
-                facts
-            },
-            negotiable: !resource.packed().is_empty(),
-            cache_control: self.rules.cache_control.clone(),
-        }));
-        self.memory
-            .keep(key, &Arc::new(resource.with(variant.encoding, &ready)));
-        Ok(ready)
-    }
-
-    /// The bytes of a small file, the descriptor of a large one.
-    fn content(&self, variant: &Variant) -> Result<(Content, Facts), Trouble> {
-        let limit = self.rules.max_memory_file;
-        if variant.facts.len <= limit {
-            match self.files.read(&variant.path, limit) {
-                Ok((bytes, facts)) => return Ok((Content::Memory(bytes), facts)),
-                // It has grown beyond the limit since it was looked at, or keeps changing.
-                Err(Trouble::Unstable) => {}
-                Err(trouble) => return Err(trouble),
-            }
-        }
-        let (file, facts) = self.files.open(&variant.path)?;
-        Ok((Content::File(file), facts))
     }
 
     /// Answers for a path that leads to no file.
@@ -325,20 +350,60 @@ impl Site {
         // A page of an application has no ending, or none that is a file type: a script or
         // picture that is missing must not arrive as a page.
         let is_page = matches!(trouble, Trouble::Missing) && mime::known(target.name()).is_none();
-        let Some(fallback) = self.rules.fallback.as_deref().filter(|_| is_page) else {
+        let Some(fallback) = self.fallback.as_deref().filter(|_| is_page) else {
             return Err(trouble);
         };
-        match self.locate(fallback, at)? {
-            Located::File(resource) => self.represent(request, fallback, &resource),
+        match self.locate(FALLBACK, fallback, at)? {
+            Located::File(resource) => self.represent(request, FALLBACK, &resource),
             Located::Directory => Err(Trouble::Missing),
         }
     }
 }
 
+/// A sign of every name on the way to `path`; `None` where nobody tells of changes.
+fn signs(files: &dyn Files, path: &str) -> Option<Vec<Sign>> {
+    let mut signs = Vec::new();
+    let mut from = 0;
+    loop {
+        let rest = path.get(from..)?;
+        let name = rest.split('/').next()?;
+        let directory = path.get(..from)?.trim_end_matches('/');
+        if !name.is_empty() {
+            signs.push(files.sign(directory, name)?);
+        }
+        from += name.len() + 1;
+        if from >= path.len() {
+            return Some(signs);
+        }
+    }
+}
+
+/// The precompressed form of `path`, unless it is older than the file: then it packs what
+/// the file once was.
+fn sibling(files: &dyn Files, path: &str, plain: &Facts, encoding: Encoding) -> Option<Variant> {
+    let path = format!("{path}{}", encoding.suffix());
+    match files.look(&path) {
+        Ok(Found::File(facts)) if facts.len > 0 && second(&facts) >= second(plain) => {
+            Some(Variant {
+                encoding: Some(encoding),
+                path: path.into(),
+                facts,
+                ready: None,
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a path names a directory.
+fn is_directory(path: &str) -> bool {
+    path.is_empty() || path.ends_with('/')
+}
+
 impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Site")
-            .field("memory", &self.memory)
+            .field("memory", self.memory())
             .finish_non_exhaustive()
     }
 }
@@ -362,7 +427,7 @@ fn redirect(target: &Target<'_>, head: bool) -> Result<Answer, Trouble> {
 /// file may have been written to, and what was promised could not be kept.
 fn is_current(ready: &Representation) -> bool {
     match ready.content() {
-        Content::Memory(_) => true,
+        Content::Memory(_) | Content::Frozen(_) => true,
         Content::File(file) => crate::files::unchanged(file, ready.facts()),
     }
 }

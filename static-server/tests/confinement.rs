@@ -88,7 +88,9 @@ fn check(path: &str) -> Result<(), TestCaseError> {
         let request = Request {
             method: &Method::GET,
             path,
+            query: None,
             fields: &HeaderMap::new(),
+            sending: static_server::Sending::Copied,
         };
         let answer = site.answer(&request, world.now);
         let status = answer.status.as_u16();
@@ -113,7 +115,9 @@ fn the_tree_is_there_to_be_missed() {
     let request = Request {
         method: &Method::GET,
         path: "/in/a",
+        query: None,
         fields: &HeaderMap::new(),
+        sending: static_server::Sending::Copied,
     };
     let answer = world.small.answer(&request, world.now);
     assert_eq!(

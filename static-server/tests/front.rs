@@ -44,6 +44,7 @@ async fn front(root: &Path, fallback: Option<&str>) -> Front {
 /// Runs every case twice: once read anew, once from memory.
 async fn run_all(addr: SocketAddr, cases: Vec<suite::Case>) {
     let wrong = tokio::task::spawn_blocking(move || {
+        suite::warm(addr).unwrap();
         let twice = cases.iter().chain(&cases);
         twice
             .filter_map(|case| suite::run(addr, case).err())

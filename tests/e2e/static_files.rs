@@ -46,6 +46,7 @@ fn run_suite(more: &str, cases: fn(&Path) -> Vec<suite::Case>) -> Vec<String> {
         ));
     let cases = cases(&site);
     assert!(!cases.is_empty(), "no case at all");
+    suite::warm(edge.http()).expect("the large file gets its tag");
     let twice = cases.iter().chain(&cases);
     twice
         .filter_map(|case| suite::run(edge.http(), case).err())

@@ -18,6 +18,37 @@ const FILE: Form = Form {
     pattern: "^[^/].*$",
 };
 
+const PATH_PATTERN: Form = Form {
+    noun: "a shell pattern of paths below root",
+    example: "assets/*",
+    pattern: "^[^/].*$",
+};
+
+static RELEASES: Shape = Shape {
+    title: "releases",
+    id: "releases",
+    doc: "Where older releases of a directory are, and how many of them still answer.",
+    keys: &[
+        required(
+            "keep",
+            Kind::Integer { min: 1, max: 100 },
+            "How many releases beside the current one, the youngest first by the time of their directory.",
+        ),
+        optional(
+            "folder",
+            Kind::Text(&DIRECTORY),
+            "the directory that holds what root, a symbolic link, leads to",
+            "Directory with one directory for each release; hidden ones are not looked at.",
+        ),
+    ],
+    foreign: &[
+        ("count", "write keep = 3"),
+        ("dir", "write folder = \"releases\""),
+        ("path", "write folder = \"releases\""),
+    ],
+    example: "",
+};
+
 pub(crate) static STATIC: Shape = Shape {
     title: "[static.NAME]",
     id: "static",
@@ -56,11 +87,44 @@ pub(crate) static STATIC: Shape = Shape {
             "[\"br\", \"zstd\", \"gz\"]",
             "Compressed copies that are looked for beside a file, the preferred first; `[]` looks for none.",
         ),
-        optional(
+        default(
             "cache_control",
             Kind::Text(&HEADER_VALUE),
-            "none is sent",
-            "Cache-Control that is sent with files.",
+            "\"public, max-age=60\"",
+            "Cache-Control that is sent with files whose content may change under their name.",
+        ),
+        default(
+            "immutable",
+            Kind::Choice(&[
+                (
+                    "fingerprinted",
+                    "files with a hash of their content in their name, as bundlers write it (`app-3f9a1c2b.js`), and those of immutable_paths",
+                ),
+                ("off", "none"),
+            ]),
+            "\"fingerprinted\"",
+            "Which files never change under their name; they get immutable_cache_control.",
+        ),
+        default(
+            "immutable_paths",
+            Kind::List {
+                of: &Kind::Text(&PATH_PATTERN),
+                empty: true,
+            },
+            "[]",
+            "More files that never change under their name, by shell patterns below root; `*` goes past slashes.",
+        ),
+        default(
+            "immutable_cache_control",
+            Kind::Text(&HEADER_VALUE),
+            "\"public, max-age=31536000, immutable\"",
+            "Cache-Control that is sent with files that never change under their name.",
+        ),
+        optional(
+            "releases",
+            Kind::Table(&RELEASES),
+            "a file that root lacks is not found",
+            "Files that root lacks are looked for in older releases: a page that was opened before a deploy goes on with the files that it was made of.",
         ),
         default(
             "memory",
@@ -94,7 +158,10 @@ pub(crate) static STATIC: Shape = Shape {
         ("gzip", "write precompressed = [\"gz\"]"),
         ("autoindex", "directories are not listed"),
         ("browse", "directories are not listed"),
-        ("expires", "write cache_control = \"max-age=3600\""),
+        (
+            "expires",
+            "files with a hash in their name never expire; for others write cache_control = \"max-age=3600\"",
+        ),
         ("max_age", "write cache_control = \"max-age=3600\""),
         ("strip_prefix", "it belongs in the [[route]]"),
         ("path_prefix", "it belongs in the match of a [[route]]"),

@@ -1,6 +1,10 @@
 //! `[static.NAME]`.
 
-use crate::config::{Precompressed, StaticSite};
+use std::path::Path;
+
+use http::HeaderValue;
+
+use crate::config::{ImmutableFiles, Precompressed, Releases, StaticSite};
 use crate::defaults;
 use crate::environment::FileKind;
 use crate::keys::Kind;
@@ -31,17 +35,89 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
         None => vec![defaults::INDEX.to_owned()],
         Some(_) => rules::strings(table, "index", file_name),
     };
+    let releases = table
+        .table("releases")
+        .and_then(|inner| releases(&inner, table, root.as_deref()));
     Some(StaticSite {
         name: name.to_owned(),
         root: root?,
         index,
         fallback,
         precompressed: precompressed(table),
-        cache_control: table.text("cache_control", |text| {
-            text::header_value(&not_empty(text)?)
-        }),
+        cache_control: cache_control(table, "cache_control", defaults::STATIC_CACHE_CONTROL),
+        immutable: immutable(table),
+        releases,
         memory,
         max_memory_file: part_of(table, "max_memory_file", defaults::MAX_MEMORY_FILE, memory),
+    })
+}
+
+fn cache_control(table: &Table<'_>, name: &'static str, default: &'static str) -> HeaderValue {
+    let written = table.text(name, |text| text::header_value(&not_empty(text)?));
+    written.unwrap_or(HeaderValue::from_static(default))
+}
+
+fn immutable(table: &Table<'_>) -> Option<ImmutableFiles> {
+    let files = ImmutableFiles {
+        paths: rules::strings(table, "immutable_paths", pattern),
+        cache_control: cache_control(
+            table,
+            "immutable_cache_control",
+            defaults::IMMUTABLE_CACHE_CONTROL,
+        ),
+    };
+    if table.choice("immutable", &[true, false], true) {
+        return Some(files);
+    }
+    for name in ["immutable_paths", "immutable_cache_control"] {
+        if table.get(name).is_some() {
+            table.no_effect(name, "immutable is \"off\"", "delete one of the two");
+        }
+    }
+    None
+}
+
+fn pattern(text: &str) -> Result<glob::Pattern, Wrong> {
+    let text = not_empty(text)?;
+    if let Some(relative) = text.strip_prefix('/') {
+        return Err(Wrong::new(
+            "patterns are relative to root",
+            format!("write {}", quoted(relative)),
+        ));
+    }
+    glob::Pattern::new(&text).map_err(|wrong| {
+        Wrong::new(
+            format!("{} is no shell pattern: {}", quoted(&text), wrong.msg),
+            "`*` stands for anything, `?` for one character, `[ab]` for one of these",
+        )
+    })
+}
+
+fn releases(table: &Table<'_>, site: &Table<'_>, root: Option<&Path>) -> Option<Releases> {
+    let folder = table
+        .get("folder")
+        .map(|_| rules::directory(table, "folder"));
+    let is_link = root.is_none_or(|root| table.cx.environment.is_link(root));
+    if folder.is_none()
+        && !is_link
+        && let Some(node) = site.get("root")
+    {
+        table.cx.error(
+            Finding::error(
+                node.place,
+                "releases: root is no symbolic link, so that it does not say where older releases are",
+            )
+            .label("let root be a link to the current release")
+            .help("or write where releases are: releases = { keep = 3, folder = \"releases\" }"),
+        );
+    }
+    table.require("keep");
+    Some(Releases {
+        keep: table.count("keep")?,
+        folder: match folder {
+            Some(folder) => Some(folder?),
+            None => None,
+        },
     })
 }
 

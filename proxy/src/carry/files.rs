@@ -1,8 +1,6 @@
 //! A static answer on its way to the client.
 //!
-//! What is in memory is written as it is. A file is read in pieces on the
-//! blocking pool, so that a cold disk never holds the event loop. The next piece
-//! is read once the client took the last one: who does not read costs one piece.
+//! What is in memory is written as it is, a file piece by piece ([`Pieces`]).
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -32,7 +30,7 @@ impl From<Box<pingora::Error>> for Cut {
 
 /// The head of `answer`.
 pub(super) fn head(answer: &Answer) -> Box<ResponseHeader> {
-    let count = answer.headers.shared.len() + answer.headers.own.len();
+    let count = answer.headers.shared.fields().len() + answer.headers.own.len();
     let mut fields = HeaderMap::with_capacity(count + respond::ADDED);
     for (name, value) in answer.headers.iter() {
         fields.append(name, value.clone());
@@ -63,18 +61,52 @@ pub(super) async fn write(
     Ok(respond::finish(session).await?)
 }
 
-async fn copy(session: &mut ServerSession, mut part: FilePart) -> Result<(), Cut> {
-    loop {
-        let (rest, bytes) = match read(part).await {
-            Ok(Ok(read)) => read,
-            Ok(Err(error)) => return Err(Cut::File(error)),
-            Err(error) => return Err(Cut::File(std::io::Error::other(error))),
-        };
-        let Some(bytes) = bytes else {
-            return Ok(());
-        };
-        part = rest;
+async fn copy(session: &mut ServerSession, part: FilePart) -> Result<(), Cut> {
+    let mut pieces = Pieces::new(part);
+    while let Some(bytes) = pieces.next().await.map_err(Cut::File)? {
         session.write_response_body(bytes, false).await?;
+    }
+    Ok(())
+}
+
+/// A stretch of a file, piece by piece.
+///
+/// What the kernel has in memory is read at once. What has to come from the disk is read on the
+/// blocking pool, a piece ahead of the client, so that a cold disk never holds the event loop. A client that does
+/// not read costs one piece.
+pub(super) struct Pieces {
+    part: Option<FilePart>,
+    ahead: Option<JoinHandle<Read>>,
+}
+
+impl Pieces {
+    pub(super) fn new(part: FilePart) -> Self {
+        Self {
+            part: Some(part),
+            ahead: None,
+        }
+    }
+
+    /// The next bytes, `None` at the end.
+    ///
+    /// # Errors
+    /// Where the file changed or cannot be read: what was promised cannot be kept.
+    pub(super) async fn next(&mut self) -> std::io::Result<Option<Bytes>> {
+        let reading = match (self.ahead.take(), &mut self.part) {
+            (Some(reading), _) => reading,
+            (None, None) => return Ok(None),
+            (None, Some(part)) => match part.read_ready(PIECE) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => read(part.clone()),
+                ready => return ready,
+            },
+        };
+        let (part, bytes) = reading.await.map_err(std::io::Error::other)??;
+        // The kernel reads ahead as well; what it has got by now needs no other thread.
+        if part.len > 0 {
+            self.ahead = Some(read(part.clone()));
+        }
+        self.part = Some(part);
+        Ok(bytes)
     }
 }
 

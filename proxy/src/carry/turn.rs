@@ -9,7 +9,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use static_server::{Answer, Request as FileRequest, Site};
+use static_server::{Answer, Request as FileRequest, Sending, Site};
 
 use super::account::{self, Arrival};
 use super::cached::{self, Cached};
@@ -526,10 +526,11 @@ fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option
     let asked = FileRequest {
         method: &head.method,
         path: exchange::stripped(&way.path, strip_prefix),
+        query: way.query.as_deref(),
         fields: &head.headers,
+        sending: Sending::Copied,
     };
     site.answer(&asked, clock::now())
-        .with_query(way.query.as_deref())
 }
 
 fn wanted_upgrade(session: &ServerSession) -> Upgrade {

@@ -140,6 +140,16 @@ impl HeadView for Checked<'_> {
     }
 }
 
+impl static_server::Fields for Checked<'_> {
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.values(name).next()
+    }
+
+    fn each(&self, name: &HeaderName, f: &mut dyn FnMut(&[u8])) {
+        self.values(name).for_each(f);
+    }
+}
+
 impl cache::Fields for Checked<'_> {
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.values(name).next()

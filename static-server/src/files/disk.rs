@@ -4,22 +4,27 @@
 //! step, so that no link swapped in between can slip through. It also refuses absolute links
 //! that lead back inside, which releases are often switched with; for those, and on kernels
 //! or in sandboxes without the call, the real path is worked out and compared with the
-//! root's. The root itself is resolved anew before each group of looks, for it may be a link
-//! that a deploy flips.
+//! root's. The root itself may be a link that a deploy flips: it is resolved anew before each
+//! group of looks or, where changes are watched for, as soon as it leads elsewhere.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat, openat2};
-use rustix::io::Errno;
+use rustix::buffer::spare_capacity;
+use rustix::fs::{
+    FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, open, openat, openat2, stat,
+};
+use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::watch::{Sign, Watches};
 use super::{Age, Facts, Files, Found, Trouble};
 
 /// File systems stamp changes with steps from a few milliseconds up to two seconds (FAT).
@@ -28,20 +33,100 @@ const SETTLING: Duration = Duration::from_secs(2);
 /// How often a file that changes while it is read is tried.
 const READ_ATTEMPTS: u32 = 3;
 
+/// How often it is looked whether the root's name leads elsewhere, for all that no event tells: a
+/// link further up its path that is flipped.
+const ROOT_LOOK: Duration = Duration::from_millis(500);
+
 /// The tree below a directory.
 #[derive(Debug)]
 pub struct Disk {
     root: PathBuf,
     /// The directory that the root's name led to when it was last resolved.
     opened: Mutex<Option<Arc<OwnedFd>>>,
+    watches: Option<Watches>,
 }
 
 impl Disk {
-    /// The tree below `root`, which need not exist yet.
+    /// The tree below `root`, which need not exist yet. Nothing is watched.
     pub fn new(root: PathBuf) -> Self {
         Self {
             root,
             opened: Mutex::default(),
+            watches: None,
+        }
+    }
+
+    /// The tree below `root`, which exists. Changes are watched for by a thread of its own, as
+    /// long as the tree is in use; where the system does not tell them, as if by [`Disk::new`].
+    pub fn watched(root: PathBuf) -> Arc<Self> {
+        let mut disk = Self::new(root);
+        disk.watches = match disk.can_be_watched() {
+            true => Watches::new().ok(),
+            false => None,
+        };
+        let disk = Arc::new(disk);
+        if disk.watches.is_some() {
+            disk.watch_root();
+            let weak = Arc::downgrade(&disk);
+            let name = "files".to_owned();
+            let thread = std::thread::Builder::new()
+                .name(name)
+                .spawn(move || keep_watch(&weak));
+            if let Err(error) = thread {
+                tracing::warn!(%error, "no thread to watch for changes of files");
+                return Arc::new(Self::new(disk.root.clone()));
+            }
+        }
+        disk
+    }
+
+    /// What other machines do to a network file system is not told here.
+    fn can_be_watched(&self) -> bool {
+        const REMOTE: [u32; 8] = [
+            0x0000_6969, // NFS
+            0x0000_517b, // SMB
+            0xff53_4d42, // CIFS
+            0xfe53_4d42, // SMB2
+            0x0102_1997, // 9p
+            0x00c3_6400, // Ceph
+            0x6573_5546, // FUSE
+            0x0bd0_0bd0, // Lustre
+        ];
+        let kind = self
+            .opened()
+            .and_then(|root| fstatfs(&*root).map_err(trouble));
+        kind.is_ok_and(|kind| {
+            !REMOTE
+                .iter()
+                .any(|&remote| kind.f_type.cast_unsigned() == remote.into())
+        })
+    }
+
+    /// Where the root's own name stands, a flip of it is told at once.
+    fn watch_root(&self) {
+        let (Some(watches), Some(name)) = (&self.watches, self.root.file_name()) else {
+            return;
+        };
+        let parent = match self.root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        if let Ok(parent) = directory(parent) {
+            watches.above(&parent, name.as_bytes());
+        }
+    }
+
+    /// Takes the root's name to lead where it leads now.
+    fn follow_root(&self) {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let before = opened.as_ref().and_then(|root| fstat(&**root).ok());
+        let now = stat(&self.root).ok();
+        if before.map(identity) != now.map(identity) {
+            *opened = None;
+            if let Some(watches) = &self.watches {
+                watches.clear();
+            }
         }
     }
 
@@ -55,13 +140,31 @@ impl Disk {
         Ok(root)
     }
 
-    /// Opens `path` beneath the root.
-    fn beneath(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Trouble> {
+    /// Opens `path` beneath the root; whether a link led there.
+    fn beneath(&self, path: &str, flags: OFlags) -> Result<(OwnedFd, bool), Trouble> {
         let flags = flags | OFlags::CLOEXEC;
         let path = if path.is_empty() { "." } else { path };
         let root = self.opened()?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&root, path, flags, Mode::empty(), resolve) {
+        let straight = resolve | ResolveFlags::NO_SYMLINKS;
+        match openat2(&root, path, flags, Mode::empty(), straight) {
+            Ok(file) => return Ok((file, false)),
+            Err(Errno::LOOP | Errno::XDEV | Errno::AGAIN | Errno::NOSYS | Errno::PERM) => {}
+            Err(errno) => return Err(trouble(errno)),
+        }
+        self.by_links(&root, path, flags, resolve)
+            .map(|file| (file, true))
+    }
+
+    /// Opens `path`, which symbolic links are on the way to.
+    fn by_links(
+        &self,
+        root: &OwnedFd,
+        path: &str,
+        flags: OFlags,
+        resolve: ResolveFlags,
+    ) -> Result<OwnedFd, Trouble> {
+        match openat2(root, path, flags, Mode::empty(), resolve) {
             Ok(file) => Ok(file),
             // A link that leaves the root or is absolute; a rename in between; no such call.
             Err(Errno::XDEV | Errno::AGAIN | Errno::NOSYS | Errno::PERM) => {
@@ -94,15 +197,31 @@ impl Disk {
 
 impl Files for Disk {
     fn refresh(&self) {
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if self.watches.is_none() {
+            *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    fn sign(&self, directory: &str, name: &str) -> Option<Sign> {
+        let watches = self.watches.as_ref()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        // A directory behind a link is not watched: the link could be flipped anywhere on its way.
+        let open = || match self.beneath(directory, flags) {
+            Ok((fd, false)) => Some(fd),
+            _ => None,
+        };
+        Some(watches.directory(directory, open)?.sign(name))
     }
 
     fn look(&self, path: &str) -> Result<Found, Trouble> {
         // O_PATH touches neither a pipe's other end nor a device.
-        let file = self.beneath(path, OFlags::PATH)?;
+        let (file, linked) = self.beneath(path, OFlags::PATH)?;
         let stat = fstat(&file).map_err(trouble)?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile => Ok(Found::File(facts(&stat))),
+            FileType::RegularFile => Ok(Found::File(Facts {
+                linked,
+                ..facts(&stat)
+            })),
             FileType::Directory => Ok(Found::Directory),
             _ => Err(Trouble::Special),
         }
@@ -118,9 +237,18 @@ impl Files for Disk {
             let content = read_whole(&file, len)?;
             let after = regular(file.as_fd())?;
             if content.len() == len && before.identical(&after) {
-                return Ok((content, after));
+                return Ok((
+                    content,
+                    Facts {
+                        linked: before.linked,
+                        ..after
+                    },
+                ));
             }
-            before = after;
+            before = Facts {
+                linked: before.linked,
+                ..after
+            };
         }
         Err(Trouble::Unstable)
     }
@@ -128,9 +256,25 @@ impl Files for Disk {
     fn open(&self, path: &str) -> Result<(Arc<File>, Facts), Trouble> {
         // O_NONBLOCK keeps a pipe that took the file's place since from holding us.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let file = self.beneath(path, flags)?;
+        let (file, linked) = self.beneath(path, flags)?;
         let facts = regular(file.as_fd())?;
-        Ok((Arc::new(File::from(file)), facts))
+        Ok((Arc::new(File::from(file)), Facts { linked, ..facts }))
+    }
+}
+
+/// The work of the thread that watches: it ends with the tree.
+fn keep_watch(disk: &Weak<Disk>) {
+    while let Some(disk) = disk.upgrade() {
+        let Some(watches) = &disk.watches else {
+            return;
+        };
+        if let Err(errno) = watches.wait(ROOT_LOOK) {
+            // No event can be lost without a word: what was believed until now is not any more.
+            tracing::warn!(%errno, root = %disk.root.display(), "changes of files are not told");
+            watches.stop();
+            return;
+        }
+        disk.follow_root();
     }
 }
 
@@ -146,18 +290,35 @@ pub(crate) fn read_unchanged(
     offset: u64,
     max: usize,
 ) -> io::Result<Bytes> {
-    let mut buffer = vec![0_u8; max];
-    let count = file.read_at(&mut buffer, offset)?;
+    let read = pread(file, offset, max);
     let now = regular(file.as_fd()).map_err(io::Error::other)?;
     if !expected.identical(&now) {
         let text = "the file changed while it was sent";
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    if count == 0 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
+    read
+}
+
+/// Reads up to `max` bytes at `offset`. `UnexpectedEof` where there are none.
+pub(crate) fn pread(file: &File, offset: u64, max: usize) -> io::Result<Bytes> {
+    let mut buffer = Vec::with_capacity(max);
+    match rustix::io::pread(file, spare_capacity(&mut buffer), offset)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Bytes::from(buffer)),
     }
-    buffer.truncate(count);
-    Ok(Bytes::from(buffer))
+}
+
+/// The same, of what is in the page cache alone: `WouldBlock` where the disk had to be asked.
+pub(crate) fn read_cached(file: &File, offset: u64, max: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; max];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    match preadv2(file, &mut slices, offset, ReadWriteFlags::NOWAIT)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        count => {
+            buffer.truncate(count);
+            Ok(Bytes::from(buffer))
+        }
+    }
 }
 
 /// Whether the file behind a descriptor is still in the state `expected`.
@@ -201,7 +362,9 @@ fn facts(stat: &Stat) -> Facts {
     Facts {
         len: u64::try_from(stat.st_size).unwrap_or(0),
         modified,
+        changed: time(stat.st_ctime, stat.st_ctime_nsec),
         inode: stat.st_ino,
+        linked: false,
         age: age(modified),
     }
 }

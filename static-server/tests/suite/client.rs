@@ -38,6 +38,21 @@ pub fn run(addr: SocketAddr, case: &Case) -> Result<(), String> {
     })
 }
 
+/// Waits until the large file has its tag, which is found out beside the way of requests.
+///
+/// # Errors
+///
+/// Where none comes for ten thousand questions, or the server does not answer.
+pub fn warm(addr: SocketAddr) -> Result<(), String> {
+    for _ in 0..10_000 {
+        if ask(addr, "HEAD", "/big.bin", &[])?.value("etag").is_some() {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    Err("the large file has no tag".to_owned())
+}
+
 struct Reply {
     status: u16,
     headers: Vec<(String, String)>,

@@ -13,7 +13,7 @@ mod client;
 mod list;
 mod tree;
 
-pub use client::run;
+pub use client::{run, warm};
 pub use list::{cases, spa_cases};
 pub use tree::tree;
 

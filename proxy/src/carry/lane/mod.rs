@@ -1,35 +1,30 @@
-//! The short way: a fresh page, answered on the connection itself, before a
+//! The short way: a fresh page or a file, answered on the connection itself, before a
 //! session of Pingora is made for the request.
 //!
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
 //! and nothing counted, to the carrier behind it: a GET or HEAD without body,
 //! upgrade or nominated fields, for a page that is stored whole and fresh and
-//! needs neither validation nor cutting. Each decision is asked of the same
+//! needs neither validation nor cutting ([`page`]), or for a file that is there ([`file`]). Each decision is asked of the same
 //! function as there, so the two ways differ in cost alone, and in Date: Pingora's
-//! session writes a new one, here the origin's stays (RFC 9110 section 6.6.1). What
+//! session writes a new one, here a page keeps the origin's (RFC 9110 section 6.6.1). What
 //! decides may run twice for one request, so it must neither count nor remember.
 
 mod block;
+mod date;
+mod file;
+mod page;
 mod twin;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use cache::condition::{self, Condition};
-use cache::range::{self, Selection};
-use cache::reuse::{self, Use};
-use cache::status::CacheStatus;
-use cache::store::Lookup;
-use cache::stored::InCoding;
-use cache::{RequestControl, Stored, coding};
+use cache::Stored;
 use http::header::{self, HeaderName, HeaderValue};
+use static_server::{Answer, Sending};
 
+use super::Carrier;
 use super::account::{self, Arrival};
 use super::request::X_REQUEST_ID;
-use super::stored::CACHE_STATUS;
-use super::{Carrier, request};
 use crate::clock;
-use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
 use crate::exchange::{self, Asked, Course, Way};
@@ -37,9 +32,6 @@ use crate::filter::{Chain, FieldsMut};
 use crate::listen::{Conn, ConnInfo, ListenerSettings};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Snapshot};
-use crate::upstreams::Upstream;
-use block::Block;
-use twin::Twin;
 
 pub(crate) use twin::Twins;
 
@@ -55,17 +47,32 @@ pub(crate) enum Taken {
     Broken,
 }
 
-/// A request and the page that answers it.
+/// A request and what answers it.
 struct Hit {
     snapshot: Arc<Snapshot>,
     settings: Arc<ListenerSettings>,
-    stored: Arc<Stored>,
     record: Record,
     route: usize,
+    what: What,
+}
+
+/// What there is to send.
+enum What {
+    Page(Arc<Stored>),
+    File(Answer),
+}
+
+/// How the sending of a body ended.
+enum Sent {
+    Whole,
+    /// The client is gone, or takes nothing.
+    Gone,
+    /// The file is not what was promised.
+    Changed,
 }
 
 impl Carrier {
-    /// Answers the request whose head waits on `conn`, if a stored page does.
+    /// Answers the request whose head waits on `conn`, if a stored page or a file does.
     /// `last`: it is the connection's last one.
     pub(crate) async fn hit(&self, conn: &mut Conn, facts: &HeadFacts, last: bool) -> Taken {
         let Some(mut hit) = self.find(conn, facts) else {
@@ -73,26 +80,31 @@ impl Carrier {
         };
         let closes = last || !facts.keep_alive;
         hit.write_head(conn.begin_reply(facts.head_len), closes);
-        let mut sent = 0;
-        let whole = if facts.method == MethodKind::Head {
-            conn.send(&[], &mut sent).await
-        } else if let Some(twin) = hit.twin(conn) {
-            conn.send_file(twin.file(), hit.stored.len(), &mut sent)
+        let mut count = 0;
+        let sent = match &hit.what {
+            _ if facts.method == MethodKind::Head => conn
+                .send(&[], &mut count)
                 .await
-        } else {
-            conn.send(hit.stored.segments(), &mut sent).await
+                .map_or(Sent::Gone, |()| Sent::Whole),
+            What::Page(page) => page::send(conn, page, &hit.snapshot.cache.twins, &mut count).await,
+            What::File(answer) => file::send(conn, &answer.body, &mut count).await,
         };
-        let whole = whole.is_ok();
-        hit.record.bytes_out = sent;
-        hit.record.status = hit.stored.head().status().as_u16();
-        if !whole {
-            hit.record.why = Some("client_gone");
+        hit.record.bytes_out = count;
+        hit.record.status = match &hit.what {
+            What::Page(page) => page.head().status(),
+            What::File(answer) => answer.status,
         }
+        .as_u16();
+        hit.record.why = match sent {
+            Sent::Whole => None,
+            Sent::Gone => Some("client_gone"),
+            Sent::Changed => Some("file_changed"),
+        };
         account::close(&mut hit.record, &hit.snapshot, &hit.settings);
-        match whole {
-            true if closes => Taken::Last,
-            true => Taken::Served,
-            false => Taken::Broken,
+        match sent {
+            Sent::Whole if closes => Taken::Last,
+            Sent::Whole => Taken::Served,
+            Sent::Gone | Sent::Changed => Taken::Broken,
         }
     }
 
@@ -121,21 +133,40 @@ impl Carrier {
             return None;
         };
         let route = snapshot.routes.get(way.route)?;
-        let Action::Upstream {
-            upstream,
-            cache: Some(caching),
-            ..
-        } = &route.action
-        else {
+        if !matches!(
+            route.action,
+            Action::Static { .. } | Action::Upstream { cache: Some(_), .. }
+        ) {
             return None;
-        };
+        }
         // Filters and Vary see the host in its one spelling.
         let respelt = head.field(&header::HOST) != Some(way.authority.as_bytes());
         if respelt || !lets_pass(&route.chain, &mut way, &snapshot, info, &head) {
             return None;
         }
-        let stored = fresh(&snapshot, info, &way, upstream, caching, &head, wall)?;
-        stored.life().hit();
+        let what = match &route.action {
+            Action::Upstream {
+                upstream,
+                cache: Some(caching),
+                ..
+            } => What::Page(page::fresh(
+                &snapshot, info, &way, upstream, caching, &head, wall,
+            )?),
+            Action::Static { site, strip_prefix } => {
+                let sending = match conn.is_plain() {
+                    true => Sending::FromFile,
+                    false => Sending::Copied,
+                };
+                What::File(file::find(
+                    site,
+                    strip_prefix.as_deref(),
+                    &way,
+                    &head,
+                    sending,
+                )?)
+            }
+            _ => return None,
+        };
         let settings = info.listener.settings.load_full();
         let arrival = Arrival {
             info,
@@ -149,11 +180,13 @@ impl Carrier {
         };
         let mut record = account::open(&snapshot, &arrival);
         record.route = u16::try_from(way.route).ok();
-        record.cache = CacheResult::Hit;
+        if matches!(what, What::Page(_)) {
+            record.cache = CacheResult::Hit;
+        }
         Some(Box::new(Hit {
             route: way.route,
             record,
-            stored,
+            what,
             settings,
             snapshot: Arc::clone(&snapshot),
         }))
@@ -212,86 +245,13 @@ impl FieldsMut for NoEdits {
     fn add(&mut self, _: HeaderName, _: HeaderValue) {}
 }
 
-/// The page, if it may be sent as it stands.
-fn fresh(
-    snapshot: &Snapshot,
-    info: &ConnInfo,
-    way: &Way,
-    upstream: &Upstream,
-    caching: &Caching,
-    head: &Checked<'_>,
-    now: SystemTime,
-) -> Option<Arc<Stored>> {
-    let compared = caching.compare_sessions > 0 && caching.is_of_a_session(head);
-    if condition::is_for_origin(head) || caching.show_key || compared {
-        return None;
-    }
-    let scheme = request::scheme(snapshot, info, head);
-    let key = caching.key(scheme, way, upstream.name(), head);
-    let view = caching.normal.apply(head);
-    let store = &snapshot.cache.store;
-    let Lookup::Found(found) = store.lookup(key.as_key(), &view, &caching.policy.vary) else {
-        return None;
-    };
-    let freshness = found.freshness();
-    let usable = reuse::usable(&freshness, &RequestControl::read(head), now);
-    // Near its end it may have to be fetched anew, and what is not compressed yet, compressed.
-    if usable != Use::Fresh || freshness.remaining(now) <= caching.early_refresh {
-        return None;
-    }
-    let found = represented(caching, head, found)?;
-    let page = found.head();
-    let asked = cache::Request {
-        method: head.method(),
-        fields: head,
-    };
-    let as_it_stands = page.may_have_body()
-        && condition::evaluate(page, head, now) == Condition::Full
-        && range::select(page, asked, found.len(), now) == Selection::Whole;
-    as_it_stands.then_some(found)
-}
-
-/// The representation in the coding that is wanted; `None` where that is to be made first.
-fn represented(caching: &Caching, head: &Checked<'_>, found: Arc<Stored>) -> Option<Arc<Stored>> {
-    if caching.compress.is_empty() || head.field(&header::RANGE).is_some() {
-        return Some(found);
-    }
-    match coding::choose(head, &caching.compress) {
-        None => Some(found),
-        Some(coding) => match found.in_coding(coding) {
-            InCoding::Ready(coded) => Some(coded),
-            InCoding::Useless => Some(found),
-            InCoding::Unknown => {
-                let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
-                (!pays).then_some(found)
-            }
-        },
-    }
-}
-
 impl Hit {
-    /// The copy of the body that can go out on `conn` without passing through here.
-    fn twin(&self, conn: &Conn) -> Option<&Twin> {
-        let twins = &self.snapshot.cache.twins;
-        conn.is_plain().then(|| twins.of(&self.stored)).flatten()
-    }
-
     /// Status line and fields, with what belongs to this reply alone.
     fn write_head(&self, out: &mut Vec<u8>, closes: bool) {
-        let head = self.stored.head();
-        let now = self.record.wall;
-        let start = out.len() + head.as_http1().len() - head.field_lines().len();
-        out.extend_from_slice(head.as_http1());
-        let mut block = Block::new(out, start);
-        let freshness = self.stored.freshness();
-        let age = freshness.age_seconds(now);
-        block.push(&header::AGE, itoa::Buffer::new().format(age).as_bytes());
-        let status = CacheStatus {
-            hit: true,
-            ttl: Some(freshness.ttl_seconds(now)),
-            ..CacheStatus::default()
+        let mut block = match &self.what {
+            What::Page(page) => page::begin_head(out, page, self.record.wall),
+            What::File(answer) => file::begin_head(out, answer, self.record.wall),
         };
-        block.push(&CACHE_STATUS, status.to_value().as_bytes());
         if let Some(route) = self.snapshot.routes.get(self.route) {
             route.chain.response(&mut block);
         }

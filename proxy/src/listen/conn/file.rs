@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
 use nix::libc::{MSG_MORE, MSG_NOSIGNAL};
@@ -22,17 +23,19 @@ impl Conn {
         self.tls.is_none()
     }
 
-    /// Sends what is staged and the first `length` bytes of `file` behind it, on a plain connection.
+    /// Sends what is staged and a stretch of `file` behind it, on a plain connection.
     /// `sent` counts the bytes of the file that were taken.
     pub(crate) async fn send_file(
         &mut self,
         file: &File,
-        length: u64,
+        stretch: Range<u64>,
         sent: &mut u64,
     ) -> io::Result<()> {
         poll_fn(|cx| self.poll_staged_with_more(cx)).await?;
-        while *sent < length {
-            let taken = poll_fn(|cx| self.poll_send_file(cx, file, *sent, length - *sent)).await?;
+        let mut at = stretch.start;
+        while at < stretch.end {
+            let taken = poll_fn(|cx| self.poll_send_file(cx, file, at, stretch.end - at)).await?;
+            at += taken as u64;
             *sent += taken as u64;
         }
         Ok(())

@@ -1,0 +1,120 @@
+//! A stored page that may be sent as it stands, and its sending.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use cache::condition::{self, Condition};
+use cache::range::{self, Selection};
+use cache::reuse::{self, Use};
+use cache::status::CacheStatus;
+use cache::store::Lookup;
+use cache::stored::InCoding;
+use cache::{RequestControl, Stored, coding};
+use http::header;
+
+use super::Sent;
+use super::block::Block;
+use super::twin::Twins;
+use crate::carry::request;
+use crate::carry::stored::CACHE_STATUS;
+use crate::exchange::Way;
+use crate::exchange::caching::Caching;
+use crate::exchange::head::{Checked, HeadView};
+use crate::listen::{Conn, ConnInfo};
+use crate::snapshot::Snapshot;
+use crate::upstreams::Upstream;
+
+/// The page, if it may be sent as it stands.
+pub(super) fn fresh(
+    snapshot: &Snapshot,
+    info: &ConnInfo,
+    way: &Way,
+    upstream: &Upstream,
+    caching: &Caching,
+    head: &Checked<'_>,
+    now: SystemTime,
+) -> Option<Arc<Stored>> {
+    let compared = caching.compare_sessions > 0 && caching.is_of_a_session(head);
+    if condition::is_for_origin(head) || caching.show_key || compared {
+        return None;
+    }
+    let scheme = request::scheme(snapshot, info, head);
+    let key = caching.key(scheme, way, upstream.name(), head);
+    let view = caching.normal.apply(head);
+    let store = &snapshot.cache.store;
+    let Lookup::Found(found) = store.lookup(key.as_key(), &view, &caching.policy.vary) else {
+        return None;
+    };
+    let freshness = found.freshness();
+    let usable = reuse::usable(&freshness, &RequestControl::read(head), now);
+    // Near its end it may have to be fetched anew, and what is not compressed yet, compressed.
+    if usable != Use::Fresh || freshness.remaining(now) <= caching.early_refresh {
+        return None;
+    }
+    let found = represented(caching, head, found)?;
+    let page = found.head();
+    let asked = cache::Request {
+        method: head.method(),
+        fields: head,
+    };
+    let as_it_stands = page.may_have_body()
+        && condition::evaluate(page, head, now) == Condition::Full
+        && range::select(page, asked, found.len(), now) == Selection::Whole;
+    if !as_it_stands {
+        return None;
+    }
+    found.life().hit();
+    Some(found)
+}
+
+/// The representation in the coding that is wanted; `None` where that is to be made first.
+fn represented(caching: &Caching, head: &Checked<'_>, found: Arc<Stored>) -> Option<Arc<Stored>> {
+    if caching.compress.is_empty() || head.field(&header::RANGE).is_some() {
+        return Some(found);
+    }
+    match coding::choose(head, &caching.compress) {
+        None => Some(found),
+        Some(coding) => match found.in_coding(coding) {
+            InCoding::Ready(coded) => Some(coded),
+            InCoding::Useless => Some(found),
+            InCoding::Unknown => {
+                let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
+                (!pays).then_some(found)
+            }
+        },
+    }
+}
+
+/// Writes the head of `page`, but for what belongs to every reply.
+pub(super) fn begin_head<'a>(out: &'a mut Vec<u8>, page: &Stored, now: SystemTime) -> Block<'a> {
+    let head = page.head();
+    let start = out.len() + head.as_http1().len() - head.field_lines().len();
+    out.extend_from_slice(head.as_http1());
+    let mut block = Block::new(out, start);
+    let freshness = page.freshness();
+    let age = freshness.age_seconds(now);
+    block.push(&header::AGE, itoa::Buffer::new().format(age).as_bytes());
+    let status = CacheStatus {
+        hit: true,
+        ttl: Some(freshness.ttl_seconds(now)),
+        ..CacheStatus::default()
+    };
+    block.push(&CACHE_STATUS, status.to_value().as_bytes());
+    block
+}
+
+/// Sends the body of `page`: from the copy that can go out without passing through here, if
+/// there is one.
+pub(super) async fn send(
+    conn: &mut Conn,
+    page: &Stored,
+    twins: &Arc<Twins>,
+    count: &mut u64,
+) -> Sent {
+    let twin = conn.is_plain().then(|| twins.of(page)).flatten();
+    let sent = match twin {
+        Some(twin) => conn.send_file(twin.file(), 0..page.len(), count).await,
+        None => conn.send(page.segments(), count).await,
+    };
+    sent.map_or(Sent::Gone, |()| Sent::Whole)
+}

@@ -1,0 +1,111 @@
+//! Content in files that exist in memory alone and that nobody can write to (memfd_create(2),
+//! sealed).
+//!
+//! The kernel sends from a file without copying (sendfile(2)). From a file on the disk that is
+//! not safe: what has been sent is not copied until the client has confirmed it, so that a write to
+//! the file at that moment changes what is on its way, and the client gets a mixture that looks
+//! whole. From our own memory the kernel cannot send without copying at all. A sealed copy has neither
+//! fault.
+//!
+//! Each copy is an open file; all of the process together take no more than an eighth of those
+//! that it may open.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::process::{Resource, getrlimit};
+
+/// How many there are at most, whatever the process may open.
+const MOST: u64 = 512;
+
+static COUNT: AtomicU64 = AtomicU64::new(0);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Frozen {
+    file: File,
+    /// Gives its place back.
+    _place: Place,
+}
+
+impl Frozen {
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// `QuotaExceeded` where there are too many already; what the system says.
+    pub fn of(bytes: &[u8]) -> io::Result<Self> {
+        Self::filled(|file| file.write_all(bytes))
+    }
+
+    /// A copy of what `fill` writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Frozen::of`], and those of `fill`.
+    pub fn filled(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
+        let place = Place::take().ok_or(io::ErrorKind::QuotaExceeded)?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let mut file = File::from(memfd_create("tidegate-file", flags)?);
+        fill(&mut file)?;
+        let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+        fcntl_add_seals(&file, seals)?;
+        Ok(Self {
+            file,
+            _place: place,
+        })
+    }
+
+    /// The file, for reading by position.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+}
+
+/// One of the files that there may be.
+#[derive(Debug)]
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let may_open = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        let most = MOST.min(may_open / 8);
+        // Given back if it turns out to be one too many: the drop of `place` does that.
+        let place = Self;
+        (COUNT.fetch_add(1, Ordering::Relaxed) < most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_holds_the_bytes_and_cannot_be_written_to() {
+        let frozen = Frozen::of(b"abc").unwrap();
+        let mut read = [0; 3];
+        frozen.file().read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"abc");
+        assert!(frozen.file().write_all_at(b"x", 0).is_err());
+        assert!(frozen.file().set_len(1).is_err());
+    }
+
+    #[test]
+    fn a_failed_fill_gives_its_place_back() {
+        for _ in 0..2 * MOST {
+            let failed = Frozen::filled(|_| Err(io::ErrorKind::UnexpectedEof.into()));
+            assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+        assert!(Frozen::of(b"still room").is_ok());
+    }
+}

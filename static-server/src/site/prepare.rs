@@ -1,0 +1,162 @@
+//! From a file that was seen to a representation that can be sent: read or opened, hashed,
+//! with its header lists made.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::HeaderValue;
+use http::header::ACCEPT_ENCODING;
+
+use crate::confine::escaped_name;
+use crate::files::{Facts, Trouble};
+use crate::fingerprint;
+use crate::memory::Memory;
+use crate::mime;
+use crate::representation::{Content, Hash, Heading, Representation, Source};
+use crate::resource::{Named, Resource, Variant};
+use crate::settings::Immutable;
+use crate::value;
+
+/// How many hashes of large files are remembered.
+const MOST_HASHES: usize = 10_000;
+
+/// The settings that a file meets.
+pub(super) struct Rules {
+    pub(super) cache_control: Option<HeaderValue>,
+    pub(super) immutable: Option<Immutable>,
+    pub(super) memory: u64,
+    pub(super) max_memory_file: u64,
+}
+
+/// Makes representations, and keeps what it makes.
+pub(crate) struct Preparation {
+    memory: Memory,
+    rules: Rules,
+    /// Of files that are not read whole on the way of a request, by name.
+    hashes: Mutex<HashMap<Box<str>, (Facts, Hash)>>,
+}
+
+impl Preparation {
+    pub(super) fn new(memory: Memory, rules: Rules) -> Self {
+        Self {
+            memory,
+            rules,
+            hashes: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The largest file of which a copy may be made that is sent without copying: the copies count
+    /// as memory of the site, and one must not drive out all others.
+    pub(crate) fn most_frozen(&self) -> u64 {
+        const LARGEST: u64 = 16 * 1_024 * 1_024;
+        LARGEST.min(self.rules.memory / 4)
+    }
+
+    /// Reads or opens a variant, and keeps it for the next request under `key`.
+    pub(crate) fn prepare(
+        &self,
+        key: &str,
+        resource: &Resource,
+        variant: &Variant,
+    ) -> Result<Arc<Representation>, Trouble> {
+        let (content, facts) = self.content(resource, variant)?;
+        let hash = self.known_hash(&variant.path, &facts);
+        Ok(self.keep(key, resource, variant, (content, facts, hash)))
+    }
+
+    /// Makes the representation of a variant whose bytes are at hand, and keeps it.
+    pub(crate) fn keep(
+        &self,
+        key: &str,
+        resource: &Resource,
+        variant: &Variant,
+        (content, facts, hash): (Content, Facts, Option<Hash>),
+    ) -> Arc<Representation> {
+        let plain = resource.plain();
+        let ready = Arc::new(Representation::new(Source {
+            content,
+            facts,
+            content_type: HeaderValue::from_static(mime::of(&plain.path)),
+            encoding: variant.encoding,
+            modified: if variant.encoding.is_some() {
+                plain.facts
+            } else {
+                facts
+            },
+            hash,
+            heading: self.heading(resource, variant),
+        }));
+        let kept = resource.with(variant.encoding, &ready);
+        self.memory.keep(key, &Arc::new(kept));
+        ready
+    }
+
+    /// Remembers the hash of a file.
+    pub(crate) fn learn(&self, path: &str, facts: &Facts, hash: Hash) {
+        let mut hashes = self.hashes();
+        if hashes.len() >= MOST_HASHES {
+            hashes.clear();
+        }
+        hashes.insert(path.into(), (*facts, hash));
+    }
+
+    fn known_hash(&self, path: &str, facts: &Facts) -> Option<Hash> {
+        let hashes = self.hashes();
+        let (of, hash) = hashes.get(path)?;
+        of.still(facts).then_some(*hash)
+    }
+
+    fn hashes(&self) -> MutexGuard<'_, HashMap<Box<str>, (Facts, Hash)>> {
+        self.hashes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bytes of a small file, the descriptor of a large one.
+    fn content(&self, resource: &Resource, variant: &Variant) -> Result<(Content, Facts), Trouble> {
+        let limit = self.rules.max_memory_file;
+        if variant.facts.len <= limit {
+            match resource.files().read(&variant.path, limit) {
+                Ok((bytes, facts)) => return Ok((Content::memory(bytes), facts)),
+                // It has grown beyond the limit since it was looked at, or keeps changing.
+                Err(Trouble::Unstable) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        }
+        let (file, facts) = resource.files().open(&variant.path)?;
+        Ok((Content::File(file), facts))
+    }
+
+    fn heading(&self, resource: &Resource, variant: &Variant) -> Heading {
+        let negotiable = !resource.packed().is_empty();
+        let chosen = match resource.named() {
+            Named::Itself => variant.encoding.is_some(),
+            Named::Index => true,
+            // A relative name would lead elsewhere from each page that it answers for.
+            Named::Fallback => false,
+        };
+        let name = variant.path.rsplit('/').next().unwrap_or_default();
+        Heading {
+            vary: negotiable.then(|| HeaderValue::from(ACCEPT_ENCODING)),
+            cache_control: self.cache_control(&resource.plain().path),
+            location: chosen.then(|| value::visible(&escaped_name(name))),
+        }
+    }
+
+    /// What says how long clients may keep the file at `path`.
+    fn cache_control(&self, path: &str) -> Option<HeaderValue> {
+        match &self.rules.immutable {
+            Some(immutable) if is_immutable(immutable, path) => {
+                Some(immutable.cache_control.clone())
+            }
+            _ => self.rules.cache_control.clone(),
+        }
+    }
+}
+
+fn is_immutable(immutable: &Immutable, path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
+    fingerprint::of(name).is_some() || immutable.patterns.iter().any(|all| all.matches(path))
+}
