@@ -272,6 +272,8 @@ pub struct StaticSite {
     pub immutable: Option<ImmutableFiles>,
     /// Where files are that the root lacks.
     pub releases: Option<Releases>,
+    /// Whether files are dictionaries for their other releases, and differences are sent.
+    pub dictionaries: bool,
     /// Bytes of file content kept in memory.
     pub memory: u64,
     /// Files up to this size are kept in memory.

@@ -263,6 +263,7 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
             keep: usize::try_from(releases.keep.get()).unwrap_or(usize::MAX),
             folder: releases.folder.clone(),
         }),
+        dictionaries: settings.dictionaries,
         memory: settings.memory,
         max_memory_file: settings.max_memory_file,
     })

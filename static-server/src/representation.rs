@@ -22,7 +22,7 @@ use crate::answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, Shar
 use crate::conditions::Validators;
 use crate::date;
 use crate::decision::{Decision, decide};
-use crate::encoding::Encoding;
+use crate::dictionary::USE_AS_DICTIONARY;
 use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Age, Facts};
@@ -93,7 +93,8 @@ pub(crate) struct Source {
     pub(crate) facts: Facts,
     /// The type of the file itself, not of its packed form.
     pub(crate) content_type: HeaderValue,
-    pub(crate) encoding: Option<Encoding>,
+    /// The name of the coding.
+    pub(crate) encoding: Option<&'static str>,
     /// When the file itself was modified; a packed form is as old as what it packs.
     pub(crate) modified: Facts,
     /// The first half of the content's SHA-256, where it is known. What is in memory is hashed here.
@@ -109,6 +110,8 @@ pub(crate) struct Heading {
     pub(crate) cache_control: Option<HeaderValue>,
     /// The name of what was chosen, where the request named something else (RFC 9110, 8.7).
     pub(crate) location: Option<HeaderValue>,
+    /// What else the content is a dictionary for.
+    pub(crate) dictionary: Option<HeaderValue>,
 }
 
 /// The first half of a SHA-256: the same on every machine that has the same bytes.
@@ -346,7 +349,7 @@ pub(crate) fn half(digest: impl IntoIterator<Item = u8>) -> Hash {
 
 /// The tag of a representation; those of different codings differ (RFC 9110, 8.8.3.3). A hash of
 /// the content is strong by nature.
-fn entity_tag(hash: &Hash, encoding: Option<Encoding>) -> HeaderValue {
+fn entity_tag(hash: &Hash, encoding: Option<&'static str>) -> HeaderValue {
     let mut text = String::with_capacity(48);
     text.push('"');
     for byte in hash {
@@ -354,7 +357,7 @@ fn entity_tag(hash: &Hash, encoding: Option<Encoding>) -> HeaderValue {
     }
     if let Some(encoding) = encoding {
         text.push('-');
-        text.push_str(encoding.as_str());
+        text.push_str(encoding);
     }
     text.push('"');
     value::visible(&text)
@@ -389,16 +392,17 @@ impl Lists {
             .full
             .push((CONTENT_LENGTH, HeaderValue::from(source.facts.len)));
         if let Some(encoding) = source.encoding {
-            lists.content(
-                CONTENT_ENCODING,
-                HeaderValue::from_static(encoding.as_str()),
-            );
+            lists.content(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         if let Some(date) = last_modified.and_then(date::format) {
             lists.content(LAST_MODIFIED, date);
         }
         lists.content(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         let heading = &source.heading;
+        // A part is no dictionary, and what was not modified is known for one already.
+        if let Some(dictionary) = &heading.dictionary {
+            lists.full.push((USE_AS_DICTIONARY, dictionary.clone()));
+        }
         for (name, value) in [
             (ETAG, etag),
             (VARY, heading.vary.as_ref()),

@@ -42,6 +42,9 @@ pub struct SiteSettings {
     pub immutable: Option<Immutable>,
     /// Where files of older releases are found.
     pub releases: Option<Releases>,
+    /// Whether files with a hash in their name are dictionaries for their other releases, and
+    /// the differences beside them are sent (see [`crate::dictionary`]).
+    pub dictionaries: bool,
     /// How many bytes of memory hold files; 0 holds none.
     pub memory: u64,
     /// Files of more bytes are streamed from the disk.
@@ -50,7 +53,7 @@ pub struct SiteSettings {
 
 impl SiteSettings {
     /// The defaults for a directory: `index.html`, all three codings, fingerprinted names are
-    /// immutable; no fallback, no older releases.
+    /// immutable; no fallback, no older releases, no dictionaries.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -60,6 +63,7 @@ impl SiteSettings {
             cache_control: Some(HeaderValue::from_static(DEFAULT_CACHE_CONTROL)),
             immutable: Some(Immutable::default()),
             releases: None,
+            dictionaries: false,
             memory: DEFAULT_MEMORY,
             max_memory_file: DEFAULT_MAX_MEMORY_FILE,
         }

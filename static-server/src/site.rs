@@ -4,6 +4,7 @@
 //! up), the coding, and then the representation's own conditions and ranges. The outcome
 //! depends on the request and on the facts of the files alone.
 
+mod differences;
 mod prepare;
 
 use std::sync::Arc;
@@ -127,6 +128,7 @@ impl Site {
             Rules {
                 cache_control: settings.cache_control,
                 immutable: settings.immutable,
+                dictionaries: settings.dictionaries,
                 memory: settings.memory,
                 max_memory_file: settings.max_memory_file,
             },
@@ -159,7 +161,12 @@ impl Site {
         let at = self.memory().millis(now);
         let answer = match self.locate(target.as_str(), target.as_str(), at) {
             Ok(Located::Directory) => redirect(&target, head),
-            Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource),
+            Ok(Located::File(resource)) => {
+                match self.difference(request, target.as_str(), &resource, at) {
+                    Some(answer) => Ok(answer),
+                    None => self.represent(request, target.as_str(), &resource),
+                }
+            }
             Err(trouble) => self.without(request, &target, trouble, at),
         };
         match answer {

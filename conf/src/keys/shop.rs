@@ -127,6 +127,12 @@ pub(crate) static STATIC: Shape = Shape {
             "Files that root lacks are looked for in older releases: a page that was opened before a deploy goes on with the files that it was made of.",
         ),
         default(
+            "dictionaries",
+            Kind::Bool,
+            "false",
+            "Files with a hash in their name are dictionaries for their other releases, and of what `tidegate compress --previous` wrote, browsers that have a former release get the difference (RFC 9842).",
+        ),
+        default(
             "memory",
             Kind::Size {
                 min: 0,

@@ -47,6 +47,7 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
         cache_control: cache_control(table, "cache_control", defaults::STATIC_CACHE_CONTROL),
         immutable: immutable(table),
         releases,
+        dictionaries: table.flag("dictionaries", false),
         memory,
         max_memory_file: part_of(table, "max_memory_file", defaults::MAX_MEMORY_FILE, memory),
     })
