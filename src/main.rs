@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         Command::Maintenance(args) => commands::maintenance::run(&args.command),
         Command::Schema => commands::schema::run(),
         Command::Static(args) => commands::serve_static::run(&args),
+        Command::Compress(args) => commands::compress::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

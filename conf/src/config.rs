@@ -284,6 +284,8 @@ pub struct StaticSite {
     pub releases: Option<Releases>,
     /// Which smaller forms of pictures are made.
     pub images: Option<Images>,
+    /// Whether files are dictionaries for their other releases, and differences are sent.
+    pub dictionaries: bool,
     /// Bytes of file content kept in memory.
     pub memory: u64,
     /// Files up to this size are kept in memory.

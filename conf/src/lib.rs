@@ -39,3 +39,11 @@ pub use environment::{Environment, FileKind, Machine};
 pub use load::{load, load_str, load_with};
 pub use manual::reference;
 pub use schema::schema;
+
+/// Reads a size as the file has them, `"64KiB"`, where it stands elsewhere: on the command line.
+///
+/// # Errors
+/// What is wrong, and what to write instead, in one line.
+pub fn size(text: &str) -> Result<u64, String> {
+    text::size(text).map_err(|wrong| format!("{}: {}", wrong.what, wrong.fix))
+}

@@ -301,6 +301,7 @@ fn site(settings: &conf::StaticSite) -> Result<Site, AssembleError> {
             .images
             .as_ref()
             .map(|images| self::images(images, &settings.name)),
+        dictionaries: settings.dictionaries,
         memory: settings.memory,
         max_memory_file: settings.max_memory_file,
     })

@@ -3,6 +3,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod check;
+pub(crate) mod compress;
 pub(crate) mod maintenance;
 pub(crate) mod purge;
 pub(crate) mod run;

@@ -1,9 +1,12 @@
 //! `tidegate static`: serve a folder, with no configuration file.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::Context;
+use static_server::images::ImageSettings;
+use static_server::images::choice::Format;
 use static_server::{Immutable, Releases, Site, SiteSettings};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -13,6 +16,17 @@ use crate::bind;
 use crate::cli::StaticArgs;
 use crate::failure::Failure;
 use crate::term;
+
+/// Widths that pictures are made in: those of phones, tablets and screens.
+const IMAGE_WIDTHS: [u32; 4] = [320, 640, 1_280, 1_920];
+
+/// Bytes that they may take.
+const IMAGE_FOLDER: u64 = 1 << 30;
+
+const IMAGE_QUALITY: u8 = 70;
+
+/// Larger pictures are served as they are.
+const IMAGE_PIXELS: u64 = 40_000_000;
 
 /// Serves until SIGINT or SIGTERM, then finishes what is in flight.
 ///
@@ -41,6 +55,16 @@ fn settings(args: &StaticArgs) -> SiteSettings {
         keep: keep.get(),
         folder: None,
     });
+    settings.dictionaries = true;
+    settings.images = args.images.as_ref().map(|cache| ImageSettings {
+        formats: Format::ALL.to_vec(),
+        widths: IMAGE_WIDTHS.to_vec(),
+        cache: cache.clone(),
+        size: IMAGE_FOLDER,
+        quality: IMAGE_QUALITY,
+        workers: NonZeroUsize::MIN,
+        max_pixels: IMAGE_PIXELS,
+    });
     settings
 }
 
@@ -63,6 +87,17 @@ fn what_is_on(settings: &SiteSettings) -> String {
     if let Some(releases) = &settings.releases {
         on.push(format!("{} older releases", releases.keep));
     }
+    if settings.dictionaries {
+        on.push("dictionaries".to_owned());
+    }
+    if let Some(images) = &settings.images {
+        let formats = images.formats.iter().map(|format| format.as_str());
+        let formats = formats.collect::<Vec<_>>().join(" and ");
+        on.push(format!(
+            "pictures as {formats} from {}",
+            images.cache.display()
+        ));
+    }
     on.join(", ")
 }
 
@@ -81,7 +116,7 @@ async fn serve(args: &StaticArgs, site: Arc<Site>, on: &str) -> Result<(), Failu
 }
 
 /// Ready when the process is told to stop.
-fn stopped() -> Result<impl Future<Output = ()>, anyhow::Error> {
+pub(super) fn stopped() -> Result<impl Future<Output = ()>, anyhow::Error> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     Ok(async move {

@@ -128,7 +128,7 @@ impl Weights {
 
 /// Reads `coding [ ; q=weight ]`. A member that is anything else is not understood and so
 /// not heard.
-fn weighted(member: &[u8]) -> Option<(&[u8], u16)> {
+pub(crate) fn weighted(member: &[u8]) -> Option<(&[u8], u16)> {
     let mut parts = member.splitn(2, |&byte| byte == b';').map(trim);
     let coding = parts.next().filter(|coding| !coding.is_empty())?;
     let Some(parameter) = parts.next() else {

@@ -8,18 +8,20 @@
 //! [`conditions`], [`range`], [`multipart`] and [`encoding`] are pure and know no files:
 //! cached responses are answered by the same rules.
 //!
+//! [`compress`] makes ahead what a site serves packed; [`dictionary`] and [`fingerprint`] tell
+//! which files are releases of one. [`images`] makes smaller forms of pictures, in threads of its
+//! own.
 //!
 //! What it does not do: it reads no configuration, keeps no metrics, and compresses nothing on
-//! What it does not do: it reads no configuration, keeps no metrics, compresses nothing on the
-//! [`images`] makes smaller forms of pictures, in threads of its own.
-//! fly and lists no directories.
 //! the fly.
 
 pub mod answer;
+pub mod compress;
 pub mod conditions;
 pub mod confine;
 pub mod date;
 pub mod decision;
+pub mod dictionary;
 pub mod encoding;
 pub mod etag;
 pub mod fields;

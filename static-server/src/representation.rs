@@ -22,7 +22,7 @@ use crate::answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, Shar
 use crate::conditions::Validators;
 use crate::date;
 use crate::decision::{Decision, decide};
-use crate::encoding::Encoding;
+use crate::dictionary::USE_AS_DICTIONARY;
 use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Age, Facts};
@@ -93,7 +93,8 @@ pub(crate) struct Source {
     pub(crate) facts: Facts,
     /// The type of the file itself, not of its packed form.
     pub(crate) content_type: HeaderValue,
-    pub(crate) encoding: Option<Encoding>,
+    /// The name of the coding.
+    pub(crate) encoding: Option<&'static str>,
     /// When the file itself was modified; a packed form is as old as what it packs.
     pub(crate) modified: Facts,
     /// The first half of the content's SHA-256, where it is known. What is in memory is hashed here.
@@ -109,6 +110,8 @@ pub(crate) struct Heading {
     pub(crate) cache_control: Option<HeaderValue>,
     /// The name of what was chosen, where the request named something else (RFC 9110, 8.7).
     pub(crate) location: Option<HeaderValue>,
+    /// What else the content is a dictionary for.
+    pub(crate) dictionary: Option<HeaderValue>,
 }
 
 /// The first half of a SHA-256: the same on every machine that has the same bytes.
@@ -341,7 +344,7 @@ pub(crate) fn half(digest: impl IntoIterator<Item = u8>) -> Hash {
 
 /// The tag of a representation; those of different codings differ (RFC 9110, 8.8.3.3). A hash of
 /// the content is strong by nature.
-fn entity_tag(hash: &Hash, encoding: Option<Encoding>) -> HeaderValue {
+fn entity_tag(hash: &Hash, encoding: Option<&'static str>) -> HeaderValue {
     let mut text = String::with_capacity(48);
     text.push('"');
     for byte in hash {
@@ -349,7 +352,7 @@ fn entity_tag(hash: &Hash, encoding: Option<Encoding>) -> HeaderValue {
     }
     if let Some(encoding) = encoding {
         text.push('-');
-        text.push_str(encoding.as_str());
+        text.push_str(encoding);
     }
     text.push('"');
     value::visible(&text)
@@ -375,15 +378,14 @@ fn headers(
     last_modified: Option<SystemTime>,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let heading = &source.heading;
-    let coding = source
-        .encoding
-        .map(|coding| HeaderValue::from_static(coding.as_str()));
+    let coding = source.encoding.map(HeaderValue::from_static);
     [
         (CONTENT_TYPE, Some(source.content_type.clone())),
         (CONTENT_LENGTH, Some(HeaderValue::from(source.facts.len))),
         (CONTENT_ENCODING, coding),
         (LAST_MODIFIED, last_modified.and_then(date::format)),
         (ACCEPT_RANGES, Some(HeaderValue::from_static("bytes"))),
+        (USE_AS_DICTIONARY, heading.dictionary.clone()),
         (ETAG, etag.cloned()),
         (VARY, heading.vary.clone()),
         (CACHE_CONTROL, heading.cache_control.clone()),
@@ -399,7 +401,8 @@ fn belongs_to_304(name: &HeaderName) -> bool {
     [ETAG, VARY, CACHE_CONTROL, CONTENT_LOCATION].contains(name)
 }
 
-/// Whether a 206 has it from the 200: what it says of the whole does not hold for a part.
+/// Whether a 206 has it from the 200: what it says of the whole does not hold for a part, and a
+/// part is no dictionary.
 fn belongs_to_206(name: &HeaderName) -> bool {
-    ![CONTENT_TYPE, CONTENT_LENGTH].contains(name)
+    ![CONTENT_TYPE, CONTENT_LENGTH, USE_AS_DICTIONARY].contains(name)
 }

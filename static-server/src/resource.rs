@@ -45,6 +45,8 @@ pub(crate) enum Named {
     Index,
     /// As what answers for names that do not exist.
     Fallback,
+    /// By the name of the original, to which this is the difference from a former release.
+    Difference,
 }
 
 /// How long facts are believed without a look.

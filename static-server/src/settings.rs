@@ -47,6 +47,9 @@ pub struct SiteSettings {
     pub releases: Option<Releases>,
     /// Which smaller forms of pictures are made.
     pub images: Option<ImageSettings>,
+    /// Whether files with a hash in their name are dictionaries for their other releases, and
+    /// the differences beside them are sent (see [`crate::dictionary`]).
+    pub dictionaries: bool,
     /// How many bytes of memory hold files; 0 holds none.
     pub memory: u64,
     /// Files of more bytes are streamed from the disk.
@@ -55,7 +58,7 @@ pub struct SiteSettings {
 
 impl SiteSettings {
     /// The defaults for a directory: `index.html`, all three codings, fingerprinted names are
-    /// immutable; no listing, no fallback, no older releases.
+    /// immutable; no listing, no fallback, no older releases, no images, no dictionaries.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self {
             root: root.into(),
@@ -67,6 +70,7 @@ impl SiteSettings {
             immutable: Some(Immutable::default()),
             releases: None,
             images: None,
+            dictionaries: false,
             memory: DEFAULT_MEMORY,
             max_memory_file: DEFAULT_MAX_MEMORY_FILE,
         }

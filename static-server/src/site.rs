@@ -4,6 +4,7 @@
 //! up), the coding, and then the representation's own conditions and ranges. The outcome
 //! depends on the request and on the facts of the files alone.
 
+mod differences;
 mod pictures;
 mod prepare;
 
@@ -137,6 +138,7 @@ impl Site {
                     .images
                     .as_ref()
                     .is_some_and(|i| !i.formats.is_empty()),
+                dictionaries: settings.dictionaries,
                 memory: settings.memory,
                 max_memory_file: settings.max_memory_file,
             },
@@ -171,7 +173,12 @@ impl Site {
         let at = self.memory().millis(now);
         let answer = match self.locate(target.as_str(), target.as_str(), at) {
             Ok(Located::Directory) => redirect(&target, head),
-            Ok(Located::File(resource)) => self.represent(request, target.as_str(), &resource, at),
+            Ok(Located::File(resource)) => {
+                match self.difference(request, target.as_str(), &resource, at) {
+                    Some(answer) => Ok(answer),
+                    None => self.represent(request, target.as_str(), &resource, at),
+                }
+            }
             Err(Trouble::Missing) if self.listing && target.is_directory() => {
                 match self.list(request, target.as_str()) {
                     Err(trouble) => self.without(request, &target, trouble, at),

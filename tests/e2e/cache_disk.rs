@@ -288,10 +288,14 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A disk of two megabytes; `None` where this account may not mount one.
-struct Tmpfs(PathBuf, tempfile::TempDir);
+pub(crate) struct Tmpfs(PathBuf, tempfile::TempDir);
 
 impl Tmpfs {
-    fn mount() -> Option<Self> {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disk");
         fs::create_dir(&path).unwrap();

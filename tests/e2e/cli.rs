@@ -36,7 +36,9 @@ fn the_version_is_the_packages() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for command in ["run", "check", "demo", "purge", "cache", "schema", "static"] {
+    for command in [
+        "run", "check", "demo", "purge", "cache", "schema", "static", "compress",
+    ] {
         let said = tidegate(&[command, "--help"]);
         assert_eq!(said.code, Some(0), "{command}: {said:?}");
         let example = format!("\n  tidegate {command}");

@@ -90,7 +90,7 @@ const END: &str = "<!-- End of the table. -->";
 
 #[test]
 fn the_manual_lists_the_differences() {
-    let path = root().join("docs/static.md");
+    let path = root().join("docs/static-files.md");
     let text = std::fs::read_to_string(&path).expect("the manual");
     let (before, rest) = text.split_once(START).expect("the start of the table");
     let (_, after) = rest.split_once(END).expect("the end of the table");

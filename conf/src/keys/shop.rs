@@ -139,6 +139,12 @@ pub(crate) static STATIC: Shape = Shape {
             "Smaller forms of pictures, by what the client takes and the width it asks for.",
         ),
         default(
+            "dictionaries",
+            Kind::Bool,
+            "false",
+            "Files with a hash in their name are dictionaries for their other releases, and of what `tidegate compress --previous` wrote, browsers that have a former release get the difference (RFC 9842).",
+        ),
+        default(
             "memory",
             Kind::Size {
                 min: 0,

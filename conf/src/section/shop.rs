@@ -53,6 +53,7 @@ pub(super) fn site(table: &Table<'_>, name: &str) -> Option<StaticSite> {
         immutable: immutable(table),
         releases,
         images,
+        dictionaries: table.flag("dictionaries", false),
         memory,
         max_memory_file: part_of(table, "max_memory_file", defaults::MAX_MEMORY_FILE, memory),
     })

@@ -9,6 +9,8 @@ use http::HeaderValue;
 use http::header::{ACCEPT, ACCEPT_ENCODING};
 
 use crate::confine::escaped_name;
+use crate::dictionary;
+use crate::encoding::Encoding;
 use crate::files::{Facts, Trouble, pread};
 use crate::fingerprint;
 use crate::images::choice::Original;
@@ -28,6 +30,7 @@ pub(super) struct Rules {
     pub(super) immutable: Option<Immutable>,
     /// Whether pictures are sent in the format that the client takes.
     pub(super) by_accept: bool,
+    pub(super) dictionaries: bool,
     pub(super) memory: u64,
     pub(super) max_memory_file: u64,
 }
@@ -81,18 +84,25 @@ impl Preparation {
         (content, facts, hash): (Content, Facts, Option<Hash>),
     ) -> Arc<Representation> {
         let plain = resource.plain();
+        let (original, encoding) = match resource.named() {
+            Named::Difference => match dictionary::original(&plain.path) {
+                Some((original, delta)) => (original, Some(delta.as_str())),
+                None => (&*plain.path, None),
+            },
+            _ => (&*plain.path, variant.encoding.map(Encoding::as_str)),
+        };
         let ready = Arc::new(Representation::new(Source {
             content,
             facts,
-            content_type: HeaderValue::from_static(mime::of(&plain.path)),
-            encoding: variant.encoding,
+            content_type: HeaderValue::from_static(mime::of(original)),
+            encoding,
             modified: if variant.encoding.is_some() {
                 plain.facts
             } else {
                 facts
             },
             hash,
-            heading: self.heading(resource, variant),
+            heading: self.heading(resource, variant, original),
         }));
         let kept = resource.with(variant.encoding, &ready);
         self.memory.keep(key, &Arc::new(kept));
@@ -124,7 +134,7 @@ impl Preparation {
             hash: Some(hash),
             heading: Heading {
                 location: None,
-                ..self.heading(original, plain)
+                ..self.heading(original, plain, &plain.path)
             },
         }))
     }
@@ -163,25 +173,37 @@ impl Preparation {
         Ok((Content::File(file), facts))
     }
 
-    fn heading(&self, resource: &Resource, variant: &Variant) -> Heading {
+    /// Whether differences of the file at `path` may be sent.
+    pub(super) fn has_differences(&self, named: Named, path: &str) -> bool {
+        self.rules.dictionaries
+            && matches!(named, Named::Itself | Named::Difference)
+            && mime::packs(mime::of(path))
+            && dictionary::use_as(name(path)).is_some()
+    }
+
+    fn heading(&self, resource: &Resource, variant: &Variant, original: &str) -> Heading {
         let vary = if !resource.packed().is_empty() {
             Some(ACCEPT_ENCODING)
-        } else if self.rules.by_accept && Original::of(mime::of(&resource.plain().path)).is_some() {
+        } else if self.rules.by_accept && Original::of(mime::of(original)).is_some() {
             Some(ACCEPT)
         } else {
             None
         };
         let chosen = match resource.named() {
             Named::Itself => variant.encoding.is_some(),
-            Named::Index => true,
+            Named::Index | Named::Difference => true,
             // A relative name would lead elsewhere from each page that it answers for.
             Named::Fallback => false,
         };
-        let name = variant.path.rsplit('/').next().unwrap_or_default();
+        let differs = self.has_differences(resource.named(), original);
         Heading {
-            vary: vary.map(HeaderValue::from),
-            cache_control: self.cache_control(&resource.plain().path),
-            location: chosen.then(|| value::visible(&escaped_name(name))),
+            vary: match differs {
+                true => Some(dictionary::VARY),
+                false => vary.map(HeaderValue::from),
+            },
+            cache_control: self.cache_control(original),
+            location: chosen.then(|| value::visible(&escaped_name(name(&variant.path)))),
+            dictionary: dictionary::use_as(name(original)).filter(|_| differs),
         }
     }
 
@@ -196,7 +218,11 @@ impl Preparation {
     }
 }
 
+/// The last segment of a path.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 fn is_immutable(immutable: &Immutable, path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    fingerprint::of(name).is_some() || immutable.patterns.iter().any(|all| all.matches(path))
+    fingerprint::of(name(path)).is_some() || immutable.patterns.iter().any(|all| all.matches(path))
 }
