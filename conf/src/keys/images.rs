@@ -67,7 +67,7 @@ pub(crate) static IMAGES: Shape = Shape {
             "max_megapixels",
             Kind::Integer { min: 1, max: 200 },
             "40",
-            "Larger pictures are served as they are. Twice as many pixels are held in memory at the most, of all pictures that are worked on; a pixel takes up to about 24 bytes.",
+            "Larger pictures are served as they are. Twice as many pixels are held in memory at the most, of all pictures that are worked on; a pixel takes up to about 30 bytes.",
         ),
     ],
     foreign: &[

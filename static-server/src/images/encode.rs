@@ -17,8 +17,15 @@ pub(super) enum Target {
     Png,
 }
 
-/// Up to this many pixels AVIF gets a little more time for a little less size.
-const SMALL: u64 = 1_000_000;
+/// How much time AVIF gets, from 1 (all) to 10: the more pixels there are, the less each, for
+/// nobody waits a minute for a picture.
+fn speed(pixels: u64) -> u8 {
+    match pixels {
+        0..=500_000 => 7,
+        500_001..=2_000_000 => 8,
+        _ => 10,
+    }
+}
 
 /// Encodes in `quality`, 1 to 100. PNG is lossless and knows none.
 pub(super) fn encode(pixels: Pixels, target: Target, quality: u8) -> Result<Vec<u8>, MakeError> {
@@ -32,12 +39,12 @@ pub(super) fn encode(pixels: Pixels, target: Target, quality: u8) -> Result<Vec<
 
 fn avif(pixels: Pixels, quality: u8) -> Result<Vec<u8>, MakeError> {
     let (width, height) = (pixels.width as usize, pixels.height as usize);
-    let small = u64::from(pixels.width) * u64::from(pixels.height) <= SMALL;
+    let speed = speed(u64::from(pixels.width) * u64::from(pixels.height));
     let quality = f32::from(quality.clamp(1, 100));
     let encoder = ravif::Encoder::new()
         .with_quality(quality)
         .with_alpha_quality(quality)
-        .with_speed(if small { 7 } else { 8 })
+        .with_speed(speed)
         .with_num_threads(Some(1));
     let encoded = if pixels.alpha {
         let (whole, _) = pixels.bytes.as_chunks();
