@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 const BACKLOG: i32 = 4096;
 
 /// Bytes that wait in the kernel beyond what is on its way.
-const UNSENT: u32 = 128 * 1024;
+pub(super) const UNSENT: u32 = 128 * 1024;
 
 /// Silence after which the kernel asks whether a client is still there: long-lived WebSockets
 /// have no other limit.

@@ -13,9 +13,16 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::{Conn, buffers};
+use crate::listen::bind::UNSENT;
 
 /// Most bytes of one call, so that one connection does not hold up the others.
 const CALL: u64 = 1024 * 1024;
+
+/// From here on the kernel gets more at a time.
+const LONG: u64 = 512 * 1024;
+
+/// What it may hold of a file: these bytes are no copy, and each time that it runs dry costs a wait.
+const UNSENT_FILE: u32 = 1024 * 1024;
 
 impl Conn {
     /// Whether what is written goes out as it is.
@@ -32,13 +39,25 @@ impl Conn {
         sent: &mut u64,
     ) -> io::Result<()> {
         poll_fn(|cx| self.poll_staged_with_more(cx)).await?;
+        let is_long = stretch.end.saturating_sub(stretch.start) > LONG;
+        if is_long {
+            self.hold_unsent(UNSENT_FILE)?;
+        }
         let mut at = stretch.start;
         while at < stretch.end {
             let taken = poll_fn(|cx| self.poll_send_file(cx, file, at, stretch.end - at)).await?;
             at += taken as u64;
             *sent += taken as u64;
         }
+        if is_long {
+            self.hold_unsent(UNSENT)?;
+        }
         Ok(())
+    }
+
+    /// How many bytes may wait in the kernel to be sent.
+    fn hold_unsent(&self, bytes: u32) -> io::Result<()> {
+        SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes)
     }
 
     /// The head waits in the kernel for the first bytes of the body.
