@@ -349,6 +349,9 @@ pub(crate) struct StaticArgs {
     /// How many older releases still answer for files that DIR, a symbolic link, lacks
     #[arg(long, value_name = "COUNT")]
     pub(crate) keep_releases: Option<NonZeroUsize>,
+    /// Send pictures as AVIF and WebP, and narrower by ?w=320, 640, 1280 or 1920; they are kept in FOLDER
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) images: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! `tidegate static`: serve a folder, with no configuration file.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
+use static_server::images::ImageSettings;
+use static_server::images::choice::Format;
 use static_server::{Immutable, Releases, Site, SiteSettings};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -13,6 +17,9 @@ use crate::bind;
 use crate::cli::StaticArgs;
 use crate::failure::Failure;
 use crate::term;
+
+/// The widths that pictures are made in, in pixels.
+const WIDTHS: [u32; 4] = [320, 640, 1_280, 1_920];
 
 /// Serves until SIGINT or SIGTERM, then finishes what is in flight.
 ///
@@ -41,7 +48,22 @@ fn settings(args: &StaticArgs) -> SiteSettings {
         keep: keep.get(),
         folder: None,
     });
+    settings.images = args.images.clone().map(images);
     settings
+}
+
+/// What a configuration file has where it says no more than these.
+fn images(cache: PathBuf) -> ImageSettings {
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get() / 2);
+    ImageSettings {
+        formats: vec![Format::Avif, Format::WebP],
+        widths: WIDTHS.to_vec(),
+        cache,
+        size: conf::defaults::IMAGES_SIZE,
+        quality: conf::defaults::IMAGES_QUALITY,
+        workers: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
+        max_pixels: u64::from(conf::defaults::IMAGES_MAX_MEGAPIXELS) * 1_000_000,
+    }
 }
 
 /// What the folder is served with, for the line at the start.
@@ -62,6 +84,9 @@ fn what_is_on(settings: &SiteSettings) -> String {
     }
     if let Some(releases) = &settings.releases {
         on.push(format!("{} older releases", releases.keep));
+    }
+    if let Some(images) = &settings.images {
+        on.push(format!("smaller pictures in {}", images.cache.display()));
     }
     on.join(", ")
 }
