@@ -1,5 +1,5 @@
 //! What must hold of the parsers at the door, of the cache's keys, of what is read back from a disk,
-//! and of lists of endpoints, whatever the octets.
+//! of lists of endpoints, and of the paths and ranges of files, whatever the octets.
 //!
 //! Each function is one fuzz target. It panics where a promise is broken, and
 //! libFuzzer keeps the input. The README says how to run them.
@@ -7,7 +7,7 @@
 #![expect(
     dead_code,
     unused_imports,
-    reason = "the proxy and the cache use more of these modules than the targets do"
+    reason = "the crates use more of these modules than the targets do"
 )]
 
 mod cache;
@@ -15,11 +15,31 @@ mod cache_key;
 mod discovered;
 mod disk;
 mod exchange;
+mod files;
+
+// Of the static server, whose modules name each other from the root of their crate.
+#[path = "../../static-server/src/conditions.rs"]
+mod conditions;
+#[path = "../../static-server/src/confine.rs"]
+mod confine;
+#[path = "../../static-server/src/date.rs"]
+mod date;
+#[path = "../../static-server/src/etag.rs"]
+mod etag;
+#[path = "../../static-server/src/fields.rs"]
+mod fields;
+#[path = "../../static-server/src/range.rs"]
+mod range;
+#[path = "../../static-server/src/serve/normalise.rs"]
+mod site_path;
+#[path = "../../static-server/src/value.rs"]
+mod value;
 
 use std::borrow::Cow;
 
 pub use cache_key::cache_key;
 pub use discovered::discovered;
+pub use files::{static_path, static_range};
 
 use disk::record::{Damage, HEADER, Header, Kind, MAGIC, MAX_FRONT, header_sum, sum};
 use exchange::chunked::{ChunkScanner, Progress};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,16 +18,8 @@ use crate::cli::StaticArgs;
 use crate::failure::Failure;
 use crate::term;
 
-/// Widths that pictures are made in: those of phones, tablets and screens.
-const IMAGE_WIDTHS: [u32; 4] = [320, 640, 1_280, 1_920];
-
-/// Bytes that they may take.
-const IMAGE_FOLDER: u64 = 1 << 30;
-
-const IMAGE_QUALITY: u8 = 70;
-
-/// Larger pictures are served as they are.
-const IMAGE_PIXELS: u64 = 40_000_000;
+/// The widths that pictures are made in, in pixels.
+const WIDTHS: [u32; 4] = [320, 640, 1_280, 1_920];
 
 /// Serves until SIGINT or SIGTERM, then finishes what is in flight.
 ///
@@ -56,16 +49,22 @@ fn settings(args: &StaticArgs) -> SiteSettings {
         folder: None,
     });
     settings.dictionaries = true;
-    settings.images = args.images.as_ref().map(|cache| ImageSettings {
-        formats: Format::ALL.to_vec(),
-        widths: IMAGE_WIDTHS.to_vec(),
-        cache: cache.clone(),
-        size: IMAGE_FOLDER,
-        quality: IMAGE_QUALITY,
-        workers: NonZeroUsize::MIN,
-        max_pixels: IMAGE_PIXELS,
-    });
+    settings.images = args.images.clone().map(images);
     settings
+}
+
+/// What a configuration file has where it says no more than these.
+fn images(cache: PathBuf) -> ImageSettings {
+    let threads = std::thread::available_parallelism().map_or(1, |all| all.get() / 2);
+    ImageSettings {
+        formats: vec![Format::Avif, Format::WebP],
+        widths: WIDTHS.to_vec(),
+        cache,
+        size: conf::defaults::IMAGES_SIZE,
+        quality: conf::defaults::IMAGES_QUALITY,
+        workers: NonZeroUsize::new(threads).unwrap_or(NonZeroUsize::MIN),
+        max_pixels: u64::from(conf::defaults::IMAGES_MAX_MEGAPIXELS) * 1_000_000,
+    }
 }
 
 /// What the folder is served with, for the line at the start.
@@ -91,12 +90,7 @@ fn what_is_on(settings: &SiteSettings) -> String {
         on.push("dictionaries".to_owned());
     }
     if let Some(images) = &settings.images {
-        let formats = images.formats.iter().map(|format| format.as_str());
-        let formats = formats.collect::<Vec<_>>().join(" and ");
-        on.push(format!(
-            "pictures as {formats} from {}",
-            images.cache.display()
-        ));
+        on.push(format!("smaller pictures in {}", images.cache.display()));
     }
     on.join(", ")
 }

@@ -17,6 +17,7 @@ pub mod static_suite;
 mod support;
 
 mod balancing;
+mod browser_shop;
 mod by_hand;
 mod cache;
 mod cache_calm;

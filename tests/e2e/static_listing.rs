@@ -203,6 +203,21 @@ fn the_static_command_keeps_older_releases() {
 }
 
 #[test]
+fn the_static_command_offers_smaller_pictures() {
+    let setup = setup().file("site/dot.png", "no picture at all");
+    let cache = setup.folder().join("made");
+    let (_server, address, line) = served(&setup, &["--images", &cache.display().to_string()]);
+    assert!(line.contains("smaller pictures"), "{line}");
+    let picture = once(address, &Ask::get("/dot.png?w=320")).expect(200);
+    assert_eq!(
+        picture.field("vary"),
+        Some("accept"),
+        "its form is negotiated"
+    );
+    assert!(cache.is_dir());
+}
+
+#[test]
 fn the_static_command_says_what_is_wrong_in_one_line() {
     let setup = setup();
     let folder = setup.folder().to_owned();

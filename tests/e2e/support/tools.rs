@@ -43,7 +43,7 @@ pub(crate) fn python_with(module: &str, packages: &str) -> Option<PathBuf> {
     has_it.then_some(python)
 }
 
-fn missing(what: &str, how: &str) {
+pub(crate) fn missing(what: &str, how: &str) {
     let test = std::thread::current().name().unwrap_or("?").to_owned();
     let hint = format!("{test} needs {what}: {how}");
     assert!(
@@ -112,9 +112,20 @@ pub(crate) struct Running {
 impl Running {
     #[track_caller]
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// One that lines can be said to.
+    #[track_caller]
+    pub(crate) fn start_talking(command: &mut Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    #[track_caller]
+    fn start_with(command: &mut Command, stdin: Stdio) -> Self {
         let name = command.get_program().to_string_lossy().into_owned();
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -167,6 +178,13 @@ impl Running {
             let _ = reader.join();
         }
         status.code()
+    }
+
+    /// Says a line to it; only to those started by [`Running::start_talking`].
+    #[track_caller]
+    pub(crate) fn say(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("one that listens");
+        writeln!(stdin, "{line}").expect("it still listens");
     }
 
     pub(crate) fn stdout(&self) -> String {
