@@ -371,6 +371,11 @@ fn full() -> Metrics {
         disk: Some(cache::disk::Figures::default()),
     });
     metrics.reloaded(true);
+    let made = static_server::images::Counts {
+        made: 1,
+        ..Default::default()
+    };
+    metrics.set_images(vec![("shop".to_owned(), made)]);
     metrics
 }
 
