@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use balancer::Outcome;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
@@ -13,6 +14,10 @@ use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
 use crate::upstreams::{Members, Place};
+
+/// A connection that was used so short a while ago is not one that its server gave up: they keep
+/// them for seconds at least. If it is reset nevertheless, that is an error of the endpoint.
+const NOT_IDLE: Duration = Duration::from_millis(500);
 
 /// What an attempt needs to know.
 pub(super) struct Attempt<'a> {
@@ -105,10 +110,15 @@ impl Attempt<'_> {
                     });
                 }
                 // The connection was old and ended before it was of use: that says nothing of the
-                // endpoint.
+                // endpoint, unless it was in use a moment ago. Nobody lets go of such a one.
                 Err(Failure::Reset)
                     if connected.reused && !exchange.seen && !fresh && !multiplexed =>
                 {
+                    if connected.rested < NOT_IDLE {
+                        let endpoint = place.endpoint();
+                        let now = clock::now();
+                        self.members.record(endpoint, Outcome::Reset, None, now);
+                    }
                     fresh = true;
                 }
                 Err(failure) => return Err(Failed { failure, until }),

@@ -16,7 +16,7 @@ mod tests;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as H1Session;
@@ -66,6 +66,8 @@ struct Idle {
 pub(crate) struct Connected {
     pub(crate) session: HttpSession<()>,
     pub(crate) reused: bool,
+    /// How long it had been idle.
+    pub(crate) rested: Duration,
 }
 
 /// For whom a connection is made.
@@ -148,10 +150,11 @@ impl EndpointLinks {
         };
         match dialer.protocol() {
             conf::UpstreamProtocol::H1 => {
-                if !fresh && let Some(connection) = shelf.take(dialer, now) {
+                if !fresh && let Some(idle) = shelf.take(dialer, now) {
                     return Ok(Connected {
-                        session: HttpSession::H1(H1Session::new(connection)),
+                        session: HttpSession::H1(H1Session::new(idle.connection)),
                         reused: true,
+                        rested: now.saturating_duration_since(idle.since),
                     });
                 }
                 // Boxed: seldom taken, and a future is as large as its largest branch.
@@ -176,6 +179,7 @@ impl EndpointLinks {
         Ok(Connected {
             session: HttpSession::H1(H1Session::new(connection)),
             reused: false,
+            rested: Duration::ZERO,
         })
     }
 
@@ -227,6 +231,7 @@ impl EndpointLinks {
         Ok(Connected {
             session: HttpSession::H2(session),
             reused: false,
+            rested: Duration::ZERO,
         })
     }
 
@@ -315,6 +320,7 @@ fn shared(session: pingora::protocols::http::v2::client::Http2Session) -> Connec
     Connected {
         session: HttpSession::H2(session),
         reused: true,
+        rested: Duration::ZERO,
     }
 }
 
@@ -324,12 +330,12 @@ impl Shelf {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, dialer: &Dialer, now: Instant) -> Option<Box<Connection>> {
+    fn take(&self, dialer: &Dialer, now: Instant) -> Option<Idle> {
         let mut idle = self.idle();
         loop {
             let mut last = idle.pop_back()?;
             if last.serves(dialer, now) {
-                return Some(last.connection);
+                return Some(last);
             }
         }
     }
