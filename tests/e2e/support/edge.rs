@@ -232,12 +232,6 @@ impl Edge {
         self.running.is_running()
     }
 
-    /// How many files it has open.
-    pub(crate) fn open_files(&self) -> usize {
-        let path = format!("/proc/{}/fd", self.running.id());
-        std::fs::read_dir(path).map_or(0, Iterator::count)
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         self.running.signal(signal);
     }
