@@ -118,6 +118,11 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// For the log: the outcome's name, if it is an error.
+    pub fn why(&self) -> Option<&'static str> {
+        (self.status.as_u16() >= 400).then(|| self.outcome.as_str())
+    }
+
     /// Adds the request's query, if any, to the `Location` of a redirect.
     #[must_use]
     pub(crate) fn with_query(mut self, query: Option<&str>) -> Self {

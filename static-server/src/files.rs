@@ -141,6 +141,12 @@ pub trait Files: Send + Sync + 'static {
         None
     }
 
+    /// A sign that goes out when anything changes in `directory`.
+    fn sign_of_all(&self, directory: &str) -> Option<Sign> {
+        let _ = directory;
+        None
+    }
+
     /// What stands at `path`; does not open it for reading.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ pub mod choice;
 mod colour;
 mod encode;
 mod folder;
-mod hash;
 mod index;
 mod make;
 mod names;
@@ -31,12 +30,12 @@ use std::sync::atomic::Ordering;
 
 use choice::{Format, Original, Variant};
 use folder::Folder;
-use hash::Hash;
 use index::{Fate, Index, Key};
 use pool::{Job, Pool};
 
 use crate::fields::Fields;
 use crate::files::{self, Age, Facts, Files};
+use crate::hash::Hash;
 
 /// Files that are longer are trusted by their length alone when they are opened first: hashing
 /// them would hold the request up.
@@ -98,7 +97,7 @@ pub struct Ready {
     /// The facts of that file.
     pub facts: Facts,
     /// The first half of the SHA-256 of its bytes.
-    pub tag: [u8; 16],
+    pub tag: Hash,
     /// Its media type.
     pub media_type: &'static str,
 }
@@ -265,7 +264,7 @@ impl Images {
         Some(Ready {
             file: Arc::new(file),
             facts,
-            tag: tag.0,
+            tag,
             media_type: key.variant.media_type(original),
         })
     }

@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::encoding::Encoding;
 use crate::files::{Facts, pread, unchanged};
 use crate::frozen::Frozen;
-use crate::representation::{Content, Hash, half};
+use crate::hash::Hash;
+use crate::representation::Content;
 use crate::resource::Resource;
 use crate::site::Preparation;
 
@@ -166,5 +167,5 @@ fn read_through(file: &File, facts: &Facts, copy: bool) -> io::Result<(Hash, Opt
             None
         }
     };
-    Ok((half(digest.finalize()), frozen))
+    Ok((Hash::finish(digest), frozen))
 }

@@ -36,6 +36,7 @@ pub mod range;
 pub mod serve;
 pub mod settings;
 
+mod hash;
 mod keeper;
 mod memory;
 mod releases;
@@ -47,6 +48,7 @@ mod value;
 pub use answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, SharedHeaders};
 pub use encoding::Encoding;
 pub use fields::Fields;
+pub use hash::Hash;
 pub use representation::Sending;
 pub use settings::{Immutable, Releases, SiteError, SiteSettings};
 pub use site::{Held, Request, Site};

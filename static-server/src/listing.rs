@@ -1,7 +1,7 @@
 //! A directory without an index, shown: as a page for people, as JSON for programs.
 //!
-//! [`answer`] reads the names through [`Files`] and decides; what stands under this module is
-//! pure: which entries are shown and in which order ([`View`]), and how they are written. The
+//! [`Listings`] reads the names through [`Files`], keeps what it made of them for a while, and
+//! decides; what else stands under this module is pure: which entries are shown and in which order ([`View`]), and how they are written. The
 //! page needs no script, no picture and no other request, so that it can be sent with a policy
 //! that allows none.
 //!
@@ -10,6 +10,7 @@
 
 mod accept;
 mod json;
+mod kept;
 mod page;
 mod text;
 mod view;
@@ -20,9 +21,9 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method};
-use sha2::{Digest, Sha256};
 
 pub use accept::Form;
+pub use kept::Listings;
 pub use view::{Order, SortBy, View};
 
 use crate::answer::{Answer, Body, Headers, Outcome, plain};
@@ -30,7 +31,8 @@ use crate::conditions::{self, Precondition, Validators};
 use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Files, Trouble};
-use crate::value;
+use crate::hash::Hash;
+use crate::representation::entity_tag;
 
 /// How many names of one directory are read. A folder of more is no list for a person any
 /// more, and every request for it would be long work.
@@ -55,34 +57,55 @@ pub struct Asked<'a> {
     pub fields: &'a dyn Fields,
 }
 
-/// Shows a directory.
-///
-/// # Errors
-///
-/// Where the directory cannot be read; see [`Trouble`].
-pub fn answer(files: &dyn Files, asked: &Asked<'_>) -> Result<Answer, Trouble> {
-    let listed = files.list(asked.directory.trim_end_matches('/'), MAX_ENTRIES)?;
-    let view = View::new(listed, Order::from_query(asked.query));
-    let form = Form::preferred(asked.fields);
-    let body = match form {
-        Form::Page => page::render(asked.directory, &view),
+/// A directory as it is shown in one form and order.
+struct Shown {
+    body: Bytes,
+    etag: HeaderValue,
+    /// There are more names than are shown.
+    more: bool,
+}
+
+impl Listings {
+    /// Shows a directory. `at` is in milliseconds of the site's life.
+    ///
+    /// # Errors
+    ///
+    /// Where the directory cannot be read; see [`Trouble`].
+    pub fn answer(&self, files: &dyn Files, asked: &Asked<'_>, at: u64) -> Result<Answer, Trouble> {
+        let order = Order::from_query(asked.query);
+        let form = Form::preferred(asked.fields);
+        let key = (asked.directory.into(), form, order);
+        let shown = self.shown(key, files, at, || show(files, asked.directory, form, order))?;
+        Ok(send(asked, form, &shown))
+    }
+}
+
+fn show(files: &dyn Files, directory: &str, form: Form, order: Order) -> Result<Shown, Trouble> {
+    let listed = files.list(directory.trim_end_matches('/'), MAX_ENTRIES)?;
+    let view = View::new(listed, order);
+    let body: Bytes = match form {
+        Form::Page => page::render(directory, &view),
         Form::Json => json::render(&view),
-    };
-    Ok(send(asked, form, view.more(), body.into()))
+    }
+    .into();
+    Ok(Shown {
+        etag: entity_tag(Hash::of(&body), None),
+        more: view.more(),
+        body,
+    })
 }
 
 /// Conditions decide as for a file; ranges do not apply (RFC 9110, 14.2, lets a server ignore
 /// them).
-fn send(asked: &Asked<'_>, form: Form, more: bool, body: Bytes) -> Answer {
+fn send(asked: &Asked<'_>, form: Form, shown: &Shown) -> Answer {
     let head = asked.method == Method::HEAD;
-    let etag = entity_tag(&body);
     let validators = Validators {
-        etag: EntityTag::parse(etag.as_bytes()),
+        etag: EntityTag::parse(shown.etag.as_bytes()),
         ..Validators::default()
     };
     let precondition = conditions::evaluate(asked.method, asked.fields, &validators);
     let mut own = vec![
-        (ETAG, etag),
+        (ETAG, shown.etag.clone()),
         // RFC 9110, 12.5.5: which form comes depends on this field, for a 304 as well.
         (VARY, HeaderValue::from_static("accept")),
         (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -91,11 +114,11 @@ fn send(asked: &Asked<'_>, form: Form, more: bool, body: Bytes) -> Answer {
         Precondition::Failed => return plain(Outcome::PreconditionFailed, head),
         Precondition::NotModified => (Outcome::NotModified, Body::Empty),
         Precondition::Proceed => {
-            own.extend(content_fields(form, more, body.len()));
+            own.extend(content_fields(form, shown.more, shown.body.len()));
             let body = if head {
                 Body::Empty
             } else {
-                Body::Memory(body)
+                Body::Memory(shown.body.clone())
             };
             (Outcome::Listed, body)
         }
@@ -133,14 +156,6 @@ fn content_fields(
     ]
     .into_iter()
     .chain(particular)
-}
-
-/// A hash of what is sent: two nodes with the same files agree.
-fn entity_tag(body: &[u8]) -> HeaderValue {
-    let hash = Sha256::digest(body);
-    let half = hash.iter().take(16);
-    let digits: String = half.map(|byte| format!("{byte:02x}")).collect();
-    value::visible(&format!("\"{digits}\""))
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! A file has one representation for each coding it lies in. All that can be known before a
 //! request comes is worked out here, once; what is left for a request is to compare.
 
-use std::fmt::Write as _;
 use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -16,7 +15,6 @@ use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, ETAG, LAST_MODIFIED, VARY,
 };
 use http::{HeaderName, HeaderValue, Method};
-use sha2::{Digest, Sha256};
 
 use crate::answer::{Answer, Body, FilePart, Headers, Origin, Outcome, Part, SharedHeaders, plain};
 use crate::conditions::Validators;
@@ -27,6 +25,7 @@ use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Age, Facts};
 use crate::frozen::Frozen;
+use crate::hash::Hash;
 use crate::multipart::{self, Boundary, Piece};
 use crate::range::{self, ByteRange, Limits};
 use crate::value;
@@ -114,9 +113,6 @@ pub(crate) struct Heading {
     pub(crate) dictionary: Option<HeaderValue>,
 }
 
-/// The first half of a SHA-256: the same on every machine that has the same bytes.
-pub(crate) type Hash = [u8; 16];
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Representation {
@@ -139,10 +135,10 @@ pub(crate) struct Representation {
 impl Representation {
     pub(crate) fn new(source: Source) -> Self {
         let hash = match &source.content {
-            Content::Memory(held) => Some(half_hash(&held.bytes)),
+            Content::Memory(held) => Some(Hash::of(&held.bytes)),
             Content::File(_) | Content::Frozen(_) => source.hash,
         };
-        let etag = hash.map(|hash| entity_tag(&hash, source.encoding));
+        let etag = hash.map(|hash| entity_tag(hash, source.encoding));
         // RFC 9110, 8.8.2.1: a time that is yet to come must not be sent.
         let last_modified = (source.modified.age != Age::Future)
             .then_some(source.modified.modified)
@@ -329,46 +325,26 @@ fn with(outcome: Outcome, headers: Headers, body: Body) -> Answer {
     }
 }
 
-pub(crate) fn half_hash(bytes: &[u8]) -> Hash {
-    half(Sha256::digest(bytes))
-}
-
-/// The first half of a digest.
-pub(crate) fn half(digest: impl IntoIterator<Item = u8>) -> Hash {
-    let mut half = [0; 16];
-    for (to, from) in half.iter_mut().zip(digest) {
-        *to = from;
-    }
-    half
-}
-
 /// The tag of a representation; those of different codings differ (RFC 9110, 8.8.3.3). A hash of
 /// the content is strong by nature.
-fn entity_tag(hash: &Hash, encoding: Option<&'static str>) -> HeaderValue {
-    let mut text = String::with_capacity(48);
-    text.push('"');
-    for byte in hash {
-        let _ = write!(text, "{byte:02x}");
-    }
-    if let Some(encoding) = encoding {
-        text.push('-');
-        text.push_str(encoding);
-    }
-    text.push('"');
-    value::visible(&text)
+pub(crate) fn entity_tag(hash: Hash, encoding: Option<&'static str>) -> HeaderValue {
+    value::visible(&match encoding {
+        Some(encoding) => format!("\"{hash}-{encoding}\""),
+        None => format!("\"{hash}\""),
+    })
 }
 
 /// A boundary that the content cannot hold by chance: it is a hash of it, or of its stamp.
 fn boundary(hash: Option<Hash>, facts: &Facts) -> Boundary {
     let seed = match hash {
-        Some(hash) => half_hash(&hash),
+        Some(hash) => Hash::of(&hash.0),
         None => {
             let since = facts.modified.duration_since(UNIX_EPOCH);
             let time = since.unwrap_or(Duration::ZERO).as_nanos();
-            half_hash(&[&time.to_be_bytes()[..], &facts.len.to_be_bytes()].concat())
+            Hash::of(&[&time.to_be_bytes()[..], &facts.len.to_be_bytes()].concat())
         }
     };
-    Boundary::new(u128::from_be_bytes(seed))
+    Boundary::new(u128::from_be_bytes(seed.0))
 }
 
 /// All headers of a 200.

@@ -21,7 +21,7 @@ use crate::fields::Fields;
 use crate::files::{Disk, Facts, Files, Found, Sign, Trouble};
 use crate::images::{self, Images};
 use crate::keeper::Keeper;
-use crate::listing;
+use crate::listing::{self, Listings};
 use crate::memory::Memory;
 use crate::mime;
 use crate::releases::Older;
@@ -63,7 +63,7 @@ pub struct Site {
     files: Arc<dyn Files>,
     older: Option<Older>,
     index: Vec<String>,
-    listing: bool,
+    listings: Option<Listings>,
     fallback: Option<String>,
     precompressed: Vec<Encoding>,
     images: Option<Images>,
@@ -71,6 +71,9 @@ pub struct Site {
     preparation: Arc<Preparation>,
     keeper: Keeper,
 }
+
+/// What listings may take, beside `memory`, is this part of it.
+const LISTINGS_SHARE: u64 = 8;
 
 /// What the fallback is called in memory. No path has two slashes in a row: it is apart from the
 /// file under its own name, whose answers may say where it is.
@@ -147,7 +150,9 @@ impl Site {
             files,
             older: older.transpose()?,
             index: settings.index,
-            listing: settings.listing,
+            listings: settings
+                .listing
+                .then(|| Listings::new(settings.memory / LISTINGS_SHARE)),
             fallback: settings.fallback,
             precompressed: distinct(settings.precompressed),
             images: settings.images.as_ref().map(Images::new).transpose()?,
@@ -179,8 +184,8 @@ impl Site {
                     None => self.represent(request, target.as_str(), &resource, at),
                 }
             }
-            Err(Trouble::Missing) if self.listing && target.is_directory() => {
-                match self.list(request, target.as_str()) {
+            Err(Trouble::Missing) if target.is_directory() => {
+                match self.list(request, target.as_str(), at) {
                     Err(trouble) => self.without(request, &target, trouble, at),
                     listed => listed,
                 }
@@ -276,7 +281,7 @@ impl Site {
                 Found::Directory => {
                     match self.index(&**files, &format!("{path}/"), &mut signs) {
                         Ok(_) => {}
-                        Err(Trouble::Missing) if self.listing => {}
+                        Err(Trouble::Missing) if self.listings.is_some() => {}
                         Err(trouble) => return Err(trouble),
                     }
                     return Ok(None);
@@ -393,14 +398,15 @@ impl Site {
     }
 
     /// Shows a directory without an index.
-    fn list(&self, request: &Request<'_>, directory: &str) -> Result<Answer, Trouble> {
+    fn list(&self, request: &Request<'_>, directory: &str, at: u64) -> Result<Answer, Trouble> {
+        let listings = self.listings.as_ref().ok_or(Trouble::Missing)?;
         let asked = listing::Asked {
             method: request.method,
             directory,
             query: request.query,
             fields: request.fields,
         };
-        listing::answer(&*self.files, &asked)
+        listings.answer(&*self.files, &asked, at)
     }
 
     /// Answers for a path that leads to no file.

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LOCATION, ETAG};
 use http::{HeaderMap, HeaderName, Method};
 use sha2::{Digest, Sha256};
-use static_server::files::{Disk, Facts, Files, Found, Sign, Trouble};
+use static_server::files::{Disk, Facts, Files, Found, Listed, Sign, Trouble};
 use static_server::{Answer, Body, Outcome, Part, Releases, Request, Sending, Site, SiteSettings};
 
 /// The real files, and how often they were asked.
@@ -40,6 +40,14 @@ impl Files for Counted {
 
     fn sign(&self, directory: &str, name: &str) -> Option<Sign> {
         self.disk.sign(directory, name)
+    }
+
+    fn sign_of_all(&self, directory: &str) -> Option<Sign> {
+        self.disk.sign_of_all(directory)
+    }
+
+    fn list(&self, path: &str, limit: usize) -> Result<Listed, Trouble> {
+        self.count().list(path, limit)
     }
 
     fn look(&self, path: &str) -> Result<Found, Trouble> {
@@ -246,6 +254,33 @@ fn a_link_further_up_that_is_flipped_is_seen_too() {
     fs::remove_file(&up).unwrap();
     symlink("b", &up).unwrap();
     world.until("/f.txt", |answer| is(answer, "b"));
+}
+
+#[test]
+fn a_listing_is_read_again_when_something_in_the_directory_changes_and_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("a.txt"), "").unwrap();
+    let mut world = World::new(dir.path(), |settings| settings.listing = true);
+    assert!(world.text("/").contains("a.txt"));
+    world.calls();
+    world.text("/");
+    let looks = world.calls();
+    assert!(
+        looks <= 1,
+        "the index is looked for, and nothing read: {looks}"
+    );
+    fs::write(dir.path().join("b.txt"), "").unwrap();
+    let shows = |answer: &Answer, name: &str| match &answer.body {
+        Body::Memory(bytes) => String::from_utf8_lossy(bytes).contains(name),
+        _ => false,
+    };
+    world.until("/", |answer| shows(answer, "b.txt"));
+    fs::remove_file(dir.path().join("a.txt")).unwrap();
+    world.until("/", |answer| !shows(answer, "a.txt"));
+    world.calls();
+    world.now += Duration::from_secs(10);
+    world.text("/");
+    assert_eq!(world.calls(), looks + 1);
 }
 
 #[test]

@@ -54,11 +54,13 @@ impl Turn {
 }
 
 fn page<'a>(scheme: &'a str, way: &'a Way) -> Page<'a> {
+    let (path, query) = way.as_asked();
     Page {
         origin: Origin {
             scheme,
             authority: &way.authority,
         },
-        path: way.as_asked().0,
+        path,
+        has_query: query.is_some(),
     }
 }

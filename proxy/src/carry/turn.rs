@@ -173,8 +173,7 @@ impl Turn {
                     return self.moved(session, route, &folder).await;
                 }
                 let answer = look_up(site, session, &way, strip_prefix.as_deref());
-                self.record.why =
-                    (answer.status.as_u16() >= 400).then_some(answer.outcome.as_str());
+                self.record.why = answer.why();
                 let mut head = files::head(&answer);
                 let mut body = answer.body;
                 if let Some(cover) = self.cover(session, Some(route), answer.status) {

@@ -51,6 +51,9 @@ struct Pages {
 pub(crate) struct Page<'a> {
     pub(crate) origin: Origin<'a>,
     pub(crate) path: &'a str,
+    /// Whether the request had a query. Links are told whatever it is, and learned without one alone:
+    /// what an app repeats of it in a link would be told to others.
+    pub(crate) has_query: bool,
 }
 
 impl Hints {
@@ -104,6 +107,7 @@ impl Hints {
         if let Some(learned) = &self.learned
             && method == Method::GET
             && status == StatusCode::OK
+            && !page.has_query
             && is_anonymous(asked)
             && is_for_all(reply)
         {
@@ -228,6 +232,7 @@ mod tests {
                 authority: "shop.test",
             },
             path,
+            has_query: false,
         }
     }
 
@@ -286,6 +291,26 @@ mod tests {
             assert_eq!(learns(&asked, StatusCode::OK, &html(&[])), 0, "{asked:?}");
         }
         assert_eq!(learns(&nobody, StatusCode::NOT_FOUND, &html(&[])), 0);
+    }
+
+    #[test]
+    fn what_a_query_asks_for_is_not_learned_and_is_told_the_links_of_the_page() {
+        let hints = Hints::new(&settings(&[], true), None);
+        let nobody = HeaderMap::new();
+        let queried = Page {
+            has_query: true,
+            ..page("/a")
+        };
+        hints.learn(&queried, &Method::GET, &nobody, StatusCode::OK, &html(&[]));
+        assert!(hints.links(&page("/a")).is_empty());
+        hints.learn(
+            &page("/a"),
+            &Method::GET,
+            &nobody,
+            StatusCode::OK,
+            &html(&[]),
+        );
+        assert_eq!(hints.links(&queried).len(), 1);
     }
 
     #[test]

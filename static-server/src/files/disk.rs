@@ -25,7 +25,7 @@ use rustix::io::{Errno, IoSliceMut, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::list::list;
-use super::watch::{News, Sign, Watches};
+use super::watch::{Directory, News, Sign, Watches};
 use super::{Age, Facts, Files, Found, Listed, Trouble};
 
 /// File systems stamp changes with steps from a few milliseconds up to two seconds (FAT).
@@ -134,6 +134,16 @@ impl Disk {
         }
     }
 
+    fn watched_directory(&self, path: &str) -> Option<Arc<Directory>> {
+        let watches = self.watches.as_ref()?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        // A directory behind a link is not watched: the link could be flipped anywhere on its way.
+        watches.directory(path, || match self.beneath(path, flags) {
+            Ok((fd, false)) => Some(fd),
+            _ => None,
+        })
+    }
+
     fn opened(&self) -> Result<Arc<OwnedFd>, Trouble> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(root) = &*opened {
@@ -207,14 +217,11 @@ impl Files for Disk {
     }
 
     fn sign(&self, directory: &str, name: &str) -> Option<Sign> {
-        let watches = self.watches.as_ref()?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        // A directory behind a link is not watched: the link could be flipped anywhere on its way.
-        let open = || match self.beneath(directory, flags) {
-            Ok((fd, false)) => Some(fd),
-            _ => None,
-        };
-        Some(watches.directory(directory, open)?.sign(name))
+        Some(self.watched_directory(directory)?.sign(name))
+    }
+
+    fn sign_of_all(&self, directory: &str) -> Option<Sign> {
+        Some(self.watched_directory(directory)?.sign_of_all())
     }
 
     fn look(&self, path: &str) -> Result<Found, Trouble> {

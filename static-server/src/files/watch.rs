@@ -28,8 +28,14 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{Dir, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use crate::dictionary::Delta;
+use crate::encoding::Encoding;
+
 /// Groups of names in a directory.
 const GROUPS: usize = 64;
+
+/// The group of all of them.
+const ALL: usize = GROUPS;
 
 /// How many directories of one root are watched; in others one looks. The kernel's own bound
 /// (fs.inotify.max_user_watches) is for the whole user.
@@ -38,17 +44,14 @@ const MOST_DIRECTORIES: usize = 8_192;
 /// How long events are gathered.
 const GATHERING: Duration = Duration::from_millis(2);
 
-/// How the names of compressed copies end.
-const ENDINGS: [&str; 5] = [".br", ".zst", ".gz", ".dcb", ".dcz"];
-
 /// How much of the queue of events is taken at once.
 const EVENTS: usize = 16 * 1_024;
 
 /// A directory that is watched.
 #[derive(Debug)]
 pub struct Directory {
-    /// How often something in the group changed.
-    changes: [AtomicU32; GROUPS],
+    /// How often something in each group changed, and anything at all.
+    changes: [AtomicU32; GROUPS + 1],
     /// A bit for each group that may have compressed copies of files; all until it was read.
     packed: AtomicU64,
 }
@@ -106,7 +109,15 @@ impl Directory {
     }
 
     pub(super) fn sign(self: &Arc<Self>, name: &str) -> Sign {
-        let group = group(name.as_bytes());
+        self.sign_of(group(name.as_bytes()))
+    }
+
+    /// A sign of all names.
+    pub(super) fn sign_of_all(self: &Arc<Self>) -> Sign {
+        self.sign_of(ALL)
+    }
+
+    fn sign_of(self: &Arc<Self>, group: usize) -> Sign {
         Sign {
             changes: self
                 .changes
@@ -119,8 +130,10 @@ impl Directory {
 
     fn changed(&self, name: &[u8]) {
         self.packed.fetch_or(packed_bit(name), Ordering::Release);
-        if let Some(changes) = self.changes.get(group(name)) {
-            changes.fetch_add(1, Ordering::Release);
+        for group in [group(name), ALL] {
+            if let Some(changes) = self.changes.get(group) {
+                changes.fetch_add(1, Ordering::Release);
+            }
         }
     }
 
@@ -133,9 +146,10 @@ impl Directory {
 
 /// The bit of a compressed copy's group; none for other names.
 fn packed_bit(name: &[u8]) -> u64 {
-    let packed = ENDINGS
-        .iter()
-        .any(|ending| name.ends_with(ending.as_bytes()));
+    let copies = Encoding::ALL.map(Encoding::suffix);
+    let deltas = Delta::ALL.map(Delta::suffix);
+    let mut endings = copies.into_iter().chain(deltas);
+    let packed = endings.any(|ending| name.ends_with(ending.as_bytes()));
     u64::from(packed) << group(name)
 }
 

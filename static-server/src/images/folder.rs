@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use super::choice::{Format, Variant};
-use super::hash::Hash;
 use super::index::{Fate, Key};
+use crate::hash::Hash;
 
 /// Raised when the encoders change so much that what was made before should go.
 const GENERATION: u32 = 1;

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::choice::Variant;
-use super::hash::Hash;
+use crate::hash::Hash;
 
 /// Disks give room in blocks, and a name takes some too.
 const BLOCK: u64 = 4_096;

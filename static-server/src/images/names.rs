@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
-use super::hash::Hash;
 use crate::files::Facts;
+use crate::hash::Hash;
 
 /// How many files one of the two halves remembers.
 const HALF: usize = 32_768;

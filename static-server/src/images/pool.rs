@@ -14,11 +14,11 @@ use std::thread;
 
 use super::choice::{Original, Variant};
 use super::folder::Folder;
-use super::hash::Hash;
 use super::index::{Fate, Index, Key};
 use super::make::{MAX_FILE, MakeError, Opened};
 use super::names::{Log, Names, identity};
 use crate::files::{Facts, Files};
+use crate::hash::Hash;
 
 /// How many notes wait at most.
 pub(super) const MAX_QUEUE: usize = 256;

@@ -6,7 +6,7 @@ use crate::encoding::thousandths;
 use crate::fields::{Fields, trim};
 
 /// How a listing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
     /// HTML, for people.
     Page,

@@ -21,7 +21,9 @@ fn ask(root: &Path, method: &Method, directory: &str, fields: &HeaderMap) -> Ans
         query: None,
         fields,
     };
-    answer(&Disk::new(root.to_owned()), &asked).unwrap()
+    Listings::new(0)
+        .answer(&Disk::new(root.to_owned()), &asked, 0)
+        .unwrap()
 }
 
 fn fields(name: HeaderName, value: &HeaderValue) -> HeaderMap {
@@ -208,7 +210,9 @@ fn a_directory_outside_cannot_be_listed() {
             query: None,
             fields: &HeaderMap::new(),
         };
-        let trouble = answer(&Disk::new(root.clone()), &asked).unwrap_err();
+        let listings = Listings::new(0);
+        let trouble = listings.answer(&Disk::new(root.clone()), &asked, 0);
+        let trouble = trouble.unwrap_err();
         assert_eq!(
             matches!(trouble, Trouble::Missing),
             missing,

@@ -8,7 +8,7 @@ use crate::encoding::Encoding;
 use crate::files::{Entry, EntryKind, Listed};
 
 /// What the entries are sorted by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SortBy {
     /// Capitals beside their small letters.
     #[default]
@@ -34,7 +34,7 @@ impl SortBy {
 }
 
 /// The order of a listing. Directories always come first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Order {
     /// The column.
     pub by: SortBy,

@@ -1,6 +1,6 @@
 //! A file that answers, and its sending.
 //!
-//! Errors are left to the turn behind, which has more to say about them.
+//! Errors of a route that has pages for them are left to the turn behind, which puts those on.
 
 use std::io::Write as _;
 use std::time::SystemTime;
@@ -14,13 +14,15 @@ use super::date::http_date;
 use crate::carry::files::Pieces;
 use crate::clock;
 use crate::exchange::head::{Checked, HeadView};
+use crate::exchange::pages::Pages;
 use crate::exchange::{self, Way};
 use crate::listen::Conn;
 
-/// The answer, unless it is an error.
+/// The answer, unless it is an error that gets a page.
 pub(super) fn find(
     site: &Site,
     strip_prefix: Option<&str>,
+    pages: Option<&Pages>,
     way: &Way,
     head: &Checked<'_>,
     sending: Sending,
@@ -36,7 +38,7 @@ pub(super) fn find(
         sending,
     };
     let answer = site.answer(&asked, clock::now());
-    (answer.status.as_u16() < 400).then_some(answer)
+    (answer.status.as_u16() < 400 || pages.is_none()).then_some(answer)
 }
 
 /// Writes the head of `answer`, but for what belongs to every reply.

@@ -90,13 +90,13 @@ impl Carrier {
             What::File(answer) => file::send(conn, &answer.body, &mut count).await,
         };
         hit.record.bytes_out = count;
-        hit.record.status = match &hit.what {
-            What::Page(page) => page.head().status(),
-            What::File(answer) => answer.status,
-        }
-        .as_u16();
+        let (status, why) = match &hit.what {
+            What::Page(page) => (page.head().status(), None),
+            What::File(answer) => (answer.status, answer.why()),
+        };
+        hit.record.status = status.as_u16();
         hit.record.why = match sent {
-            Sent::Whole => None,
+            Sent::Whole => why,
             Sent::Gone => Some("client_gone"),
             Sent::Changed => Some("file_changed"),
         };
@@ -163,6 +163,7 @@ impl Carrier {
                 What::File(file::find(
                     site,
                     strip_prefix.as_deref(),
+                    route.pages.as_deref(),
                     &way,
                     &head,
                     sending,

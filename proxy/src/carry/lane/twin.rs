@@ -16,8 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cache::Stored;
-use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, getrlimit};
+use static_server::frozen::Frozen;
 
 /// Bodies from here on: below, a copy costs less than the call that it spares.
 const SMALLEST: u64 = 48 * 1024;
@@ -28,41 +27,34 @@ const LARGEST: u64 = 1024 * 1024;
 const OFTEN: u32 = 8;
 /// All twins together: this share of the store's memory.
 const SHARE: u64 = 8;
-/// And as many, each being an open file; or an eighth of those that the process may open.
-const MOST: u64 = 512;
 
 /// All that there are.
 #[derive(Debug)]
 pub(crate) struct Twins {
     most_bytes: u64,
-    most_files: u64,
     bytes: AtomicU64,
-    files: AtomicU64,
 }
 
 /// See the module's text.
 #[derive(Debug)]
 pub(super) struct Twin {
-    file: File,
+    copy: Frozen,
     /// Gives its room back.
     _room: Room,
 }
 
 impl Twin {
     pub(super) fn file(&self) -> &File {
-        &self.file
+        self.copy.file()
     }
 }
 
 impl Twins {
     /// For a store of `memory` bytes.
     pub(crate) fn new(memory: u64) -> Self {
-        let may_open = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
         Self {
             most_bytes: memory / SHARE,
-            most_files: MOST.min(may_open / 8),
             bytes: AtomicU64::new(0),
-            files: AtomicU64::new(0),
         }
     }
 
@@ -80,18 +72,15 @@ impl Twins {
         }
         let twin = Twin {
             _room: Room::take(self, stored.len())?,
-            file: copy(stored).ok()?,
+            copy: copy(stored).ok()?,
         };
         companion.keep(twin)
     }
 }
 
-fn copy(stored: &Stored) -> std::io::Result<File> {
-    let mut file = File::from(memfd_create("tidegate-page", MFdFlags::MFD_CLOEXEC)?);
-    for segment in &**stored.segments() {
-        file.write_all(segment)?;
-    }
-    Ok(file)
+fn copy(stored: &Stored) -> std::io::Result<Frozen> {
+    let mut segments = stored.segments().iter();
+    Frozen::filled(|file| segments.try_for_each(|segment| file.write_all(segment)))
 }
 
 /// Room for one twin, while it lives.
@@ -108,15 +97,13 @@ impl Room {
             twins: Arc::clone(twins),
             bytes,
         };
-        let files = twins.files.fetch_add(1, Ordering::Relaxed) + 1;
         let sum = twins.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        (files <= twins.most_files && sum <= twins.most_bytes).then_some(room)
+        (sum <= twins.most_bytes).then_some(room)
     }
 }
 
 impl Drop for Room {
     fn drop(&mut self) {
-        self.twins.files.fetch_sub(1, Ordering::Relaxed);
         self.twins.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -185,7 +172,6 @@ mod tests {
         assert_eq!(twins.bytes.load(Ordering::Relaxed), SMALLEST + 1);
         drop(renewed);
         assert_eq!(twins.bytes.load(Ordering::Relaxed), 0);
-        assert_eq!(twins.files.load(Ordering::Relaxed), 0);
     }
 
     #[test]

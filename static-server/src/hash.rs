@@ -1,4 +1,5 @@
-//! Half a SHA-256, as names of contents: 128 bits are as good as unique.
+//! Half a SHA-256, as the name of a content: 128 bits are as good as unique, and the same on every
+//! machine that has the same bytes.
 
 use std::fmt;
 
@@ -6,14 +7,14 @@ use sha2::{Digest, Sha256};
 
 /// The first sixteen bytes of a SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Hash(pub(super) [u8; 16]);
+pub struct Hash(pub(crate) [u8; 16]);
 
 impl Hash {
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         Self::finish(Sha256::new_with_prefix(bytes))
     }
 
-    pub(super) fn finish(hasher: Sha256) -> Self {
+    pub(crate) fn finish(hasher: Sha256) -> Self {
         let mut half = [0; 16];
         for (to, from) in half.iter_mut().zip(hasher.finalize()) {
             *to = from;
@@ -22,7 +23,7 @@ impl Hash {
     }
 
     /// Reads what `Display` writes.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let is_plain = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         if text.len() != 32 || !text.bytes().all(is_plain) {
             return None;
