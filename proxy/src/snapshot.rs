@@ -61,7 +61,7 @@ pub(crate) struct Cache {
     /// How often pages were asked for, where that decides whether they are stored.
     pub(crate) uses: cache::Uses,
     /// Copies of stored bodies that the kernel sends by itself.
-    pub(crate) twins: Arc<Twins>,
+    pub(crate) twins: Twins,
     /// Turns to compress a page.
     pub(crate) compressing: tokio::sync::Semaphore,
     /// Held while a page is fetched to compare it for sessions.
@@ -100,7 +100,7 @@ impl Cache {
             flights: Flights::new(limits, store.tags().clone()),
             store,
             uses: cache::Uses::default(),
-            twins: Arc::new(Twins::new(settings.memory)),
+            twins: Twins::new(settings.memory),
             compressing: tokio::sync::Semaphore::new(COMPRESSIONS),
             comparing: tokio::sync::Mutex::default(),
             counts,

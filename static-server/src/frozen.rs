@@ -12,13 +12,14 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::process::{Resource, getrlimit};
 
 /// How many there are at most, whatever the process may open.
-const MOST: u64 = 512;
+const MOST: u64 = 2_048;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
@@ -26,26 +27,26 @@ static COUNT: AtomicU64 = AtomicU64::new(0);
 #[derive(Debug)]
 pub struct Frozen {
     file: File,
+    /// Gives its room back.
+    _room: Option<Room>,
     /// Gives its place back.
     _place: Place,
 }
 
 impl Frozen {
-    /// A copy of `bytes`.
-    ///
-    /// # Errors
-    ///
-    /// `QuotaExceeded` where there are too many already; what the system says.
-    pub fn of(bytes: &[u8]) -> io::Result<Self> {
-        Self::filled(|file| file.write_all(bytes))
-    }
-
     /// A copy of what `fill` writes.
     ///
     /// # Errors
     ///
-    /// As [`Frozen::of`], and those of `fill`.
+    /// `QuotaExceeded` where there are too many already; what the system says; those of `fill`.
     pub fn filled(fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<Self> {
+        Self::within(None, fill)
+    }
+
+    fn within(
+        room: Option<Room>,
+        fill: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<Self> {
         let place = Place::take().ok_or(io::ErrorKind::QuotaExceeded)?;
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("tidegate-file", flags)?);
@@ -54,6 +55,7 @@ impl Frozen {
         fcntl_add_seals(&file, seals)?;
         Ok(Self {
             file,
+            _room: room,
             _place: place,
         })
     }
@@ -61,6 +63,71 @@ impl Frozen {
     /// The file, for reading by position.
     pub fn file(&self) -> &File {
         &self.file
+    }
+}
+
+/// How many bytes some copies may take together.
+#[derive(Debug)]
+pub struct Allowance {
+    most: u64,
+    taken: AtomicU64,
+}
+
+impl Allowance {
+    /// `most` bytes.
+    pub fn new(most: u64) -> Self {
+        Self {
+            most,
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// How many bytes are taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    /// A copy of `pieces` one after the other, which are `len` bytes.
+    ///
+    /// # Errors
+    ///
+    /// `QuotaExceeded` where there is no room, or too many copies already; what the system says.
+    pub fn copy<'a>(
+        self: &Arc<Self>,
+        len: u64,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+    ) -> io::Result<Frozen> {
+        let room = Room::take(self, len).ok_or(io::ErrorKind::QuotaExceeded)?;
+        Frozen::within(Some(room), |file| {
+            pieces
+                .into_iter()
+                .try_for_each(|piece| file.write_all(piece))
+        })
+    }
+}
+
+/// Some bytes of an allowance, while it lives.
+#[derive(Debug)]
+struct Room {
+    of: Arc<Allowance>,
+    bytes: u64,
+}
+
+impl Room {
+    fn take(of: &Arc<Allowance>, bytes: u64) -> Option<Self> {
+        // Given back if it turns out to be too much: the drop of `room` does that.
+        let room = Self {
+            of: Arc::clone(of),
+            bytes,
+        };
+        let sum = of.taken.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (sum <= of.most).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.of.taken.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -92,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_copy_holds_the_bytes_and_cannot_be_written_to() {
-        let frozen = Frozen::of(b"abc").unwrap();
+        let frozen = Frozen::filled(|file| file.write_all(b"abc")).unwrap();
         let mut read = [0; 3];
         frozen.file().read_exact_at(&mut read, 0).unwrap();
         assert_eq!(&read, b"abc");
@@ -106,6 +173,21 @@ mod tests {
             let failed = Frozen::filled(|_| Err(io::ErrorKind::UnexpectedEof.into()));
             assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
-        assert!(Frozen::of(b"still room").is_ok());
+        assert!(Frozen::filled(|_| Ok(())).is_ok(), "still room");
+    }
+
+    #[test]
+    fn copies_take_no_more_than_they_are_allowed_and_give_it_back() {
+        let allowance = Arc::new(Allowance::new(10));
+        let six = allowance.copy(6, [&b"abc"[..], b"def"]).unwrap();
+        let mut read = [0; 6];
+        six.file().read_exact_at(&mut read, 0).unwrap();
+        assert_eq!(&read, b"abcdef");
+        let refused = allowance.copy(5, [&b"12345"[..]]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::QuotaExceeded);
+        assert_eq!(allowance.taken(), 6);
+        drop(six);
+        assert!(allowance.copy(10, [&b"1234567890"[..]]).is_ok());
+        assert_eq!(allowance.taken(), 0);
     }
 }

@@ -24,15 +24,15 @@ use crate::dictionary::USE_AS_DICTIONARY;
 use crate::etag::EntityTag;
 use crate::fields::Fields;
 use crate::files::{Age, Facts};
-use crate::frozen::Frozen;
+use crate::frozen::{Allowance, Frozen};
 use crate::hash::Hash;
 use crate::multipart::{self, Boundary, Piece};
 use crate::range::{self, ByteRange, Limits};
 use crate::value;
 
 /// From this size on, sending without copying is worth a second copy of what is in memory:
-/// below, a copy costs less than the call that it spares.
-pub(crate) const TWIN: u64 = 48 * 1_024;
+/// below, a copy costs less than the call that it spares (equal at 8 KiB; at 16 a quarter more).
+pub(crate) const TWIN: u64 = 16 * 1_024;
 
 /// How often a representation is sent before a copy is made that can be sent without copying.
 pub(crate) const OFTEN: u32 = 8;
@@ -51,14 +51,40 @@ pub(crate) enum Content {
 #[derive(Debug)]
 pub(crate) struct Held {
     bytes: Bytes,
-    twin: OnceLock<Option<Arc<Frozen>>>,
+    twin: OnceLock<Arc<Frozen>>,
+    /// How often there was none to send from.
+    missed: AtomicU32,
+    allowance: Arc<Allowance>,
+}
+
+impl Held {
+    /// The copy, if it was worth making by now. Where there is no room for it, that is tried again
+    /// from time to time.
+    fn twin(&self) -> Option<Arc<Frozen>> {
+        if (self.bytes.len() as u64) < TWIN {
+            return None;
+        }
+        if let Some(twin) = self.twin.get() {
+            return Some(Arc::clone(twin));
+        }
+        let missed = self.missed.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if !missed.is_multiple_of(OFTEN) {
+            return None;
+        }
+        let len = self.bytes.len() as u64;
+        let made = self.allowance.copy(len, [&self.bytes[..]]).ok()?;
+        Some(Arc::clone(self.twin.get_or_init(|| Arc::new(made))))
+    }
 }
 
 impl Content {
-    pub(crate) fn memory(bytes: Bytes) -> Self {
+    /// `allowance`: for a copy that the kernel can send by itself.
+    pub(crate) fn memory(bytes: Bytes, allowance: Arc<Allowance>) -> Self {
         Self::Memory(Held {
             bytes,
             twin: OnceLock::new(),
+            missed: AtomicU32::new(0),
+            allowance,
         })
     }
 
@@ -68,7 +94,6 @@ impl Content {
         /// There are far fewer descriptors than bytes.
         const DESCRIPTOR: u64 = 64 * 1_024;
         match self {
-            Self::Memory(_) if len >= TWIN => len.saturating_mul(2),
             Self::Memory(_) => len,
             Self::File(_) => DESCRIPTOR,
             Self::Frozen(_) => len.max(DESCRIPTOR),
@@ -253,30 +278,18 @@ impl Representation {
     fn whole(&self, sending: Sending) -> Body {
         let len = self.facts.len;
         let origin = match &self.content {
-            Content::Memory(held) => match self.twin(held, sending) {
-                Some(twin) => Origin::Frozen(twin),
-                None => return Body::Memory(held.bytes.clone()),
-            },
+            Content::Memory(held) => {
+                let twin = (sending == Sending::FromFile).then(|| held.twin());
+                match twin.flatten() {
+                    Some(twin) => Origin::Frozen(twin),
+                    None => return Body::Memory(held.bytes.clone()),
+                }
+            }
             _ if len == 0 => return Body::Empty,
             Content::File(file) => Origin::Disk(Arc::clone(file)),
             Content::Frozen(frozen) => Origin::Frozen(Arc::clone(frozen)),
         };
         Body::File(self.stretch(origin, 0, len))
-    }
-
-    /// The copy to send from, if it would be used often enough to pay.
-    fn twin(&self, held: &Held, sending: Sending) -> Option<Arc<Frozen>> {
-        if sending != Sending::FromFile || self.facts.len < TWIN {
-            return None;
-        }
-        if self.sent.load(Ordering::Relaxed) < OFTEN {
-            self.becomes_popular();
-            return None;
-        }
-        let twin = held
-            .twin
-            .get_or_init(|| Frozen::of(&held.bytes).ok().map(Arc::new));
-        twin.clone()
     }
 
     fn slice(&self, range: ByteRange) -> Part {

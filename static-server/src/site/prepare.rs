@@ -13,6 +13,7 @@ use crate::dictionary;
 use crate::encoding::Encoding;
 use crate::files::{Facts, Trouble, pread};
 use crate::fingerprint;
+use crate::frozen::Allowance;
 use crate::hash::Hash;
 use crate::images::choice::Original;
 use crate::memory::Memory;
@@ -40,14 +41,19 @@ pub(super) struct Rules {
 pub(crate) struct Preparation {
     memory: Memory,
     rules: Rules,
+    /// For second copies of what is in memory.
+    twins: Arc<Allowance>,
     /// Of files that are not read whole on the way of a request, by name.
     hashes: Mutex<HashMap<Box<str>, (Facts, Hash)>>,
 }
 
 impl Preparation {
     pub(super) fn new(memory: Memory, rules: Rules) -> Self {
+        /// What the copies may take, beside the site's memory: this share of it.
+        const TWINS_SHARE: u64 = 8;
         Self {
             memory,
+            twins: Arc::new(Allowance::new(rules.memory / TWINS_SHARE)),
             rules,
             hashes: Mutex::default(),
         }
@@ -121,7 +127,8 @@ impl Preparation {
         let content = match usize::try_from(facts.len) {
             Ok(len) if facts.len <= self.rules.max_memory_file => {
                 let bytes = pread(&file, 0, len).ok()?;
-                Content::memory(Some(bytes).filter(|bytes| bytes.len() == len)?)
+                let bytes = Some(bytes).filter(|bytes| bytes.len() == len)?;
+                Content::memory(bytes, Arc::clone(&self.twins))
             }
             _ => Content::File(file),
         };
@@ -164,7 +171,9 @@ impl Preparation {
         let limit = self.rules.max_memory_file;
         if variant.facts.len <= limit {
             match resource.files().read(&variant.path, limit) {
-                Ok((bytes, facts)) => return Ok((Content::memory(bytes), facts)),
+                Ok((bytes, facts)) => {
+                    return Ok((Content::memory(bytes, Arc::clone(&self.twins)), facts));
+                }
                 // It has grown beyond the limit since it was looked at, or keeps changing.
                 Err(Trouble::Unstable) => {}
                 Err(trouble) => return Err(trouble),

@@ -101,12 +101,7 @@ pub(super) fn begin_head<'a>(out: &'a mut Vec<u8>, page: &Stored, now: SystemTim
 
 /// Sends the body of `page`: from the copy that can go out without passing through here, if
 /// there is one.
-pub(super) async fn send(
-    conn: &mut Conn,
-    page: &Stored,
-    twins: &Arc<Twins>,
-    count: &mut u64,
-) -> Sent {
+pub(super) async fn send(conn: &mut Conn, page: &Stored, twins: &Twins, count: &mut u64) -> Sent {
     let twin = conn.is_plain().then(|| twins.of(page)).flatten();
     let sent = match twin {
         Some(twin) => conn.send_file(twin.file(), 0..page.len(), count).await,

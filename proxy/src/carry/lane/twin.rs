@@ -10,16 +10,13 @@
 //! and goes with its page; what is on its way to a client then stays as it was. It
 //! is no part of the store's memory, so the sum of all is bounded on its own.
 
-use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cache::Stored;
-use static_server::frozen::Frozen;
+use static_server::frozen::{Allowance, Frozen};
 
 /// Bodies from here on: below, a copy costs less than the call that it spares.
-const SMALLEST: u64 = 48 * 1024;
+const SMALLEST: u64 = 16 * 1024;
 /// And up to here: making a twin holds up the event loop, a megabyte for some 200 us.
 const LARGEST: u64 = 1024 * 1024;
 /// The use of a page with which its twin is made, and after which, where there was no room, it is
@@ -30,36 +27,16 @@ const SHARE: u64 = 8;
 
 /// All that there are.
 #[derive(Debug)]
-pub(crate) struct Twins {
-    most_bytes: u64,
-    bytes: AtomicU64,
-}
-
-/// See the module's text.
-#[derive(Debug)]
-pub(super) struct Twin {
-    copy: Frozen,
-    /// Gives its room back.
-    _room: Room,
-}
-
-impl Twin {
-    pub(super) fn file(&self) -> &File {
-        self.copy.file()
-    }
-}
+pub(crate) struct Twins(Arc<Allowance>);
 
 impl Twins {
     /// For a store of `memory` bytes.
     pub(crate) fn new(memory: u64) -> Self {
-        Self {
-            most_bytes: memory / SHARE,
-            bytes: AtomicU64::new(0),
-        }
+        Self(Arc::new(Allowance::new(memory / SHARE)))
     }
 
     /// The twin of this page's body, if it has one by now.
-    pub(super) fn of<'a>(self: &Arc<Self>, stored: &'a Stored) -> Option<&'a Twin> {
+    pub(super) fn of<'a>(&self, stored: &'a Stored) -> Option<&'a Frozen> {
         if !(SMALLEST..=LARGEST).contains(&stored.len()) {
             return None;
         }
@@ -70,41 +47,8 @@ impl Twins {
         if !companion.count_use().is_multiple_of(OFTEN) {
             return None;
         }
-        let twin = Twin {
-            _room: Room::take(self, stored.len())?,
-            copy: copy(stored).ok()?,
-        };
-        companion.keep(twin)
-    }
-}
-
-fn copy(stored: &Stored) -> std::io::Result<Frozen> {
-    let mut segments = stored.segments().iter();
-    Frozen::filled(|file| segments.try_for_each(|segment| file.write_all(segment)))
-}
-
-/// Room for one twin, while it lives.
-#[derive(Debug)]
-struct Room {
-    twins: Arc<Twins>,
-    bytes: u64,
-}
-
-impl Room {
-    fn take(twins: &Arc<Twins>, bytes: u64) -> Option<Self> {
-        // Given back if it turns out to be too much: the drop of `room` does that.
-        let room = Self {
-            twins: Arc::clone(twins),
-            bytes,
-        };
-        let sum = twins.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        (sum <= twins.most_bytes).then_some(room)
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.twins.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let segments = stored.segments().iter().map(|segment| &segment[..]);
+        companion.keep(self.0.copy(stored.len(), segments).ok()?)
     }
 }
 
@@ -148,7 +92,7 @@ mod tests {
         )
     }
 
-    fn asked_often<'a>(twins: &Arc<Twins>, page: &'a Stored) -> Option<&'a Twin> {
+    fn asked_often<'a>(twins: &Twins, page: &'a Stored) -> Option<&'a Frozen> {
         for _ in 1..OFTEN {
             assert!(twins.of(page).is_none(), "it was not asked for often");
         }
@@ -157,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_page_in_demand_gets_a_twin_and_keeps_it_under_a_new_head() {
-        let twins = Arc::new(Twins::new(1 << 30));
+        let twins = Twins::new(1 << 30);
         let page = page(SMALLEST + 1);
         let mut copy = vec![0; usize::try_from(page.len()).unwrap()];
         asked_often(&twins, &page)
@@ -169,14 +113,14 @@ mod tests {
         let renewed = page.renewed(Arc::clone(page.head()), Arc::default());
         drop(page);
         assert!(twins.of(&renewed).is_some());
-        assert_eq!(twins.bytes.load(Ordering::Relaxed), SMALLEST + 1);
+        assert_eq!(twins.0.taken(), SMALLEST + 1);
         drop(renewed);
-        assert_eq!(twins.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(twins.0.taken(), 0);
     }
 
     #[test]
     fn small_and_large_pages_have_none() {
-        let twins = Arc::new(Twins::new(1 << 30));
+        let twins = Twins::new(1 << 30);
         for size in [SMALLEST - 1, LARGEST + 1] {
             assert!(asked_often(&twins, &page(size)).is_none());
         }
@@ -184,12 +128,12 @@ mod tests {
 
     #[test]
     fn where_there_is_no_room_the_page_stays_alone_until_there_is() {
-        let twins = Arc::new(Twins::new(SHARE * LARGEST));
+        let twins = Twins::new(SHARE * LARGEST);
         let (first, second) = (page(LARGEST), page(SMALLEST));
         assert!(asked_often(&twins, &first).is_some());
         assert!(asked_often(&twins, &second).is_none());
         drop(first);
         assert!(asked_often(&twins, &second).is_some());
-        assert_eq!(twins.bytes.load(Ordering::Relaxed), SMALLEST);
+        assert_eq!(twins.0.taken(), SMALLEST);
     }
 }

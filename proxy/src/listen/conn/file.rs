@@ -18,11 +18,8 @@ use crate::listen::bind::UNSENT;
 /// Most bytes of one call, so that one connection does not hold up the others.
 const CALL: u64 = 1024 * 1024;
 
-/// From here on the kernel gets more at a time.
-const LONG: u64 = 512 * 1024;
-
-/// What it may hold of a file: these bytes are no copy, and each time that it runs dry costs a wait.
-const UNSENT_FILE: u32 = 1024 * 1024;
+/// Of TCP_NOTSENT_LOWAT: what `net.ipv4.tcp_notsent_lowat` says, which is no bound unless set.
+const SYSTEM_DEFAULT: u32 = 0;
 
 impl Conn {
     /// Whether what is written goes out as it is.
@@ -39,9 +36,11 @@ impl Conn {
         sent: &mut u64,
     ) -> io::Result<()> {
         poll_fn(|cx| self.poll_staged_with_more(cx)).await?;
-        let is_long = stretch.end.saturating_sub(stretch.start) > LONG;
-        if is_long {
-            self.hold_unsent(UNSENT_FILE)?;
+        if stretch.end.saturating_sub(stretch.start) > u64::from(UNSENT) && !self.unsent_is_free {
+            // The bytes are no copy, so they may wait in the kernel as well: each time that it runs
+            // dry costs a wake-up, a third of what a file of 5 MiB costs.
+            self.socket_ref().set_tcp_notsent_lowat(SYSTEM_DEFAULT)?;
+            self.unsent_is_free = true;
         }
         let mut at = stretch.start;
         while at < stretch.end {
@@ -49,15 +48,20 @@ impl Conn {
             at += taken as u64;
             *sent += taken as u64;
         }
-        if is_long {
-            self.hold_unsent(UNSENT)?;
-        }
         Ok(())
     }
 
-    /// How many bytes may wait in the kernel to be sent.
-    fn hold_unsent(&self, bytes: u32) -> io::Result<()> {
-        SockRef::from(&self.socket).set_tcp_notsent_lowat(bytes)
+    /// Bounds again what may wait in the kernel to be sent, before bytes are written that are copied
+    /// there.
+    pub(super) fn bound_unsent(&mut self) {
+        if std::mem::take(&mut self.unsent_is_free) {
+            // It fails where the connection is gone, which the next write says.
+            let _ = self.socket_ref().set_tcp_notsent_lowat(UNSENT);
+        }
+    }
+
+    fn socket_ref(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
     }
 
     /// The head waits in the kernel for the first bytes of the body.

@@ -66,6 +66,8 @@ pub(crate) struct Conn {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     patience: Duration,
+    /// [`Self::send_file`] lifted the bound on what waits in the kernel.
+    unsent_is_free: bool,
     /// Runs while the socket takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     info: Option<Arc<ProxyDigest>>,
@@ -130,6 +132,7 @@ impl Conn {
             deadline: None,
             timer: None,
             patience,
+            unsent_is_free: false,
             stall: None,
             info: None,
             slot,
@@ -327,6 +330,7 @@ impl Conn {
 
     /// Opens the gate for the request whose head waits, and no further.
     pub(crate) fn lend(&mut self, facts: &HeadFacts) {
+        self.bound_unsent();
         self.gate = Gate::for_request(facts);
     }
 
@@ -410,6 +414,7 @@ impl Conn {
     /// Sends what is staged and `body` behind it: a small body in one piece with the head, a
     /// larger one from where it stands. `sent` counts the bytes of it that were taken.
     pub(crate) async fn send(&mut self, body: &[Bytes], sent: &mut u64) -> io::Result<()> {
+        self.bound_unsent();
         for piece in body {
             let mut rest = &piece[..];
             while !rest.is_empty() {
