@@ -1,9 +1,9 @@
 //! A directory without an index, shown: as a page for people, as JSON for programs.
 //!
 //! [`Listings`] reads the names through [`Files`], keeps what it made of them for a while, and
-//! decides; what else stands under this module is pure: which entries are shown and in which order ([`View`]), and how they are written. The
-//! page needs no script, no picture and no other request, so that it can be sent with a policy
-//! that allows none.
+//! decides; what else stands under this module is pure: which entries are shown and in which order
+//! ([`View`]), and how they are written. The page needs no script, no picture and no other
+//! request, so that it can be sent with a policy that allows none.
 //!
 //! What it does not do: it says nothing of what is never served (hidden names, links that
 //! leave the root, pipes), and nothing of copies that are only another coding of a file.
