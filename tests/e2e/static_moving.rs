@@ -1,12 +1,12 @@
 //! Files that change while they are sent to a slow reader: what came is a beginning of one state,
-//! and whole only where it is whole. Never padded, never mixed.
+//! and whole only where it is whole. Never padded, never mixed. And how much waits for him in the kernel.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
 use crate::support::client::HOST;
-use crate::support::{Ask, Broken, Conn, Edge, H2, Setup};
+use crate::support::{Ask, Broken, Conn, Edge, H2, Setup, wait};
 
 /// Read in pieces from the disk, but small enough for buffers on the way.
 const SMALL: usize = 300 * 1024;
@@ -168,4 +168,41 @@ fn a_file_that_changes_while_it_is_sent_is_never_padded_nor_mixed() {
     let site = edge.folder().join("site");
     check(&edge, &site, SMALL);
     check(&edge, &site, LARGE);
+}
+
+/// The most bytes that wait in the kernel to be sent or confirmed, of all connections to this port.
+fn most_unsent(port: u16) -> u64 {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the table of connections");
+    let port = format!(":{port:04X}");
+    let queues = table.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace().skip(1);
+        columns.next().filter(|local| local.ends_with(&port))?;
+        // Behind the peer's address and the state.
+        let (sending, _) = columns.nth(2)?.split_once(':')?;
+        u64::from_str_radix(sending, 16).ok()
+    });
+    queues.max().unwrap_or(0)
+}
+
+#[test]
+fn what_waits_to_be_sent_is_bounded_again_after_a_file_that_was_not() {
+    let setup = Setup::new()
+        .file("site/often.bin", vec![b'o'; 1 << 20])
+        .file("site/large.bin", vec![b'l'; 32 << 20]);
+    let edge = setup.start("[static.site]\nroot = \"site\"\n[[route]]\nstatic = \"site\"\n");
+    let mut conn = edge.plain();
+    for _ in 0..12 {
+        let reply = conn.ask(&Ask::get("/often.bin")).expect(200);
+        assert_eq!(reply.body.len(), 1 << 20);
+    }
+    // Larger than what is ever sent by the kernel itself, and nobody reads it.
+    conn.send(Ask::get("/large.bin").bytes());
+    let port = edge.http().port();
+    let settled = wait::until("all that waits", wait::SOON, || {
+        let waits = most_unsent(port);
+        wait::hold(wait::millis(300));
+        Some(waits).filter(|&waits| waits > 0 && waits == most_unsent(port))
+    });
+    // 128 KiB by configuration of the socket, and what was on its way.
+    assert!(settled < 512 << 10, "{settled} bytes wait");
 }
