@@ -87,6 +87,8 @@ pub struct Server {
     pub zone: Option<String>,
     /// Whether `//` in a path becomes `/` before matching; default true.
     pub merge_slashes: bool,
+    /// Whether plain requests take the short way; default true.
+    pub lane: bool,
     /// Pages for error replies outside of all routes; routes that say nothing have them, too.
     pub error_pages: Option<ErrorPagesId>,
     /// How the site is closed for a while.

@@ -50,6 +50,7 @@ mod health;
 mod health_grpc;
 mod hostile_app;
 mod images;
+mod lane;
 mod limits;
 mod maintenance;
 mod manual;

@@ -72,6 +72,15 @@ pub(crate) static SERVER: Shape = Shape {
             "true",
             "Whether several slashes in a row in a path count as one, before routes, cache and files see it.",
         ),
+        default(
+            "lane",
+            Kind::Choice(&[
+                ("on", "plain requests take the short way"),
+                ("off", "every request takes the long way"),
+            ]),
+            "\"on\"",
+            "Plain HTTP/1.1 requests (files, fresh pages, fixed replies, and what an upstream answers over a kept connection) take a short way that costs half as much. What they are answered is the same; `off` is for finding out whether it is.",
+        ),
         optional(
             "error_pages",
             Kind::Text(&NAME),

@@ -36,6 +36,8 @@ pub(super) fn server(table: &Table<'_>) -> Server {
         trusted_proxies: rules::networks(table, "trusted_proxies"),
         zone: table.text("zone", text::name),
         merge_slashes: table.flag("merge_slashes", true),
+        // In the order of the key's choices.
+        lane: table.choice("lane", &[true, false], true),
         // Once it is known which there are.
         error_pages: None,
         maintenance: table

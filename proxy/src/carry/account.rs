@@ -32,6 +32,12 @@ pub(super) struct Arrival<'a> {
 
 /// Counts a request as begun. Whoever opens closes.
 pub(super) fn open(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
+    arrival.settings.metrics.request_begins();
+    prepare(snapshot, arrival)
+}
+
+/// The record of a request that does not count as begun yet.
+pub(super) fn prepare(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
     let Arrival { info, settings, .. } = arrival;
     let mut record = Record::new(
         arrival.start,
@@ -49,7 +55,6 @@ pub(super) fn open(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
     if settings.access_log && snapshot.access.is_some() {
         record.captured = capture(arrival);
     }
-    settings.metrics.request_begins();
     record
 }
 

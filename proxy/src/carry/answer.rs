@@ -17,6 +17,11 @@ use crate::exchange::pages::{Cover, Facts, Pages};
 use crate::filter::{Reply, Step};
 use crate::snapshot::Route;
 
+/// What stands in the configuration is meant as it stands there.
+pub(super) fn is_meant(reply: &Reply) -> bool {
+    reply.by == Step::Respond && !reply.body.is_empty()
+}
+
 impl Turn {
     pub(super) async fn reject(
         &mut self,
@@ -87,9 +92,9 @@ impl Turn {
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
         }
         let mut body = reply.body.clone();
-        // What stands in the configuration is meant as it stands there.
-        let is_meant = reply.by == Step::Respond && !body.is_empty();
-        if !is_meant && let Some(cover) = self.cover(session, route, reply.status) {
+        if !is_meant(reply)
+            && let Some(cover) = self.cover(session, route, reply.status)
+        {
             cover.put_on(&mut *head);
             body = cover.body;
         }

@@ -126,6 +126,9 @@ impl Failure {
     }
 }
 
+/// Pingora's name for a chunk that is none.
+const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
+
 /// What a connection that did not come about is called.
 pub(super) fn dial_failure(error: &DialError) -> Failure {
     match error {
@@ -149,6 +152,7 @@ pub(super) fn read_failure(error: &Error) -> Failure {
     match error.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => Failure::FirstByteTimeout,
         ErrorType::InvalidHTTPHeader | ErrorType::InvalidH2 => Failure::BadReply,
+        kind if *kind == INVALID_CHUNK => Failure::BadReply,
         _ => Failure::Reset,
     }
 }

@@ -45,6 +45,7 @@ pub(super) async fn open(
         Some(session),
         &|| false,
         &mut turn.record,
+        turn.begun.take(),
     )
     .await
 }

@@ -36,6 +36,9 @@ use tokio::time::timeout;
 pub(crate) use cached::purge;
 pub(crate) use lane::{Taken, Twins};
 pub(crate) use respond::Refused;
+pub(crate) use turn::Pending;
+
+use turn::Turn;
 
 use crate::clock;
 use crate::listen::{NO_PLACE, Slot, conn_info, is_h2};
@@ -66,11 +69,12 @@ impl Carrier {
     }
 
     /// One request and its reply; gives an HTTP/1 connection back when it can go on.
-    /// `last`: it is the connection's last one.
+    /// `last`: it is the connection's last one. `pending`: it was begun on the lane.
     pub(crate) async fn serve(
         self: &Arc<Self>,
         mut session: ServerSession,
         last: bool,
+        pending: Option<Box<Pending>>,
     ) -> Option<Stream> {
         if !matches!(session.read_request().await, Ok(true)) {
             return None;
@@ -83,7 +87,10 @@ impl Carrier {
             .and_then(|digest| digest.proxy_digest.as_deref())
             .and_then(conn_info)
             .cloned()?;
-        let turn = turn::Turn::new(self.clone(), info, &session);
+        let turn = match pending {
+            None => Turn::new(self.clone(), info, &session),
+            Some(pending) => Turn::pending(self.clone(), info, *pending),
+        };
         if turn.run(&mut session).await {
             if is_h2(&session) && !session.is_body_done() {
                 // Answered before the body was whole. Resetting the stream at once makes some

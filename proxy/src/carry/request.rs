@@ -1,10 +1,7 @@
 //! The head that an upstream sees, made from the head that a client sent.
 //!
-//! Fields of the connection stay behind (RFC 9110 section 7.6.1), what the edge
-//! knows is added (who asked, how, under which id), and the target is the one
-//! that was matched: an upstream never sees a path that the router did not.
-
-use std::net::IpAddr;
+//! Which fields it has is said by [`onward`]; the target is the one that was
+//! matched: an upstream never sees a path that the router did not.
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -13,34 +10,11 @@ use pingora::http::RequestHeader;
 use crate::exchange;
 use crate::exchange::guard::Upgrade;
 use crate::exchange::head::HeadView;
+use crate::exchange::onward::{self, Origin};
 use crate::listen::ConnInfo;
 use crate::snapshot::Snapshot;
 
-static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
-pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-
-/// What the edge adds.
-pub(super) struct Origin<'a> {
-    /// Who connected (not who a Forwarded field claims).
-    pub(super) peer: IpAddr,
-    /// Whether `peer` is a trusted proxy, whose forwarding fields are kept and extended.
-    pub(super) trusted: bool,
-    /// The client's connection is encrypted.
-    pub(super) tls: bool,
-    /// Host and port in one spelling.
-    pub(super) authority: &'a str,
-    /// 32 hexadecimal digits.
-    pub(super) id: &'a HeaderValue,
-    /// Normalised (and rewritten) path and query.
-    pub(super) target: &'a str,
-    /// What the client wants to change to.
-    pub(super) upgrade: Upgrade,
-}
 
 /// The scheme that the client used: a trusted proxy in front may have ended its TLS.
 pub(super) fn scheme(snapshot: &Snapshot, info: &ConnInfo, head: &dyn HeadView) -> &'static str {
@@ -58,26 +32,36 @@ pub(super) fn scheme(snapshot: &Snapshot, info: &ConnInfo, head: &dyn HeadView) 
 /// Built anew instead of changed in place: most fields are taken over as they
 /// are, and a fresh map spares looking for those that are not. Content-Length is
 /// left; the carrier sets the framing that it uses.
-pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Result<RequestHeader> {
+pub(super) fn prepare(
+    head: &RequestHeader,
+    origin: &Origin<'_>,
+    target: &str,
+    upgrade: Upgrade,
+) -> pingora::Result<RequestHeader> {
     let mut fields = HeaderMap::with_capacity(head.headers.len() + 8);
     for (name, value) in &head.headers {
-        if is_forwarded(name) {
+        if onward::is_taken_over(name.as_str().as_bytes()) {
             fields.append(name, value.clone());
         }
     }
-    let host = match head.headers.get(header::HOST) {
-        Some(host) => host.clone(),
-        None => value(origin.authority)?,
-    };
-    if origin.upgrade == Upgrade::WebSocket
+    if upgrade == Upgrade::WebSocket
         && let Some(upgrade) = head.headers.get(header::UPGRADE)
     {
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, upgrade.clone());
     }
-    forward(&mut fields, &head.headers, origin)?;
-    fields.insert(header::HOST, host);
-    fields.insert(&X_REQUEST_ID, origin.id.clone());
+    let mut fits = true;
+    onward::added(
+        &**head,
+        origin,
+        &mut |name, value| match HeaderValue::from_bytes(value) {
+            Ok(value) => drop(fields.insert(name, value)),
+            Err(_) => fits = false,
+        },
+    );
+    if !fits {
+        return Err(no_header());
+    }
     join_cookies(&mut fields);
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = head.method.clone();
@@ -85,34 +69,8 @@ pub(super) fn prepare(head: &RequestHeader, origin: &Origin<'_>) -> pingora::Res
     parts.headers = fields;
     let mut prepared = RequestHeader::from(parts);
     // Set as text: what the router matched goes up byte for byte.
-    prepared.set_raw_path(origin.target.as_bytes())?;
+    prepared.set_raw_path(target.as_bytes())?;
     Ok(prepared)
-}
-
-/// Fields that stay with the client's connection (RFC 9110 section 7.6.1) or that the edge writes
-/// itself are not taken over. Expect is answered here, when the body is read. A name with an
-/// underscore is the same as one with a dash to CGI, WSGI and their like: it could pass for a
-/// field that only the edge may write.
-fn is_forwarded(name: &HeaderName) -> bool {
-    !name.as_str().contains('_')
-        && ![
-            &header::HOST,
-            &header::CONNECTION,
-            &header::UPGRADE,
-            &header::EXPECT,
-            &header::TE,
-            &header::TRAILER,
-            &header::TRANSFER_ENCODING,
-            &header::PROXY_AUTHORIZATION,
-            &KEEP_ALIVE,
-            &PROXY_CONNECTION,
-            &X_REQUEST_ID,
-            &X_FORWARDED_FOR,
-            &X_FORWARDED_PROTO,
-            &X_FORWARDED_HOST,
-            &FORWARDED,
-        ]
-        .contains(&name)
 }
 
 /// Makes a client's head the one that filters see: without the fields that Connection names
@@ -127,8 +85,11 @@ pub(super) fn enter(head: &mut RequestHeader, authority: &str) -> pingora::Resul
 }
 
 fn value(text: &str) -> pingora::Result<HeaderValue> {
-    HeaderValue::from_str(text)
-        .map_err(|_| pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader))
+    HeaderValue::from_str(text).map_err(|_| no_header())
+}
+
+fn no_header() -> Box<pingora::Error> {
+    pingora::Error::new_down(pingora::ErrorType::InvalidHTTPHeader)
 }
 
 /// The fields that Connection names, but for those that stay for its own sake, and those that a
@@ -160,51 +121,18 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-fn forward(fields: &mut HeaderMap, asked: &HeaderMap, origin: &Origin<'_>) -> pingora::Result<()> {
-    let theirs = |name: &HeaderName| asked.get(name).filter(|_| origin.trusted).cloned();
-    let peer = origin.peer.to_canonical();
-    let chain = match theirs(&X_FORWARDED_FOR) {
-        Some(_) => {
-            let mut chain = joined(asked, &X_FORWARDED_FOR, b", ");
-            chain.extend_from_slice(format!(", {peer}").as_bytes());
-            HeaderValue::from_maybe_shared(bytes::Bytes::from(chain)).ok()
-        }
-        None => HeaderValue::from_str(&peer.to_string()).ok(),
-    };
-    if let Some(chain) = chain {
-        fields.insert(&X_FORWARDED_FOR, chain);
-    }
-    if let Some(forwarded) = theirs(&FORWARDED) {
-        fields.insert(&FORWARDED, forwarded);
-    }
-    let scheme = if origin.tls { "https" } else { "http" };
-    let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(HeaderValue::from_static(scheme));
-    fields.insert(&X_FORWARDED_PROTO, scheme);
-    let host = match theirs(&X_FORWARDED_HOST) {
-        Some(host) => host,
-        None => value(origin.authority)?,
-    };
-    fields.insert(&X_FORWARDED_HOST, host);
-    Ok(())
-}
-
-fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
-    let mut all = Vec::new();
-    for value in headers.get_all(name) {
-        if !all.is_empty() {
-            all.extend_from_slice(separator);
-        }
-        all.extend_from_slice(value.as_bytes());
-    }
-    all
-}
-
 /// HTTP/2 may spread cookies over lines; HTTP/1.1 has one (RFC 9113 section 8.2.3).
 fn join_cookies(fields: &mut HeaderMap) {
     if fields.get_all(header::COOKIE).iter().nth(1).is_none() {
         return;
     }
-    let all = joined(fields, &header::COOKIE, b"; ");
+    let mut all = Vec::new();
+    for value in fields.get_all(header::COOKIE) {
+        if !all.is_empty() {
+            all.extend_from_slice(b"; ");
+        }
+        all.extend_from_slice(value.as_bytes());
+    }
     if let Ok(all) = HeaderValue::from_maybe_shared(bytes::Bytes::from(all)) {
         fields.insert(header::COOKIE, all);
     }
@@ -224,12 +152,10 @@ mod tests {
             trusted,
             tls: true,
             authority: "shop.example",
-            id: &HeaderValue::from_static("id"),
-            target: "/matched?q=1",
-            upgrade: Upgrade::None,
+            id: b"id",
         };
         enter(&mut head, origin.authority).unwrap();
-        prepare(&head, &origin).unwrap()
+        prepare(&head, &origin, "/matched?q=1", Upgrade::None).unwrap()
     }
 
     fn value<'a>(head: &'a RequestHeader, name: &str) -> Option<&'a str> {

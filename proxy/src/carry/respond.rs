@@ -8,8 +8,9 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
-use super::request::{X_REQUEST_ID, nominated};
+use super::request::nominated;
 use crate::exchange::guard::Reject;
+use crate::exchange::onward::X_REQUEST_ID;
 use crate::listen::{conn_info, is_h2};
 
 /// Bytes handed to Pingora in one write, so that the write timeout is one of

@@ -12,11 +12,12 @@ use static_server::{Answer, Body, Request as FileRequest, Sending, Site};
 use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
-use super::upstream::{Outgoing, Upload};
+use super::upstream::{Begun, Outgoing, Upload};
 use super::{Carrier, files, forward, request, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
+use crate::exchange::onward::Origin;
 use crate::exchange::{self, Asked, Course, Way};
 use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2};
 use crate::observe::{CacheResult, Protocol, Record};
@@ -41,6 +42,16 @@ pub(super) struct Turn {
     pub(super) record: Record,
     /// The record's id as it is sent.
     pub(super) id: HeaderValue,
+    /// What the lane did for the request before it was left to this one.
+    pub(super) begun: Option<Begun>,
+}
+
+/// A request that came in, and was begun, on the lane.
+pub(crate) struct Pending {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) settings: Arc<ListenerSettings>,
+    pub(super) record: Record,
+    pub(super) begun: Begun,
 }
 
 impl Turn {
@@ -73,6 +84,20 @@ impl Turn {
             settings,
             id: account::id_value(record.id),
             record,
+            begun: None,
+        }
+    }
+
+    /// Goes on with what the lane began.
+    pub(super) fn pending(carrier: Arc<Carrier>, info: Arc<ConnInfo>, pending: Pending) -> Self {
+        Self {
+            carrier,
+            info,
+            id: account::id_value(pending.record.id),
+            snapshot: pending.snapshot,
+            settings: pending.settings,
+            record: pending.record,
+            begun: Some(pending.begun),
         }
     }
 
@@ -291,8 +316,7 @@ impl Turn {
         };
         let balance = &upstream.settings().balance;
         let hash = exchange::hash::key(balance, &**asked, sought, self.record.client);
-        let target = way.target();
-        let origin = request::Origin {
+        let origin = Origin {
             peer: self.info.peer.ip(),
             trusted: exchange::client::is_trusted(
                 self.info.peer.ip(),
@@ -300,12 +324,10 @@ impl Turn {
             ),
             tls: self.info.tls.is_some(),
             authority: &way.authority,
-            id: &self.id,
-            target: &target,
-            upgrade,
+            id: self.id.as_bytes(),
         };
-        let mut head =
-            request::prepare(asked, &origin).map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        let mut head = request::prepare(asked, &origin, &way.target(), upgrade)
+            .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         let sticky = sticky::take(upstream, &mut head, clock::wall())
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         let upload = self.upload(session, route, upstream).await?;

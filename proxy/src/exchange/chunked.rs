@@ -7,6 +7,8 @@
 //! machine of a few words. Where the grammar allows a sender to be odd (white
 //! space around a chunk extension, endless extensions), it does not.
 
+use std::ops::Range;
+
 use super::guard::Reject;
 use super::guard::octets::{TOKEN, is};
 
@@ -130,6 +132,37 @@ impl ChunkScanner {
             consumed: at,
             done: matches!(self.state, State::Done),
         })
+    }
+
+    /// Takes the next octets up to the end of the first stretch of data in them, and says where in
+    /// them that stands; empty where there is none.
+    ///
+    /// # Errors
+    /// See [`Self::feed`].
+    pub(crate) fn next_data(&mut self, bytes: &[u8]) -> Result<(Progress, Range<usize>), Reject> {
+        let mut at = 0;
+        while at < bytes.len() {
+            if let State::Data { left } = self.state {
+                let here = usize::try_from(left).unwrap_or(usize::MAX);
+                let end = at.saturating_add(here).min(bytes.len());
+                let progress = self.feed(&bytes[at..end])?;
+                let consumed = at + progress.consumed;
+                return Ok((
+                    Progress {
+                        consumed,
+                        done: false,
+                    },
+                    at..end,
+                ));
+            }
+            let progress = self.feed(&bytes[at..=at])?;
+            at += progress.consumed;
+            if progress.done {
+                break;
+            }
+        }
+        let done = matches!(self.state, State::Done);
+        Ok((Progress { consumed: at, done }, at..at))
     }
 
     /// The state behind `byte`, which is not chunk data.

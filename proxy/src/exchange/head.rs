@@ -111,6 +111,11 @@ impl<'a> Checked<'a> {
         self.target
     }
 
+    /// Names as they came, and values, in order.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        self.fields.iter().copied()
+    }
+
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
         self.fields

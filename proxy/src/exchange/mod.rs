@@ -4,6 +4,7 @@
 //! It knows no Pingora and moves nothing. A carrier gives it a head and does
 //! what comes out.
 
+pub(crate) mod backward;
 pub(crate) mod caching;
 pub(crate) mod chunked;
 pub(crate) mod client;
@@ -13,6 +14,7 @@ pub(crate) mod head;
 pub(crate) mod hints;
 pub(crate) mod maintenance;
 pub(crate) mod normalise;
+pub(crate) mod onward;
 pub(crate) mod pages;
 pub(crate) mod purging;
 pub(crate) mod route;

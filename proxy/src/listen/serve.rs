@@ -26,7 +26,7 @@ use super::conn::{Conn, ConnInfo, conn_info};
 use super::h2::H2Session;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
-use crate::carry::{Carrier, Refused, Taken};
+use crate::carry::{Carrier, Pending, Refused, Taken};
 use crate::clock;
 use crate::exchange::guard::{self, HeadFacts, Inspect};
 use crate::observe::metrics::TlsHandshake;
@@ -122,14 +122,18 @@ async fn serve_h1(
                 served += 1;
                 let last = served >= settings.limits.max_requests_per_connection.get()
                     || *draining.borrow();
-                match carrier.hit(&mut conn, &facts, last).await {
-                    Taken::Served => {}
+                let left = match carrier.take(&mut conn, &facts, last).await {
+                    Taken::Served => None,
                     Taken::Last => return conn.close().await,
                     Taken::Broken => return,
-                    Taken::No => match Box::pin(lend(conn, &facts, last, &carrier)).await {
+                    Taken::Begun(pending) => Some(Some(pending)),
+                    Taken::No => Some(None),
+                };
+                if let Some(pending) = left {
+                    match Box::pin(lend(conn, &facts, last, &carrier, pending)).await {
                         Some(back) => conn = back,
                         None => return,
-                    },
+                    }
                 }
             }
             Next::H2 => {
@@ -208,12 +212,14 @@ async fn lend(
     facts: &HeadFacts,
     last: bool,
     carrier: &Arc<Carrier>,
+    pending: Option<Box<Pending>>,
 ) -> Option<Box<Conn>> {
     conn.lend(facts);
     let mut session = ServerSession::new_http1(conn as Stream);
     // The seconds only matter to Pingora's own wait between requests, which never happens.
     session.set_keepalive(Some(60));
-    let stream = carrier.serve(session, last || !facts.keep_alive).await?;
+    let last = last || !facts.keep_alive;
+    let stream = carrier.serve(session, last, pending).await?;
     let conn = stream.into_any().downcast::<Conn>().ok()?;
     conn.request_is_read().then_some(conn)
 }
@@ -331,7 +337,7 @@ fn spawn(session: Box<H2Session>, carrier: &Arc<Carrier>, active: Arc<()>) {
     tokio::spawn(async move {
         let _active = active;
         carrier
-            .serve(ServerSession::new_custom(session), false)
+            .serve(ServerSession::new_custom(session), false, None)
             .await;
     });
 }

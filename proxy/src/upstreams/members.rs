@@ -5,13 +5,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use balancer::{EndpointIndex, Outcome, PickContext, PickError, Pool};
 use pingora::protocols::http::client::HttpSession;
 
 use super::common::Common;
-use super::dial::{Addresses, DialError};
+use super::dial::{Addresses, Connection, DialError};
 use super::discovery::Found;
 use super::link::{Connected, EndpointLinks, Purpose};
 use super::place::Place;
@@ -158,7 +158,31 @@ impl Members {
         links.connect(worker, purpose, fresh, now).await
     }
 
-    /// Takes a connection back after a whole exchange.
+    /// A kept HTTP/1.1 connection to `endpoint` and how long it was idle, if `worker` has one.
+    pub(crate) fn take(
+        &self,
+        endpoint: EndpointIndex,
+        worker: usize,
+        now: Instant,
+    ) -> Option<(Box<Connection>, Duration)> {
+        let links = self.links.get(endpoint.as_usize())?;
+        links.take(worker, &self.common.dialer, now)
+    }
+
+    /// Takes it back after a whole exchange.
+    pub(crate) fn put(
+        &self,
+        endpoint: EndpointIndex,
+        worker: usize,
+        connection: Box<Connection>,
+        now: Instant,
+    ) {
+        if let Some(links) = self.links.get(endpoint.as_usize()) {
+            links.put(worker, &self.common.dialer, connection, now);
+        }
+    }
+
+    /// Takes a session's connection back after a whole exchange.
     pub(crate) async fn release(
         &self,
         endpoint: EndpointIndex,
@@ -177,7 +201,7 @@ impl Members {
         &self,
         endpoint: EndpointIndex,
         outcome: Outcome,
-        latency: Option<std::time::Duration>,
+        latency: Option<Duration>,
         now: Instant,
     ) {
         if let Some(transition) = self.pool.record(endpoint, outcome, latency, now) {

@@ -28,8 +28,8 @@ use arc_swap::ArcSwap;
 use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
-pub(crate) use dial::{Addresses, DialError, refused_certificate};
-pub(crate) use link::{name_authority, unprocessed};
+pub(crate) use dial::{Addresses, Connection, DialError, refused_certificate};
+pub(crate) use link::{Connected, name_authority, unprocessed};
 pub(crate) use members::Members;
 pub(crate) use place::Place;
 pub(crate) use prober::Probers;

@@ -184,6 +184,12 @@ impl Answer {
         self
     }
 
+    /// The connection goes on after this answer.
+    pub(crate) fn then_stay(mut self) -> Self {
+        self.after.clear();
+        self
+    }
+
     /// The connection ends after this answer, unannounced.
     pub(crate) fn then_close(mut self) -> Self {
         self.after = vec![Step::Close];

@@ -168,6 +168,7 @@ impl Background {
             None,
             &|| true,
             &mut self.record,
+            None,
         )
         .await;
         self.record.end(clock::now());

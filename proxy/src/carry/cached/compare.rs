@@ -160,6 +160,7 @@ impl Comparison {
             None,
             &|| true,
             &mut self.record,
+            None,
         )
         .await
         .ok()?;

@@ -225,6 +225,7 @@ impl Fetch<'_> {
                 Some(session),
                 &|| writer.has_readers(),
                 &mut turn.record,
+                None,
             )
             .await;
             let (incoming, mut reply) = match opened {

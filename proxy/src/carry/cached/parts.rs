@@ -115,6 +115,7 @@ pub(super) async fn pass(
         Some(session),
         &|| false,
         &mut turn.record,
+        None,
     )
     .await;
     let (incoming, mut reply) = match opened {

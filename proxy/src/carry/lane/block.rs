@@ -16,6 +16,17 @@ impl<'a> Block<'a> {
         Self { out, start }
     }
 
+    /// The lines behind the status line that `out` begins with.
+    pub(super) fn of_reply(out: &'a mut Vec<u8>) -> Self {
+        let start = memchr::memchr(b'\n', out).map_or(out.len(), |end| end + 1);
+        Self { out, start }
+    }
+
+    /// Ends the head with `lines` and the empty line that stands at their end.
+    pub(super) fn end(self, lines: &[u8]) {
+        self.out.extend_from_slice(lines);
+    }
+
     /// One more line; `value` has neither CR nor LF.
     pub(super) fn push(&mut self, name: &HeaderName, value: &[u8]) {
         self.out.extend_from_slice(name.as_str().as_bytes());

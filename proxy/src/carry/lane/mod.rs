@@ -1,44 +1,56 @@
-//! The short way: a fresh page or a file, answered on the connection itself, before a
-//! session of Pingora is made for the request.
+//! The lane: requests answered on the connection itself, without a session of
+//! Pingora.
 //!
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
 //! and nothing counted, to the carrier behind it: a GET or HEAD without body,
 //! upgrade or nominated fields, for a page that is stored whole and fresh and
-//! needs neither validation nor cutting ([`page`]), or for a file that is there ([`file`]). Each decision is asked of the same
+//! needs neither validation nor cutting ([`page`]), for a file that is there
+//! ([`file`]), for a reply that the configuration gives ([`fixed`]), or for an
+//! upstream to which a connection is kept ([`proxied`]). Each decision is asked of the same
 //! function as there, so the two ways differ in cost alone, and in Date: Pingora's
 //! session writes a new one, here a page keeps the origin's (RFC 9110 section 6.6.1). What
 //! decides may run twice for one request, so it must neither count nor remember.
+//!
+//! A request that was sent to an upstream and does not get a plain reply is handed over, too,
+//! with all that came of it ([`Taken::Begun`]).
 
 mod block;
 mod date;
 mod file;
+mod fixed;
 mod page;
+mod proxied;
 mod twin;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use cache::Stored;
 use http::header::{self, HeaderName, HeaderValue};
 use static_server::{Answer, Sending};
 
-use super::Carrier;
 use super::account::{self, Arrival};
-use super::request::X_REQUEST_ID;
+use super::{Carrier, Pending};
 use crate::clock;
 use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
+use crate::exchange::onward::X_REQUEST_ID;
 use crate::exchange::{self, Asked, Course, Way};
-use crate::filter::{Chain, FieldsMut};
+use crate::filter::{Chain, FieldsMut, Reply};
 use crate::listen::{Conn, ConnInfo, ListenerSettings};
 use crate::observe::{CacheResult, Protocol, Record};
-use crate::snapshot::{Action, Snapshot};
+use crate::snapshot::{Action, Route, Snapshot};
 
+use block::Block;
+use proxied::Asking;
 pub(crate) use twin::Twins;
 
 /// What became of a request that was offered.
 pub(crate) enum Taken {
     /// It is not for this way, and waits as before.
     No,
+    /// It waits as before, and was begun.
+    Begun(Box<Pending>),
     /// It is answered, and another may follow.
     Served,
     /// It is answered, and the connection is to be closed.
@@ -60,6 +72,9 @@ struct Hit {
 enum What {
     Page(Arc<Stored>),
     File(Answer),
+    Fixed(Reply),
+    /// It is to be asked for.
+    Proxied(Asking),
 }
 
 /// How the sending of a body ended.
@@ -72,14 +87,18 @@ enum Sent {
 }
 
 impl Carrier {
-    /// Answers the request whose head waits on `conn`, if a stored page or a file does.
+    /// Answers the request whose head waits on `conn`, if it is of the kind that is answered here.
     /// `last`: it is the connection's last one.
-    pub(crate) async fn hit(&self, conn: &mut Conn, facts: &HeadFacts, last: bool) -> Taken {
+    pub(crate) async fn take(&self, conn: &mut Conn, facts: &HeadFacts, last: bool) -> Taken {
         let Some(mut hit) = self.find(conn, facts) else {
             return Taken::No;
         };
         let closes = last || !facts.keep_alive;
-        hit.write_head(conn.begin_reply(facts.head_len), closes);
+        if let What::Proxied(_) = hit.what {
+            return Box::pin(self.pass(conn, hit, facts, closes)).await;
+        }
+        conn.take_request(facts.head_len);
+        hit.write_head(conn.staged(), closes);
         let mut count = 0;
         let sent = match &hit.what {
             _ if facts.method == MethodKind::Head => conn
@@ -88,18 +107,15 @@ impl Carrier {
                 .map_or(Sent::Gone, |()| Sent::Whole),
             What::Page(page) => page::send(conn, page, &hit.snapshot.cache.twins, &mut count).await,
             What::File(answer) => file::send(conn, &answer.body, &mut count).await,
+            What::Fixed(reply) => fixed::send(conn, reply, &mut count).await,
+            What::Proxied(_) => Sent::Whole,
         };
         hit.record.bytes_out = count;
-        let (status, why) = match &hit.what {
-            What::Page(page) => (page.head().status(), None),
-            What::File(answer) => (answer.status, answer.why()),
-        };
-        hit.record.status = status.as_u16();
-        hit.record.why = match sent {
-            Sent::Whole => why,
-            Sent::Gone => Some("client_gone"),
-            Sent::Changed => Some("file_changed"),
-        };
+        match sent {
+            Sent::Whole => {}
+            Sent::Gone => hit.record.why = Some("client_gone"),
+            Sent::Changed => hit.record.why = Some("file_changed"),
+        }
         account::close(&mut hit.record, &hit.snapshot, &hit.settings);
         match sent {
             Sent::Whole if closes => Taken::Last,
@@ -121,6 +137,9 @@ impl Carrier {
         let info = conn.info()?;
         let (start, wall) = (clock::now(), clock::wall());
         let snapshot = self.snapshot.load();
+        if !snapshot.config.server.lane {
+            return None;
+        }
         let asked = Asked {
             head: &head,
             listener: usize::from(account::place(&snapshot, info)),
@@ -133,44 +152,11 @@ impl Carrier {
             return None;
         };
         let route = snapshot.routes.get(way.route)?;
-        if !matches!(
-            route.action,
-            Action::Static { .. } | Action::Upstream { cache: Some(_), .. }
-        ) {
-            return None;
-        }
         // Filters and Vary see the host in its one spelling.
         let respelt = head.field(&header::HOST) != Some(way.authority.as_bytes());
-        if respelt || !lets_pass(&route.chain, &mut way, &snapshot, info, &head) {
+        if respelt || route.chain.edits_requests() {
             return None;
         }
-        let what = match &route.action {
-            Action::Upstream {
-                upstream,
-                cache: Some(caching),
-                ..
-            } => {
-                let page = page::fresh(&snapshot, info, &way, upstream, caching, &head, wall)
-                    .filter(|page| !route.may_cover(page.head().status()))?;
-                page.life().hit();
-                What::Page(page)
-            }
-            Action::Static { site, strip_prefix } => {
-                let sending = match conn.is_plain() {
-                    true => Sending::FromFile,
-                    false => Sending::Copied,
-                };
-                What::File(file::find(
-                    site,
-                    strip_prefix.as_deref(),
-                    route.pages.as_deref(),
-                    &way,
-                    &head,
-                    sending,
-                )?)
-            }
-            _ => return None,
-        };
         let settings = info.listener.settings.load_full();
         let arrival = Arrival {
             info,
@@ -182,11 +168,20 @@ impl Carrier {
             start,
             wall,
         };
-        let mut record = account::open(&snapshot, &arrival);
+        let mut record = account::prepare(&snapshot, &arrival);
         record.route = u16::try_from(way.route).ok();
-        if matches!(what, What::Page(_)) {
-            record.cache = CacheResult::Hit;
+        let tls = info.tls.is_some();
+        let what = match filtered(&route.chain, &mut way, record.client, tls) {
+            Some(reply) => {
+                record.why = Some(reply.by.as_str());
+                What::Fixed(fixed::own(route, reply)?)
+            }
+            None => act(&snapshot, info, route, &way, &head, conn, &mut record)?,
+        };
+        if let What::Fixed(reply) = &what {
+            record.status = reply.status.as_u16();
         }
+        settings.metrics.request_begins();
         Some(Box::new(Hit {
             route: way.route,
             record,
@@ -195,6 +190,58 @@ impl Carrier {
             snapshot: Arc::clone(&snapshot),
         }))
     }
+}
+
+/// What the route's action gives.
+fn act(
+    snapshot: &Snapshot,
+    info: &ConnInfo,
+    route: &Route,
+    way: &Way,
+    head: &Checked<'_>,
+    conn: &Conn,
+    record: &mut Record,
+) -> Option<What> {
+    Some(match &route.action {
+        Action::Respond(reply) => What::Fixed(fixed::own(route, reply.clone())?),
+        Action::Redirect(redirect) => {
+            let scheme = exchange::scheme(info.tls.is_some());
+            let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
+            What::Fixed(fixed::own(route, reply)?)
+        }
+        Action::Upstream {
+            upstream,
+            cache: Some(caching),
+            ..
+        } => {
+            let page = page::fresh(snapshot, info, way, upstream, caching, head, record.wall)
+                .filter(|page| !route.may_cover(page.head().status()))?;
+            page.life().hit();
+            record.cache = CacheResult::Hit;
+            record.status = page.head().status().as_u16();
+            What::Page(page)
+        }
+        Action::Upstream {
+            place,
+            upstream,
+            cache: None,
+        } => {
+            let asking = proxied::asking(snapshot, info, route, upstream, way, head, record)?;
+            record.upstream = Some(*place);
+            What::Proxied(asking)
+        }
+        Action::Static { site, strip_prefix } => {
+            let sending = match conn.is_plain() {
+                true => Sending::FromFile,
+                false => Sending::Copied,
+            };
+            let pages = route.pages.as_deref();
+            let answer = file::find(site, strip_prefix.as_deref(), pages, way, head, sending)?;
+            record.status = answer.status.as_u16();
+            record.why = answer.why();
+            What::File(answer)
+        }
+    })
 }
 
 /// What the head's framing and version must be.
@@ -219,23 +266,12 @@ fn changes_protocol_or_fields(head: &Checked<'_>) -> bool {
     names_fields || head.field(&header::UPGRADE).is_some()
 }
 
-/// Whether the filters let the request on, as it is but for its path.
-fn lets_pass(
-    chain: &Chain,
-    way: &mut Way,
-    snapshot: &Snapshot,
-    info: &ConnInfo,
-    head: &Checked<'_>,
-) -> bool {
-    if chain.is_empty() {
-        return true;
+/// What the filters answer, if they do; none of them edits fields.
+fn filtered(chain: &Chain, way: &mut Way, client: IpAddr, tls: bool) -> Option<Reply> {
+    match chain.is_empty() {
+        true => None,
+        false => exchange::filtered(chain, way, client, tls, &mut NoEdits),
     }
-    if chain.edits_requests() {
-        return false;
-    }
-    let trusted = &snapshot.config.server.trusted_proxies;
-    let client = exchange::client::address(info.peer.ip(), head, trusted);
-    exchange::filtered(chain, way, client, info.tls.is_some(), &mut NoEdits).is_none()
 }
 
 /// The fields of a request whose filters do not edit any.
@@ -250,18 +286,25 @@ impl FieldsMut for NoEdits {
 }
 
 impl Hit {
-    /// Status line and fields, with what belongs to this reply alone.
+    /// Status line and fields.
     fn write_head(&self, out: &mut Vec<u8>, closes: bool) {
-        let mut block = match &self.what {
+        let block = match &self.what {
             What::Page(page) => page::begin_head(out, page, self.record.wall),
             What::File(answer) => file::begin_head(out, answer, self.record.wall),
+            What::Fixed(reply) => fixed::begin_head(out, reply, self.record.wall),
+            What::Proxied(_) => return,
         };
+        self.finish_head(block, closes);
+    }
+
+    /// What belongs to this reply alone, and the end of the head.
+    fn finish_head(&self, mut block: Block<'_>, closes: bool) {
         if let Some(route) = self.snapshot.routes.get(self.route) {
             route.chain.response(&mut block);
         }
         block.remove(&X_REQUEST_ID);
         block.push(&X_REQUEST_ID, &account::id_digits(self.record.id));
-        out.extend_from_slice(match closes {
+        block.end(match closes {
             true => b"connection: close\r\n\r\n",
             false => b"connection: keep-alive\r\n\r\n",
         });

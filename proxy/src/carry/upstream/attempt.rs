@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use balancer::Outcome;
+use balancer::{EndpointIndex, Outcome};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 
@@ -13,7 +13,7 @@ use super::{Client, GoesOn, Outgoing};
 use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
-use crate::upstreams::{Members, Place};
+use crate::upstreams::{Connected, Connection, Members, Place};
 
 /// A connection that was used so short a while ago is not one that its server gave up: they keep
 /// them for seconds at least. If it is reset nevertheless, that is an error of the endpoint.
@@ -43,10 +43,29 @@ pub(super) struct Failed {
     pub(super) until: Instant,
 }
 
+/// Where an attempt begins.
+pub(super) enum Start {
+    /// With a connection.
+    New,
+    /// With one that never served: a kept one ended before it was of use.
+    Stale {
+        /// How long that one had been idle.
+        rested: Duration,
+    },
+    /// On this one, on which the request was sent.
+    On {
+        connection: Box<Connection>,
+        /// How long it had been idle.
+        rested: Duration,
+        sent: Instant,
+    },
+}
+
 impl Attempt<'_> {
     pub(super) async fn make(
         &self,
         mut place: Place,
+        start: Start,
         outgoing: &mut Outgoing,
         mut client: Client<'_>,
         record: &mut Record,
@@ -54,14 +73,31 @@ impl Attempt<'_> {
         let settings = &self.members.common().settings;
         let mut fresh = !(outgoing.may_repeat() && outgoing.can_repeat());
         let mut until = self.until;
+        let mut given = None;
+        match start {
+            Start::New => {}
+            Start::Stale { rested } => {
+                self.went_stale(place.endpoint(), rested);
+                fresh = true;
+            }
+            Start::On {
+                connection,
+                rested,
+                sent,
+            } => given = Some((Connected::kept(connection, rested), sent)),
+        }
         loop {
             let began = clock::now();
             let deadline = |now: Instant| now + settings.first_byte_timeout;
-            let connected = self
-                .members
-                .connect(place.endpoint(), self.worker, fresh, outgoing.from, began)
-                .await;
-            let connected = match connected {
+            let connected = match given.take() {
+                Some(given) => Ok(given),
+                None => self
+                    .members
+                    .connect(place.endpoint(), self.worker, fresh, outgoing.from, began)
+                    .await
+                    .map(|connected| (connected, clock::now())),
+            };
+            let (connected, sent) = match connected {
                 Ok(connected) => connected,
                 Err(error) => {
                     let failure = dial_failure(&error);
@@ -78,7 +114,6 @@ impl Attempt<'_> {
                 }
             };
             place.connected();
-            let sent = clock::now();
             record.connect = (!connected.reused).then(|| sent.saturating_duration_since(began));
             let until = *until.get_or_insert_with(|| deadline(sent));
             let this_try = match settings.retry.per_try_timeout {
@@ -114,15 +149,19 @@ impl Attempt<'_> {
                 Err(Failure::Reset)
                     if connected.reused && !exchange.seen && !fresh && !multiplexed =>
                 {
-                    if connected.rested < NOT_IDLE {
-                        let endpoint = place.endpoint();
-                        let now = clock::now();
-                        self.members.record(endpoint, Outcome::Reset, None, now);
-                    }
+                    self.went_stale(place.endpoint(), connected.rested);
                     fresh = true;
                 }
                 Err(failure) => return Err(Failed { failure, until }),
             }
+        }
+    }
+
+    /// A kept connection ended before it was of use.
+    fn went_stale(&self, endpoint: EndpointIndex, rested: Duration) {
+        if rested < NOT_IDLE {
+            let now = clock::now();
+            self.members.record(endpoint, Outcome::Reset, None, now);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use balancer::{EndpointIndex, PickContext};
 use tokio::time::sleep;
 
-use super::attempt::{Attempt, Failed, Made};
+use super::attempt::{Attempt, Failed, Made, Start};
 use super::place::watched;
 use super::{Client, GoesOn, Outgoing, answered, early, failed_at};
 use crate::carry::failure::Failure;
@@ -141,7 +141,10 @@ impl Hedged<'_> {
                 goes_on: &|| true,
                 until: Some(until),
             };
-            let made = attempt.make(place, &mut outgoing, None, &mut own).await;
+            let start = Start::New;
+            let made = attempt
+                .make(place, start, &mut outgoing, None, &mut own)
+                .await;
             (early(made).await, own)
         })
     }
@@ -160,7 +163,7 @@ impl Hedged<'_> {
                 record.connect = own.connect;
                 record.first_byte = Some(made.first_byte);
                 record.attempts.answered(made.head.status.as_u16());
-                answered(self.members, endpoint, &made);
+                answered(self.members, endpoint, made.head.status, made.first_byte);
                 Ok(made)
             }
             Err(failed) => {
@@ -175,7 +178,7 @@ impl Hedged<'_> {
         tokio::spawn(async move {
             match rest.await {
                 (Ok(made), _) => {
-                    answered(&members, endpoint, &made);
+                    answered(&members, endpoint, made.head.status, made.first_byte);
                     made.incoming.discard().await;
                 }
                 (Err(failed), mut own) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use balancer::EndpointIndex;
 use bytes::Bytes;
-use http::header;
+use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::Stream;
 use pingora::protocols::http::client::HttpSession;
@@ -28,10 +28,10 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// A body up to this is read before the client hears of the reply: if the endpoint breaks off, the
 /// request can still be sent to another one, or be told so.
-const EARLY_BODY: u64 = 64 * 1024;
+pub(crate) const EARLY_BODY: u64 = 64 * 1024;
 /// And how long that may take: an app that is slow with its body keeps the client waiting for the
 /// whole of it, and the client gets what there is.
-const EARLY_TIME: Duration = Duration::from_millis(50);
+pub(crate) const EARLY_TIME: Duration = Duration::from_millis(50);
 
 /// See the module's text. Holds the place at the endpoint until the reply is over.
 pub(crate) struct Incoming {
@@ -74,6 +74,15 @@ impl Incoming {
         let length: Option<u64> = length
             .and_then(|length| length.to_str().ok())
             .and_then(|length| length.parse().ok());
+        let is_switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if length.is_none() && !is_switched && !self.session.response_done() {
+            // A first chunk that is malformed, and came with the head, makes no reply.
+            match at_once(self.session.read_response_body()).await {
+                Some(Ok(Some(piece))) => self.keep(piece),
+                Some(Err(error)) => return Err(read_failure(&error)),
+                Some(Ok(None)) | None => {}
+            }
+        }
         if length.is_none_or(|length| length > EARLY_BODY) {
             return Ok(());
         }

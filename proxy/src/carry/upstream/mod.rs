@@ -14,6 +14,7 @@
 //! without blaming it, and others are never sent on a kept HTTP/1 connection at all.
 
 mod attempt;
+mod begun;
 mod exchange;
 mod hedge;
 mod incoming;
@@ -28,8 +29,10 @@ use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 
-use self::attempt::{Attempt, Failed, Made};
-pub(crate) use self::incoming::Incoming;
+use self::attempt::{Attempt, Failed, Made, Start};
+use self::begun::Came;
+pub(crate) use self::begun::{Begun, begin};
+pub(crate) use self::incoming::{EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;
 use crate::observe::{Record, Refused};
@@ -108,7 +111,8 @@ pub(crate) type Client<'c> = Option<&'c mut ServerSession>;
 /// Whether a request goes on when its client leaves before the reply: others may wait for it.
 pub(crate) type GoesOn<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// Sends `outgoing` to an endpoint of `upstream` and reads the head of the reply.
+/// Sends `outgoing` to an endpoint of `upstream` and reads the head of the reply. Where the request
+/// has `begun` on another carrier, goes on from there.
 ///
 /// # Errors
 /// The last attempt's failure, when no further one is allowed.
@@ -119,40 +123,51 @@ pub(crate) async fn open(
     mut client: Client<'_>,
     goes_on: GoesOn<'_>,
     record: &mut Record,
+    begun: Option<Begun>,
 ) -> Result<(Incoming, Box<ResponseHeader>), Failure> {
-    let members = upstream.members();
-    record.endpoints = Some(members.shown().clone());
-    let mut run = Run {
-        prefer: outgoing.sticky.and_then(|kept| members.sticky(kept.hash)),
-        members,
-        worker,
-        goes_on,
-        tried: Vec::new(),
-        count: 0,
-        same_again: true,
-        until: None,
+    let (mut run, came) = match begun {
+        Some(begun) => begun.into_run(worker, goes_on),
+        None => {
+            let members = upstream.members();
+            let prefer = outgoing.sticky.and_then(|kept| members.sticky(kept.hash));
+            let run = Run::new(members, worker, goes_on, prefer);
+            (run, Came::Nowhere)
+        }
     };
-    let mut place = run.place(outgoing, client.as_deref_mut(), record).await?;
+    record.endpoints = Some(run.members.shown().clone());
+    let mut step = match came {
+        Came::Nowhere => {
+            let place = run.place(outgoing, client.as_deref_mut(), record).await?;
+            Step::Attempt(place, Start::New)
+        }
+        Came::Picked(place) => Step::Attempt(place, Start::New),
+        Came::Asked { place, start, .. } => Step::Attempt(place, start),
+        Came::Failed { endpoint, failed } => Step::Failed(run.fail(endpoint, &failed, record)),
+    };
     loop {
-        let made = run
-            .attempt(place, outgoing, client.as_deref_mut(), record)
-            .await;
+        let made = match step {
+            Step::Attempt(place, start) => {
+                run.attempt(place, start, outgoing, client.as_deref_mut(), record)
+                    .await
+            }
+            Step::Failed(failure) => Err(failure),
+        };
         let failure = match made {
-            Ok(made) => {
-                if !run.again_on(made.head.status, outgoing, record) {
-                    return Ok((made.incoming, made.head));
+            Ok(reply) => {
+                if !run.again_on(reply.head.status, outgoing, record) {
+                    return Ok((reply.incoming, reply.head));
                 }
-                let endpoint = made.incoming.endpoint();
+                let endpoint = reply.incoming.endpoint();
                 if !run.tried.contains(&endpoint) {
                     run.tried.push(endpoint);
                 }
                 // The answer is given up only for the promise of another one.
                 let next = run.place(outgoing, client.as_deref_mut(), record).await;
                 let Ok(next) = next else {
-                    return Ok((made.incoming, made.head));
+                    return Ok((reply.incoming, reply.head));
                 };
-                tokio::spawn(made.incoming.discard());
-                place = next;
+                tokio::spawn(reply.incoming.discard());
+                step = Step::Attempt(next, Start::New);
                 continue;
             }
             Err(failure) => failure,
@@ -162,12 +177,20 @@ pub(crate) async fn open(
         }
         // Within so short a time, an endpoint that cannot be reached stays so.
         run.same_again = !failure.is_unsent();
-        place = match run.place(outgoing, client.as_deref_mut(), record).await {
+        let next = match run.place(outgoing, client.as_deref_mut(), record).await {
             Ok(next) => next,
             Err(client @ Failure::Client(_)) => return Err(client),
             Err(_) => return Err(run.verdict(failure)),
         };
+        step = Step::Attempt(next, Start::New);
     }
+}
+
+/// What is to be looked at next.
+enum Step {
+    Attempt(Place, Start),
+    /// One that was made before.
+    Failed(Failure),
 }
 
 /// What has been done for one request so far.
@@ -184,7 +207,25 @@ struct Run<'a> {
     until: Option<Instant>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        members: Arc<Members>,
+        worker: usize,
+        goes_on: GoesOn<'a>,
+        prefer: Option<EndpointIndex>,
+    ) -> Self {
+        Self {
+            members,
+            worker,
+            goes_on,
+            prefer,
+            tried: Vec::new(),
+            count: 0,
+            same_again: true,
+            until: None,
+        }
+    }
+
     /// An endpoint for the next attempt, waited for in the upstream's queue if need be.
     async fn place(
         &self,
@@ -234,14 +275,19 @@ impl Run<'_> {
     async fn attempt(
         &mut self,
         place: Place,
+        start: Start,
         outgoing: &mut Outgoing,
         client: Client<'_>,
         record: &mut Record,
     ) -> Result<Made, Failure> {
-        self.count += 1;
         let settings = &self.members.common().settings;
-        record.attempts.begin(place.number());
-        if self.count == 1
+        let is_new = matches!(start, Start::New);
+        if is_new {
+            self.count += 1;
+            record.attempts.begin(place.number());
+        }
+        if is_new
+            && self.count == 1
             && let Some(hedge) = settings.hedge
             && outgoing.can_hedge()
             && let Some(delay) = self.members.pool().latency_percentile(hedge.percentile)
@@ -269,32 +315,42 @@ impl Run<'_> {
             goes_on: self.goes_on,
             until: self.until,
         };
-        let mut made = attempt.make(place, outgoing, client, record).await;
+        let mut made = attempt.make(place, start, outgoing, client, record).await;
         if let Ok(reply) = &made {
             record.attempts.answered(reply.head.status.as_u16());
         }
         if matches!(outgoing.upload, Upload::Done | Upload::Buffered(_)) {
             made = early(made).await;
         }
-        self.until = Some(match &made {
-            Ok(made) => made.until,
-            Err(failed) => failed.until,
-        });
+        self.settle(endpoint, made, record)
+    }
+
+    /// Tells the pool and the record how an attempt ended.
+    fn settle(
+        &mut self,
+        endpoint: EndpointIndex,
+        made: Result<Made, Failed>,
+        record: &mut Record,
+    ) -> Result<Made, Failure> {
         match made {
             Ok(made) => {
+                self.until = Some(made.until);
                 record.first_byte = Some(made.first_byte);
-                answered(&self.members, endpoint, &made);
+                answered(&self.members, endpoint, made.head.status, made.first_byte);
                 Ok(made)
             }
-            Err(failed) => {
-                self.tried.push(endpoint);
-                if failed.failure == Failure::ConnectionLimit {
-                    record.refused = Some(Refused::Limit);
-                }
-                failed_at(&self.members, endpoint, failed.failure, record);
-                Err(failed.failure)
-            }
+            Err(failed) => Err(self.fail(endpoint, &failed, record)),
         }
+    }
+
+    fn fail(&mut self, endpoint: EndpointIndex, failed: &Failed, record: &mut Record) -> Failure {
+        self.until = Some(failed.until);
+        self.tried.push(endpoint);
+        if failed.failure == Failure::ConnectionLimit {
+            record.refused = Some(Refused::Limit);
+        }
+        failed_at(&self.members, endpoint, failed.failure, record);
+        failed.failure
     }
 
     fn may_go_on(&self) -> bool {
@@ -377,12 +433,12 @@ async fn early(made: Result<Made, Failed>) -> Result<Made, Failed> {
 }
 
 /// Tells the pool of an answer.
-fn answered(members: &Members, endpoint: EndpointIndex, made: &Made) {
-    let outcome = match made.head.status.is_server_error() {
+fn answered(members: &Members, endpoint: EndpointIndex, status: StatusCode, first_byte: Duration) {
+    let outcome = match status.is_server_error() {
         true => Outcome::Status5xx,
         false => Outcome::Success,
     };
-    members.record(endpoint, outcome, Some(made.first_byte), clock::now());
+    members.record(endpoint, outcome, Some(first_byte), clock::now());
 }
 
 /// Tells the pool and the record of a failure, if it is the endpoint's.

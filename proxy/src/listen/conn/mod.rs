@@ -13,6 +13,7 @@ mod date;
 mod file;
 mod gate;
 mod info;
+mod reply;
 mod stream;
 
 use std::fmt;
@@ -25,7 +26,6 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -209,7 +209,7 @@ impl Conn {
 
     /// The timer is not moved for each request: it fires at some earlier deadline, sees
     /// that there is a later one, and is set anew.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
@@ -398,32 +398,6 @@ impl Conn {
             written
         })
         .await
-    }
-
-    /// Takes a request that ends with its head off [`Self::waiting`]. The head of its reply is
-    /// to be written where this says, then [`Self::send`] to be called.
-    pub(crate) fn begin_reply(&mut self, head_len: usize) -> &mut Vec<u8> {
-        self.gate = Gate::Done;
-        self.consume(head_len);
-        if self.staged.capacity() == 0 {
-            self.staged = buffers::take();
-        }
-        &mut self.staged
-    }
-
-    /// Sends what is staged and `body` behind it: a small body in one piece with the head, a
-    /// larger one from where it stands. `sent` counts the bytes of it that were taken.
-    pub(crate) async fn send(&mut self, body: &[Bytes], sent: &mut u64) -> io::Result<()> {
-        self.bound_unsent();
-        for piece in body {
-            let mut rest = &piece[..];
-            while !rest.is_empty() {
-                let taken = poll_fn(|cx| Pin::new(&mut *self).poll_write(cx, rest)).await?;
-                rest = &rest[taken..];
-                *sent += taken as u64;
-            }
-        }
-        poll_fn(|cx| self.poll_staged(cx)).await
     }
 
     /// Says goodbye and closes; reads on for a moment when the client may still be sending.

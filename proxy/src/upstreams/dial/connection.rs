@@ -25,6 +25,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+use tokio_util::io::poll_read_buf;
 
 use super::Wire;
 use crate::listen::buffers::{self, CHUNK};
@@ -43,6 +44,10 @@ pub(crate) struct Connection {
     slot: Option<Arc<Slot>>,
     /// Told when the first bytes arrive.
     listener: Option<oneshot::Sender<()>>,
+    /// Read already, by somebody who left it to the next reader.
+    unread: Vec<u8>,
+    /// What is written before the first read was sent by somebody else.
+    is_sent: bool,
 }
 
 enum Io {
@@ -63,6 +68,8 @@ impl Connection {
             born: now,
             slot: None,
             listener: None,
+            unread: Vec::new(),
+            is_sent: false,
         }
     }
 
@@ -73,6 +80,8 @@ impl Connection {
             born: now,
             slot: None,
             listener: None,
+            unread: Vec::new(),
+            is_sent: false,
         }
     }
 
@@ -96,6 +105,22 @@ impl Connection {
         let (listener, arrived) = oneshot::channel();
         self.listener = Some(listener);
         arrived
+    }
+
+    /// For a reader who begins anew with a request that was sent, and of whose reply `unread` was
+    /// read: the head that it writes once more goes nowhere.
+    pub(crate) fn begin_anew(&mut self, unread: Vec<u8>) {
+        self.unread = unread;
+        self.is_sent = true;
+    }
+
+    /// Reads into the room behind what `into` holds; the bytes gained, 0 at the end.
+    pub(crate) fn poll_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut Vec<u8>,
+    ) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(self), cx, into)
     }
 
     /// Nothing to read: neither the end nor bytes that nobody asked for. Costs no system call
@@ -170,6 +195,16 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        self.is_sent = false;
+        if !self.unread.is_empty() {
+            let now = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..now]);
+            self.unread.drain(..now);
+            if self.unread.is_empty() {
+                buffers::release(&mut self.unread);
+            }
+            return Poll::Ready(Ok(()));
+        }
         let read = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_read(cx, buf));
         if self.listener.is_some()
             && buf.filled().len() > before
@@ -188,6 +223,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.is_sent {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, bytes))
     }
 
@@ -196,6 +234,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.is_sent {
+            return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
+        }
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write_vectored(cx, parts))
     }
 

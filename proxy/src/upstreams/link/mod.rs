@@ -81,6 +81,17 @@ pub(crate) struct Purpose<'a> {
     pub(crate) from: Option<Addresses>,
 }
 
+impl Connected {
+    /// A session on a kept HTTP/1.1 connection that had been idle for `rested`.
+    pub(crate) fn kept(connection: Box<Connection>, rested: Duration) -> Self {
+        Self {
+            session: HttpSession::H1(H1Session::new(connection)),
+            reused: true,
+            rested,
+        }
+    }
+}
+
 impl UpstreamLinks {
     /// Connections that are open or being made, to all endpoints.
     pub(crate) fn open(&self) -> u32 {
@@ -151,11 +162,8 @@ impl EndpointLinks {
         match dialer.protocol() {
             conf::UpstreamProtocol::H1 => {
                 if !fresh && let Some(idle) = shelf.take(dialer, now) {
-                    return Ok(Connected {
-                        session: HttpSession::H1(H1Session::new(idle.connection)),
-                        reused: true,
-                        rested: now.saturating_duration_since(idle.since),
-                    });
+                    let rested = now.saturating_duration_since(idle.since);
+                    return Ok(Connected::kept(idle.connection, rested));
                 }
                 // Boxed: seldom taken, and a future is as large as its largest branch.
                 Box::pin(self.open_h1(worker, purpose)).await
@@ -169,6 +177,31 @@ impl EndpointLinks {
                     .await
                     .unwrap_or(Err(DialError::Timeout))
             }
+        }
+    }
+
+    /// A kept HTTP/1.1 connection and how long it was idle, if `worker` has one.
+    pub(crate) fn take(
+        &self,
+        worker: usize,
+        dialer: &Dialer,
+        now: Instant,
+    ) -> Option<(Box<Connection>, Duration)> {
+        let idle = self.shelves.get(worker)?.take(dialer, now)?;
+        let rested = now.saturating_duration_since(idle.since);
+        Some((idle.connection, rested))
+    }
+
+    /// Takes it back after a whole exchange.
+    pub(crate) fn put(
+        &self,
+        worker: usize,
+        dialer: &Dialer,
+        connection: Box<Connection>,
+        now: Instant,
+    ) {
+        if let Some(shelf) = self.shelves.get(worker) {
+            shelf.put(dialer, connection, now);
         }
     }
 

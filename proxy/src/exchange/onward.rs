@@ -1,0 +1,219 @@
+//! What an upstream sees of a request's fields.
+//!
+//! Fields of the connection stay behind (RFC 9110 section 7.6.1), and what the
+//! edge knows is added: who asked, how, for which host, under which id.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName};
+
+use super::head::HeadView;
+
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// A request's id, towards upstreams and clients.
+pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What the edge knows of a request.
+pub(crate) struct Origin<'a> {
+    /// Who connected (not who a Forwarded field claims).
+    pub(crate) peer: IpAddr,
+    /// Whether `peer` is a trusted proxy, whose forwarding fields are kept and extended.
+    pub(crate) trusted: bool,
+    /// The client's connection is encrypted.
+    pub(crate) tls: bool,
+    /// Host and port in one spelling.
+    pub(crate) authority: &'a str,
+    /// 32 hexadecimal digits.
+    pub(crate) id: &'a [u8],
+}
+
+/// Whether a client's field of this name, in whatever case, is taken over.
+///
+/// Fields that stay with the client's connection or that the edge writes itself ([`added`]) are
+/// not, nor is the framing, which is each connection's own. Expect is answered here, when the body
+/// is read. A name with an underscore is the same as one with a dash to CGI, WSGI and their like:
+/// it could pass for a field that only the edge may write.
+#[must_use]
+pub(crate) fn is_taken_over(name: &[u8]) -> bool {
+    let stays: &[&[u8]] = match name.len() {
+        2 => &[b"te"],
+        4 => &[b"host"],
+        6 => &[b"expect"],
+        7 => &[b"upgrade", b"trailer"],
+        9 => &[b"forwarded"],
+        10 => &[b"connection", b"keep-alive"],
+        12 => &[b"x-request-id"],
+        15 => &[b"x-forwarded-for"],
+        16 => &[b"x-forwarded-host", b"proxy-connection"],
+        17 => &[b"x-forwarded-proto", b"transfer-encoding"],
+        19 => &[b"proxy-authorization"],
+        _ => &[],
+    };
+    !stays.iter().any(|one| one.eq_ignore_ascii_case(name)) && memchr::memchr(b'_', name).is_none()
+}
+
+/// Calls `add` with each field that the edge adds to a request of `head`'s fields.
+pub(crate) fn added(
+    head: &dyn HeadView,
+    origin: &Origin<'_>,
+    add: &mut dyn FnMut(&'static HeaderName, &[u8]),
+) {
+    let theirs = |name: &HeaderName| head.field(name).filter(|_| origin.trusted);
+    // In its one spelling, unless a filter wrote another one.
+    let host = head.field(&header::HOST);
+    add(&header::HOST, host.unwrap_or(origin.authority.as_bytes()));
+    let peer = Address::new(origin.peer);
+    if origin.trusted && head.field(&X_FORWARDED_FOR).is_some() {
+        let mut chain = joined(head, &X_FORWARDED_FOR, b", ");
+        chain.extend_from_slice(b", ");
+        chain.extend_from_slice(peer.as_bytes());
+        add(&X_FORWARDED_FOR, &chain);
+    } else {
+        add(&X_FORWARDED_FOR, peer.as_bytes());
+    }
+    if let Some(forwarded) = theirs(&FORWARDED) {
+        add(&FORWARDED, forwarded);
+    }
+    let scheme = super::scheme(origin.tls).as_str().as_bytes();
+    let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(scheme);
+    add(&X_FORWARDED_PROTO, scheme);
+    let host = theirs(&X_FORWARDED_HOST).unwrap_or(origin.authority.as_bytes());
+    add(&X_FORWARDED_HOST, host);
+    add(&X_REQUEST_ID, origin.id);
+}
+
+/// The values of all lines of a field as one.
+#[must_use]
+pub(crate) fn joined(head: &dyn HeadView, name: &HeaderName, separator: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    head.each_field(name, &mut |value| {
+        if !all.is_empty() {
+            all.extend_from_slice(separator);
+        }
+        all.extend_from_slice(value);
+    });
+    all
+}
+
+/// An address as text, without an allocation.
+struct Address {
+    text: [u8; Self::LONGEST],
+    len: usize,
+}
+
+impl Address {
+    /// Of an IPv6 address with an IPv4 address at its end.
+    const LONGEST: usize = 46;
+
+    fn new(address: IpAddr) -> Self {
+        use std::io::Write as _;
+        let mut text = [0; Self::LONGEST];
+        let mut rest = &mut text[..];
+        let room = rest.len();
+        // It has room for the longest one.
+        let _ = write!(rest, "{}", address.to_canonical());
+        let len = room - rest.len();
+        Self { text, len }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.text[..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, Method};
+
+    use super::super::head::Head;
+    use super::*;
+
+    fn fields(given: &[(&'static str, &'static str)], trusted: bool) -> Vec<(String, String)> {
+        let mut fields = HeaderMap::new();
+        for (name, value) in given {
+            fields.append(*name, HeaderValue::from_static(value));
+        }
+        let head = Head {
+            method: &Method::GET,
+            fields: &fields,
+        };
+        let origin = Origin {
+            peer: "::ffff:192.0.2.7".parse().unwrap(),
+            trusted,
+            tls: true,
+            authority: "shop.example",
+            id: b"id",
+        };
+        let mut all = Vec::new();
+        added(&head, &origin, &mut |name, value| {
+            all.push((
+                name.as_str().to_owned(),
+                String::from_utf8(value.to_vec()).unwrap(),
+            ));
+        });
+        all
+    }
+
+    fn pairs(wanted: &[(&str, &str)]) -> Vec<(String, String)> {
+        wanted
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    const GIVEN: [(&str, &str); 4] = [
+        ("x-forwarded-for", "203.0.113.9"),
+        ("x-forwarded-for", "198.51.100.1"),
+        ("x-forwarded-proto", "http"),
+        ("forwarded", "for=203.0.113.9"),
+    ];
+
+    #[test]
+    fn what_strangers_claim_is_replaced() {
+        assert_eq!(
+            fields(&GIVEN, false),
+            pairs(&[
+                ("host", "shop.example"),
+                ("x-forwarded-for", "192.0.2.7"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "shop.example"),
+                ("x-request-id", "id"),
+            ])
+        );
+    }
+
+    #[test]
+    fn what_trusted_proxies_say_is_kept_and_extended() {
+        assert_eq!(
+            fields(&GIVEN, true),
+            pairs(&[
+                ("host", "shop.example"),
+                ("x-forwarded-for", "203.0.113.9, 198.51.100.1, 192.0.2.7"),
+                ("forwarded", "for=203.0.113.9"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "shop.example"),
+                ("x-request-id", "id"),
+            ])
+        );
+    }
+
+    #[test]
+    fn names_are_known_in_any_case() {
+        for stays in ["Host", "TE", "x-Forwarded-FOR", "Proxy-Connection", "x_a"] {
+            assert!(!is_taken_over(stays.as_bytes()), "{stays}");
+        }
+        for goes in ["Accept", "cookie", "x-forwarded-by", "hosts", "tea"] {
+            assert!(is_taken_over(goes.as_bytes()), "{goes}");
+        }
+    }
+
+    #[test]
+    fn the_longest_address_has_room() {
+        let longest = "1111:2222:3333:4444:5555:6666:7777:8888";
+        let address = Address::new(longest.parse().unwrap());
+        assert_eq!(address.as_bytes(), longest.as_bytes());
+    }
+}

@@ -1,0 +1,411 @@
+//! The short way and the long one answer alike, byte for byte.
+//!
+//! Two edges that differ in `[server] lane` alone get the same requests, in front of two origins
+//! that answer the same. What clients saw, what origins saw, what was counted and logged is
+//! compared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::{Answer, Ask, Broken, Edge, Origin, Seen, Setup, wait};
+
+/// Replies of an app by their number, each with what it is there for.
+fn replies() -> Vec<(&'static str, Answer)> {
+    let raw = |head: &str, body: &str| Answer::raw(format!("HTTP/1.1 {head}\r\n\r\n{body}"));
+    let stays = |head: &str, body: &str| raw(head, body).then_stay();
+    vec![
+        ("plain", Answer::ok("hello")),
+        ("empty", Answer::ok("")),
+        ("not found", Answer::new(404, "none")),
+        ("server error", Answer::new(500, "broken")),
+        ("no content", Answer::new(204, "")),
+        ("not modified", Answer::new(304, "").field("ETag", "\"a\"")),
+        ("larger than is read early", Answer::ok(vec![b'x'; 200_000])),
+        ("as large as is read early", Answer::ok(vec![b'y'; 65_536])),
+        (
+            "fields of the connection",
+            stays(
+                "200 OK\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nProxy-Connection: x\r\n\
+                 Upgrade: h2c\r\nTrailer: a\r\nX-Request-Id: theirs\r\nContent-Length: 2",
+                "ok",
+            ),
+        ),
+        (
+            "fields that connection names",
+            stays(
+                "200 OK\r\nConnection: x-inner\r\nX-Inner: 1\r\nX-Outer: 2\r\nContent-Length: 2",
+                "ok",
+            ),
+        ),
+        (
+            "several lines of a field",
+            stays(
+                "200 OK\r\nSet-Cookie: a=1\r\nX-A:b\r\nSet-Cookie: b=2\r\nContent-Length:\t2 ",
+                "ok",
+            ),
+        ),
+        (
+            "the end is told",
+            stays("200 OK\r\nConnection: close\r\nContent-Length: 2", "ok"),
+        ),
+        (
+            "another reason",
+            stays("200 Fine\r\nContent-Length: 2", "ok"),
+        ),
+        ("no reason", stays("200 \r\nContent-Length: 2", "ok")),
+        (
+            "a status of its own",
+            stays("299 Own\r\nContent-Length: 2", "ok"),
+        ),
+        (
+            "more than was said",
+            stays("200 OK\r\nContent-Length: 2", "okmore"),
+        ),
+        ("less than was said", Answer::ok("short").short_by(5)),
+        (
+            "much less than was said",
+            Answer::ok(vec![b'z'; 100_000]).short_by(5),
+        ),
+        ("until the end", Answer::until_close("all of it")),
+        (
+            "an older version",
+            Answer::raw("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+        ),
+        (
+            "continue before",
+            stays(
+                "100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2",
+                "ok",
+            ),
+        ),
+        (
+            "early hints before",
+            stays(
+                "103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2",
+                "ok",
+            ),
+        ),
+        (
+            "another protocol",
+            raw(
+                "101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade",
+                "",
+            ),
+        ),
+        (
+            "chunks",
+            Answer::chunks(&["first", "second"], Duration::ZERO),
+        ),
+        (
+            "chunks with pauses",
+            Answer::chunks(&["first", "second"], Duration::from_millis(70)),
+        ),
+        (
+            "large chunks",
+            Answer::chunks(&[vec![b'c'; 100_000], vec![b'd'; 10]], Duration::ZERO),
+        ),
+        (
+            "no chunk but the last",
+            stays("200 OK\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        ),
+        (
+            "extensions and a trailer",
+            stays(
+                "200 OK\r\nTransfer-Encoding: chunked",
+                "3;a=b\r\nabc\r\n0\r\nX-T: 1\r\n\r\n",
+            ),
+        ),
+        (
+            "a chunk that is none",
+            raw(
+                "200 OK\r\nTransfer-Encoding: chunked",
+                "zz\r\nabc\r\n0\r\n\r\n",
+            ),
+        ),
+        (
+            "two codings",
+            raw("200 OK\r\nTransfer-Encoding: gzip, chunked", "0\r\n\r\n"),
+        ),
+        (
+            "two lengths",
+            raw("200 OK\r\nContent-Length: 2\r\nContent-Length: 3", "ok!"),
+        ),
+        (
+            "a length twice",
+            stays("200 OK\r\nContent-Length: 2\r\nContent-Length: 2", "ok"),
+        ),
+        (
+            "a length that is none",
+            raw("200 OK\r\nContent-Length: two", "ok"),
+        ),
+        ("no HTTP", Answer::raw("SSH-2.0-OpenSSH_9.2\r\n")),
+        (
+            "a folded line",
+            raw("200 OK\r\nX-A: b\r\n c\r\nContent-Length: 2", "ok"),
+        ),
+        (
+            "a name that is none",
+            raw("200 OK\r\nX A: b\r\nContent-Length: 2", "ok"),
+        ),
+        ("the end instead of a reply", Answer::raw("")),
+        (
+            "the end within the head",
+            Answer::raw("HTTP/1.1 200 OK\r\nContent-Le"),
+        ),
+        ("a reset", Answer::reset()),
+        (
+            "late",
+            Answer::ok("late").after(Duration::from_millis(1500)),
+        ),
+        (
+            "a status that is asked for again",
+            Answer::new(502, "again"),
+        ),
+        ("a status that has a page", Answer::new(410, "gone")),
+    ]
+}
+
+/// Requests of which each gets each reply.
+fn requests(nth: usize) -> Vec<Ask> {
+    let target = format!("/a//b/%7Ec?x=1&case={nth}");
+    vec![
+        Ask::get(&target)
+            .field("Accept", "text/html")
+            .field("accept", "*/*")
+            .field("Cookie", "a=1; b=2")
+            .field("X-Forwarded-For", "203.0.113.9")
+            .field("X_Forwarded_Proto", "https")
+            .field("TE", "trailers"),
+        Ask::head(&target),
+    ]
+}
+
+fn case_of(seen: &Seen) -> Option<usize> {
+    seen.target.split("case=").nth(1)?.parse().ok()
+}
+
+fn origin() -> Origin {
+    let replies = replies();
+    Origin::start(move |seen| match case_of(seen) {
+        Some(nth) => replies[nth].1.clone(),
+        None => Answer::ok("warm"),
+    })
+}
+
+fn edge(origin: &Origin, lane: &str) -> Edge {
+    Setup::new()
+        .with("APP", origin.address)
+        .with("LANE", lane)
+        .file("pages/gone.html", "<p>gone {status}")
+        .start(
+            r#"
+            [server]
+            workers = 1
+            lane = "@LANE@"
+            [log]
+            access = { path = "access.log" }
+            [error_pages.own]
+            root = "pages"
+            pages = { "410" = "gone.html" }
+            upstream = true
+            [upstream.app]
+            endpoints = ["@APP@"]
+            first_byte_timeout = "1s"
+            retry = { attempts = 2, on = ["connect_failure", "reset", "502"], budget = "100%" }
+            outlier_detection = { consecutive_errors = 100000 }
+            [[route]]
+            match = { path_prefix = "/fixed" }
+            respond = { status = 200, body = "fixed" }
+            [[route]]
+            match = { path_prefix = "/moved" }
+            redirect = { to = "https://{host}{path}{query}", status = 301 }
+            [[route]]
+            upstream = "app"
+            error_pages = "own"
+            "#,
+        )
+}
+
+type Fields = Vec<(String, String)>;
+
+/// All that a client, an origin and the log tell of one request, but for what differs each time.
+#[derive(Debug, PartialEq)]
+struct Told {
+    reply: Result<(u16, Fields, String, Vec<u16>), Broken>,
+    /// Status of a request behind it on the same connection.
+    next: Option<u16>,
+    asked: Vec<(String, Fields)>,
+}
+
+fn told(edge: &Edge, origin: &Origin, ask: &Ask) -> Told {
+    let ask = ask.clone().host("shop.example");
+    // A connection is kept to the app, so that the short way is taken.
+    edge.get("/warm").expect(200);
+    let before = origin.count();
+    let mut conn = edge.plain();
+    conn.send(ask.bytes());
+    let reply = conn.read(ask.method() == "HEAD").map(|reply| {
+        let varies = ["date", "x-request-id"];
+        let mut fields: Vec<_> = reply
+            .fields
+            .into_iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value))
+            .filter(|(name, _)| !varies.contains(&name.as_str()))
+            .collect();
+        // Lines of one field keep their order.
+        fields.sort_by(|a, b| a.0.cmp(&b.0));
+        let body = String::from_utf8_lossy(&reply.body).into_owned();
+        // An error's page names its request.
+        let body = match body.split_once("Request id: ") {
+            Some((before, _)) => before.to_owned(),
+            None => body,
+        };
+        (reply.status, fields, body, reply.interim)
+    });
+    let reply = reply.map_err(|broken| match broken {
+        // How much of it arrived depends on when.
+        Broken::Cut(_) => Broken::Cut(String::new()),
+        other => other,
+    });
+    conn.send(Ask::get("/fixed").host("shop.example").bytes());
+    let next = conn.read(false).ok().map(|reply| reply.status);
+    let asked = origin.seen().split_off(before);
+    Told {
+        reply,
+        next,
+        asked: asked.iter().map(as_asked).collect(),
+    }
+}
+
+fn as_asked(seen: &Seen) -> (String, Fields) {
+    let mut fields: Vec<_> = seen
+        .fields
+        .iter()
+        .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+        .filter(|(name, _)| name != "x-request-id")
+        .collect();
+    fields.sort_by(|a, b| a.0.cmp(&b.0));
+    let line = seen.raw.lines().next().unwrap_or_default();
+    (line.to_owned(), fields)
+}
+
+/// What stands in the log of each request, by method and target.
+fn logged(edge: &Edge, count: usize) -> BTreeMap<String, Vec<(String, Value)>> {
+    let path = edge.folder().join("access.log");
+    wait::until("all lines", wait::SOON, || {
+        let text = std::fs::read_to_string(&path).ok()?;
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        let lines: BTreeMap<_, _> = lines
+            .filter_map(Result::ok)
+            .filter(|line| line["target"].to_string().contains("case="))
+            .map(|line| {
+                (
+                    format!("{} {}", line["method"], line["target"]),
+                    told_of(&line),
+                )
+            })
+            .collect();
+        (lines.len() == count).then_some(lines)
+    })
+}
+
+fn told_of(line: &Value) -> Vec<(String, Value)> {
+    let kept = [
+        "method",
+        "host",
+        "target",
+        "status",
+        "route",
+        "upstream",
+        "why",
+        "bytes_out",
+        "protocol",
+        "attempts",
+    ];
+    let object = line.as_object().expect("an object").clone();
+    let object = object
+        .into_iter()
+        .filter(|(name, _)| kept.contains(&name.as_str()));
+    object
+        .map(|(name, mut value)| {
+            strip_endpoints(&mut value);
+            (name, value)
+        })
+        .collect()
+}
+
+/// The two origins have different ports.
+fn strip_endpoints(value: &mut Value) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(strip_endpoints),
+        Value::Object(fields) => {
+            fields.remove("endpoint");
+            fields.values_mut().for_each(strip_endpoints);
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_kind_of_reply_is_the_same_on_both_ways() {
+    let (one, other) = (origin(), origin());
+    let (short, long) = (edge(&one, "on"), edge(&other, "off"));
+    let replies = replies();
+    let mut differ = Vec::new();
+    for (nth, (name, _)) in replies.iter().enumerate() {
+        for ask in requests(nth) {
+            let (here, there) = std::thread::scope(|scope| {
+                let here = scope.spawn(|| told(&short, &one, &ask));
+                let there = told(&long, &other, &ask);
+                (here.join().expect("told"), there)
+            });
+            if here != there {
+                let cut = |told: &Told| format!("{told:?}").chars().take(2000).collect::<String>();
+                let (here, there) = (cut(&here), cut(&there));
+                differ.push(format!("{} of {name:?}:\n{here}\n{there}", ask.method()));
+            }
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "short and long way differ: {}",
+        differ.join("\n")
+    );
+    // Names go up as each way writes them: so it shows that each was taken.
+    let spells = |origin: &Origin, host: &str| origin.seen()[1].raw.contains(host);
+    assert!(spells(&one, "\r\nhost: ") && spells(&other, "\r\nHost: "));
+    let count = 2 * replies.len();
+    assert_eq!(logged(&short, count), logged(&long, count));
+    for series in [
+        "tidegate_upstream_errors_total",
+        "tidegate_upstream_attempts_total",
+    ] {
+        assert_eq!(short.metric(series), long.metric(series), "{series}");
+    }
+}
+
+#[test]
+fn what_the_configuration_answers_is_the_same_on_both_ways() {
+    let (one, other) = (origin(), origin());
+    let (short, long) = (edge(&one, "on"), edge(&other, "off"));
+    for ask in [
+        Ask::get("/fixed"),
+        Ask::head("/fixed"),
+        Ask::get("/moved/a%20b?x=1"),
+        Ask::head("/moved"),
+        Ask::get("/fixed").field("Connection", "close"),
+        Ask::get("/fixed")
+            .field("Connection", "x-a")
+            .field("X-A", "1"),
+        Ask::get("/fixed").field("Upgrade", "h2c"),
+        Ask::get("/%00"),
+        Ask::get("/a/../../b"),
+        Ask::post("/fixed", "body"),
+    ] {
+        let (here, there) = (told(&short, &one, &ask), told(&long, &other, &ask));
+        assert_eq!(here.reply, there.reply, "{ask:?}");
+        assert_eq!(here.next, there.next, "{ask:?}");
+    }
+}
