@@ -94,12 +94,24 @@ fn capture(arrival: &Arrival<'_>) -> Captured {
 
 /// A request's id as it is sent.
 pub(super) fn id_digits(id: u128) -> [u8; 32] {
+    static PAIRS: [[u8; 2]; 256] = pairs();
     let mut digits = [0; 32];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(id.to_be_bytes()) {
-        let nibble = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-        pair.copy_from_slice(&[nibble(byte >> 4), nibble(byte & 15)]);
+    let (pairs, _) = digits.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(id.to_be_bytes()) {
+        *pair = PAIRS[usize::from(byte)];
     }
     digits
+}
+
+const fn pairs() -> [[u8; 2]; 256] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut table = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    table
 }
 
 /// The same as a field's value.

@@ -136,9 +136,15 @@ impl Carrier {
         reply
     }
 
+    /// Whether the process is ending. It ends once, so that the version tells; to read the value
+    /// would take a lock that all workers share.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.has_changed().unwrap_or(true)
+    }
+
     /// Tells the client that the connection ends with this reply, if the process is ending.
     fn close_if_draining(&self, session: &mut ServerSession) {
-        if *self.draining.borrow() && !is_h2(session) {
+        if self.is_draining() && !is_h2(session) {
             session.set_keepalive(None);
         }
     }

@@ -140,6 +140,8 @@ fn join_cookies(fields: &mut HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use crate::exchange::onward::AddressText;
+
     use super::*;
 
     fn prepared(fields: &[(&'static str, &'static str)], trusted: bool) -> RequestHeader {
@@ -148,7 +150,7 @@ mod tests {
             head.append_header(*name, *value).unwrap();
         }
         let origin = Origin {
-            peer: "192.0.2.7".parse().unwrap(),
+            peer: &AddressText::new("192.0.2.7".parse().unwrap()),
             trusted,
             tls: true,
             authority: "shop.example",

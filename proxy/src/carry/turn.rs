@@ -317,7 +317,7 @@ impl Turn {
         let balance = &upstream.settings().balance;
         let hash = exchange::hash::key(balance, &**asked, sought, self.record.client);
         let origin = Origin {
-            peer: self.info.peer.ip(),
+            peer: &self.info.peer_text,
             trusted: exchange::client::is_trusted(
                 self.info.peer.ip(),
                 &self.snapshot.config.server.trusted_proxies,

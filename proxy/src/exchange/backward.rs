@@ -169,11 +169,16 @@ fn field(rest: &[u8], framing: &mut Framing, out: &mut Vec<u8>) -> Result<usize,
         return Ok(next);
     }
     let at = out.len();
-    out.extend_from_slice(name);
-    out[at..].make_ascii_lowercase();
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    if rest[colon + 1] == b' ' && colon + 2 + value.len() == end {
+        // As it stands, which it nearly always does.
+        out.extend_from_slice(&rest[..next]);
+    } else {
+        out.extend_from_slice(name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out[at..at + colon].make_ascii_lowercase();
     Ok(next)
 }
 

@@ -70,7 +70,43 @@ impl HeadView for Parts {
 pub(crate) struct Checked<'a> {
     method: &'static Method,
     target: &'a str,
-    fields: Vec<(&'a [u8], &'a [u8])>,
+    fields: Vec<Line<'a>>,
+    /// A bit for each length that a name has: what is asked for is seldom there, and most of that
+    /// is known without looking.
+    lengths: u64,
+}
+
+/// A field line where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// With its CRLF.
+    line: &'a [u8],
+    colon: usize,
+}
+
+impl<'a> Line<'a> {
+    /// As it came.
+    pub(crate) fn name(&self) -> &'a [u8] {
+        &self.line[..self.colon]
+    }
+
+    /// Without the white space around it.
+    pub(crate) fn value(&self) -> &'a [u8] {
+        cache::fields::trim(&self.line[self.colon + 1..self.line.len() - 2])
+    }
+
+    /// The line with its CRLF, if nothing but one space stands around the value.
+    pub(crate) fn as_written(&self) -> Option<&'a [u8]> {
+        let value = &self.line[self.colon + 1..self.line.len() - 2];
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+        match value {
+            [b' ', first, ..] if !is_space(first) => value
+                .last()
+                .is_some_and(|last| !is_space(last))
+                .then_some(self.line),
+            _ => None,
+        }
+    }
 }
 
 impl<'a> Checked<'a> {
@@ -89,19 +125,23 @@ impl<'a> Checked<'a> {
         let target = line.get(method.as_str().len() + 1..)?;
         let target = &target[..memchr::memchr(b' ', target)?];
         let mut fields = Vec::with_capacity(24);
+        let mut lengths = 0;
         loop {
             let (line, next) = split_line(rest)?;
             if line.is_empty() {
                 break;
             }
             let colon = memchr::memchr(b':', line)?;
-            fields.push((&line[..colon], cache::fields::trim(&line[colon + 1..])));
+            lengths |= length_bit(colon);
+            let line = rest.get(..line.len() + 2)?;
+            fields.push(Line { line, colon });
             rest = next;
         }
         Some(Self {
             method,
             target: std::str::from_utf8(target).ok()?,
             fields,
+            lengths,
         })
     }
 
@@ -111,18 +151,27 @@ impl<'a> Checked<'a> {
         self.target
     }
 
-    /// Names as they came, and values, in order.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        self.fields.iter().copied()
+    /// The field lines, in order.
+    pub(crate) fn lines(&self) -> &[Line<'a>] {
+        &self.fields
     }
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        self.fields
+        let fields = match self.lengths & length_bit(name.len()) {
+            0 => &[],
+            _ => self.fields.as_slice(),
+        };
+        fields
             .iter()
-            .filter(move |(one, _)| one.eq_ignore_ascii_case(name))
-            .map(|(_, value)| *value)
+            .filter(move |line| line.name().eq_ignore_ascii_case(name))
+            .map(Line::value)
     }
+}
+
+/// Names of 64 octets and more share one.
+fn length_bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 /// A line without its CRLF, and what follows.
@@ -165,7 +214,9 @@ impl cache::Fields for Checked<'_> {
     }
 
     fn all(&self, f: &mut dyn FnMut(&[u8], &[u8])) {
-        self.fields.iter().for_each(|(name, value)| f(name, value));
+        self.fields
+            .iter()
+            .for_each(|line| f(line.name(), line.value()));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Fields of the connection stay behind (RFC 9110 section 7.6.1), and what the
 //! edge knows is added: who asked, how, for which host, under which id.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 
 use http::header::{self, HeaderName};
@@ -19,7 +20,7 @@ pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-
 /// What the edge knows of a request.
 pub(crate) struct Origin<'a> {
     /// Who connected (not who a Forwarded field claims).
-    pub(crate) peer: IpAddr,
+    pub(crate) peer: &'a AddressText,
     /// Whether `peer` is a trusted proxy, whose forwarding fields are kept and extended.
     pub(crate) trusted: bool,
     /// The client's connection is encrypted.
@@ -65,7 +66,7 @@ pub(crate) fn added(
     // In its one spelling, unless a filter wrote another one.
     let host = head.field(&header::HOST);
     add(&header::HOST, host.unwrap_or(origin.authority.as_bytes()));
-    let peer = Address::new(origin.peer);
+    let peer = origin.peer;
     if origin.trusted && head.field(&X_FORWARDED_FOR).is_some() {
         let mut chain = joined(head, &X_FORWARDED_FOR, b", ");
         chain.extend_from_slice(b", ");
@@ -98,18 +99,20 @@ pub(crate) fn joined(head: &dyn HeadView, name: &HeaderName, separator: &[u8]) -
     all
 }
 
-/// An address as text, without an allocation.
-struct Address {
+/// An address as text. Made once for a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AddressText {
     text: [u8; Self::LONGEST],
     len: usize,
 }
 
-impl Address {
+impl AddressText {
     /// Of an IPv6 address with an IPv4 address at its end.
     const LONGEST: usize = 46;
 
-    fn new(address: IpAddr) -> Self {
-        use std::io::Write as _;
+    /// An IPv4 address in IPv6 is written as what it is.
+    #[must_use]
+    pub(crate) fn new(address: IpAddr) -> Self {
         let mut text = [0; Self::LONGEST];
         let mut rest = &mut text[..];
         let room = rest.len();
@@ -141,7 +144,7 @@ mod tests {
             fields: &fields,
         };
         let origin = Origin {
-            peer: "::ffff:192.0.2.7".parse().unwrap(),
+            peer: &AddressText::new("::ffff:192.0.2.7".parse().unwrap()),
             trusted,
             tls: true,
             authority: "shop.example",
@@ -213,7 +216,7 @@ mod tests {
     #[test]
     fn the_longest_address_has_room() {
         let longest = "1111:2222:3333:4444:5555:6666:7777:8888";
-        let address = Address::new(longest.parse().unwrap());
+        let address = AddressText::new(longest.parse().unwrap());
         assert_eq!(address.as_bytes(), longest.as_bytes());
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod buffers;
 mod conn;
 mod h2;
 mod limits;
+pub(crate) mod pipe;
 mod serve;
 mod service;
 mod tls;

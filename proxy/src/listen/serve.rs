@@ -7,13 +7,17 @@
 //! are accepted here too, stream by stream, so that limits, idle time and the
 //! drain are ours.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use ::h2::Reason;
 use ::h2::server::Connection as H2Connection;
+use arc_swap::Guard;
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, handshake};
@@ -112,17 +116,22 @@ async fn serve_h1(
     mut conn: Box<Conn>,
     mut settings: Arc<ListenerSettings>,
     carrier: Arc<Carrier>,
-    mut draining: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
 ) {
     let listener = conn.slot().listener().clone();
     let mut served: u32 = 0;
+    let mut drain = Drain {
+        carrier: &carrier,
+        begins: pin!(begun(draining.clone())),
+        is_watched: false,
+    };
     loop {
-        match next(&mut conn, &settings, served == 0, &mut draining).await {
+        match next(&mut conn, &settings, served == 0, &mut drain).await {
             Next::Request(facts) => {
                 served += 1;
                 let last = served >= settings.limits.max_requests_per_connection.get()
-                    || *draining.borrow();
-                let left = match carrier.take(&mut conn, &facts, last).await {
+                    || carrier.is_draining();
+                let left = match carrier.take(&mut conn, &facts, last, &settings).await {
                     Taken::Served => None,
                     Taken::Last => return conn.close().await,
                     Taken::Broken => return,
@@ -143,8 +152,35 @@ async fn serve_h1(
             Next::Refuse(refused) => return refuse(&mut conn, &carrier, refused).await,
             Next::Quiet => return conn.close().await,
         }
-        settings = listener.settings.load_full();
+        let in_force = listener.settings.load();
+        if !Arc::ptr_eq(&in_force, &settings) {
+            settings = Guard::into_inner(in_force);
+        }
     }
+}
+
+/// The process's end, as a connection between two requests sees it.
+struct Drain<'a, F> {
+    carrier: &'a Carrier,
+    begins: Pin<&'a mut F>,
+    /// `begins` knows whom to wake. It is asked once: a connection stays in its task.
+    is_watched: bool,
+}
+
+impl<F: Future<Output = ()>> Drain<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.carrier.is_draining() {
+            return Poll::Ready(());
+        }
+        match std::mem::replace(&mut self.is_watched, true) {
+            false => self.begins.as_mut().poll(cx),
+            true => Poll::Pending,
+        }
+    }
+}
+
+async fn begun(mut draining: watch::Receiver<bool>) {
+    begins(&mut draining).await;
 }
 
 /// Waits until a whole request head is there.
@@ -152,7 +188,7 @@ async fn next(
     conn: &mut Conn,
     settings: &ListenerSettings,
     first: bool,
-    draining: &mut watch::Receiver<bool>,
+    drain: &mut Drain<'_, impl Future<Output = ()>>,
 ) -> Next {
     let limits = &settings.limits;
     let mut head_deadline: Option<Instant> = None;
@@ -190,18 +226,19 @@ async fn next(
             (false, None) => *head_deadline.insert(clock::now() + limits.header_timeout),
         };
         conn.set_deadline(Some(deadline));
-        let read = tokio::select! {
-            biased;
-            read = conn.more() => read,
+        let read = poll_fn(|cx| match conn.poll_more_in_time(cx) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
             // A connection without a request has nothing to wait for in a drain.
-            () = begins(draining), if idle => return Next::Quiet,
-        };
-        match read {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::TimedOut && !idle => {
+            Poll::Pending if idle => drain.poll(cx).map(|()| None),
+            Poll::Pending => Poll::Pending,
+        });
+        match read.await {
+            None => return Next::Quiet,
+            Some(Ok(_)) => {}
+            Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut && !idle => {
                 return Next::Refuse(Refused::HeadTimeout);
             }
-            Err(_) => return Next::Quiet,
+            Some(Err(_)) => return Next::Quiet,
         }
     }
 }

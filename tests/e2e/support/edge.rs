@@ -369,7 +369,10 @@ fn write(folder: &Path, names: &[(String, String)], toml: &str) -> PathBuf {
     for (name, value) in names {
         text = text.replace(&format!("@{name}@"), value);
     }
-    if lane_is_off() && !text.contains("\nlane = ") {
+    let says = text
+        .lines()
+        .any(|line| line.trim_start().starts_with("lane = "));
+    if lane_is_off() && !says {
         text = text.replacen("[server]\n", "[server]\nlane = \"off\"\n", 1);
     }
     let path = folder.join("tidegate.toml");

@@ -21,6 +21,7 @@ mod fixed;
 mod page;
 mod proxied;
 mod twin;
+mod wire;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -62,7 +63,6 @@ pub(crate) enum Taken {
 /// A request and what answers it.
 struct Hit {
     snapshot: Arc<Snapshot>,
-    settings: Arc<ListenerSettings>,
     record: Record,
     route: usize,
     what: What,
@@ -88,14 +88,20 @@ enum Sent {
 
 impl Carrier {
     /// Answers the request whose head waits on `conn`, if it is of the kind that is answered here.
-    /// `last`: it is the connection's last one.
-    pub(crate) async fn take(&self, conn: &mut Conn, facts: &HeadFacts, last: bool) -> Taken {
-        let Some(mut hit) = self.find(conn, facts) else {
+    /// `last`: it is the connection's last one. `settings`: those of its listener.
+    pub(crate) async fn take(
+        &self,
+        conn: &mut Conn,
+        facts: &HeadFacts,
+        last: bool,
+        settings: &Arc<ListenerSettings>,
+    ) -> Taken {
+        let Some(mut hit) = self.find(conn, facts, settings) else {
             return Taken::No;
         };
         let closes = last || !facts.keep_alive;
         if let What::Proxied(_) = hit.what {
-            return Box::pin(self.pass(conn, hit, facts, closes)).await;
+            return Box::pin(self.pass(conn, hit, facts, closes, settings)).await;
         }
         conn.take_request(facts.head_len);
         hit.write_head(conn.staged(), closes);
@@ -116,7 +122,7 @@ impl Carrier {
             Sent::Gone => hit.record.why = Some("client_gone"),
             Sent::Changed => hit.record.why = Some("file_changed"),
         }
-        account::close(&mut hit.record, &hit.snapshot, &hit.settings);
+        account::close(&mut hit.record, &hit.snapshot, settings);
         match sent {
             Sent::Whole if closes => Taken::Last,
             Sent::Whole => Taken::Served,
@@ -126,7 +132,12 @@ impl Carrier {
 
     /// Boxed: it is held while a slow client takes the body, and every connection has
     /// room for what is held.
-    fn find(&self, conn: &Conn, facts: &HeadFacts) -> Option<Box<Hit>> {
+    fn find(
+        &self,
+        conn: &Conn,
+        facts: &HeadFacts,
+        settings: &ListenerSettings,
+    ) -> Option<Box<Hit>> {
         if !is_simple(facts) {
             return None;
         }
@@ -157,10 +168,9 @@ impl Carrier {
         if respelt || route.chain.edits_requests() {
             return None;
         }
-        let settings = info.listener.settings.load_full();
         let arrival = Arrival {
             info,
-            settings: &settings,
+            settings,
             head: &head,
             protocol: Protocol::Http11,
             authority: None,
@@ -186,7 +196,6 @@ impl Carrier {
             route: way.route,
             record,
             what,
-            settings,
             snapshot: Arc::clone(&snapshot),
         }))
     }
@@ -294,19 +303,39 @@ impl Hit {
             What::Fixed(reply) => fixed::begin_head(out, reply, self.record.wall),
             What::Proxied(_) => return,
         };
-        self.finish_head(block, closes);
+        let with_id = matches!(self.what, What::Page(_));
+        finish_head(
+            block,
+            &self.snapshot,
+            self.route,
+            &self.record,
+            with_id,
+            closes,
+        );
     }
+}
 
-    /// What belongs to this reply alone, and the end of the head.
-    fn finish_head(&self, mut block: Block<'_>, closes: bool) {
-        if let Some(route) = self.snapshot.routes.get(self.route) {
-            route.chain.response(&mut block);
-        }
-        block.remove(&X_REQUEST_ID);
-        block.push(&X_REQUEST_ID, &account::id_digits(self.record.id));
-        block.end(match closes {
-            true => b"connection: close\r\n\r\n",
-            false => b"connection: keep-alive\r\n\r\n",
-        });
+/// What belongs to this reply alone, and the end of the head. `with_id`: there may be an id in it
+/// that is not this one's.
+fn finish_head(
+    mut block: Block<'_>,
+    snapshot: &Snapshot,
+    route: usize,
+    record: &Record,
+    with_id: bool,
+    closes: bool,
+) {
+    let chain = snapshot.routes.get(route).map(|route| &route.chain);
+    let chain = chain.filter(|chain| !chain.is_empty());
+    if let Some(chain) = chain {
+        chain.response(&mut block);
     }
+    if with_id || chain.is_some() {
+        block.remove(&X_REQUEST_ID);
+    }
+    block.push(&X_REQUEST_ID, &account::id_digits(record.id));
+    block.end(match closes {
+        true => b"connection: close\r\n\r\n",
+        false => b"connection: keep-alive\r\n\r\n",
+    });
 }

@@ -61,6 +61,7 @@ pub(crate) fn begin(
     upstream: &Upstream,
     worker: usize,
     hash: Option<u64>,
+    now: Instant,
     record: &mut Record,
 ) -> Result<(Asked, Box<Connection>), Begun> {
     let members = upstream.members();
@@ -73,7 +74,6 @@ pub(crate) fn begin(
     if common.queue.as_ref().is_some_and(|queue| queue.len() > 0) {
         return Err(nowhere(members));
     }
-    let now = clock::now();
     let context = PickContext {
         hash,
         tried: &[],
@@ -122,12 +122,18 @@ impl Asked {
         !retry.on_statuses.contains(&status)
     }
 
-    /// The reply has begun and is the one that the client gets.
-    pub(crate) fn answered(&self, status: http::StatusCode, record: &mut Record) {
-        let first_byte = clock::now().saturating_duration_since(self.sent);
+    /// The reply has begun by `now` and is the one that the client gets.
+    pub(crate) fn answered(&self, status: http::StatusCode, now: Instant, record: &mut Record) {
+        let first_byte = now.saturating_duration_since(self.sent);
         record.first_byte = Some(first_byte);
         record.attempts.answered(status.as_u16());
-        answered(&self.members, self.place.endpoint(), status, first_byte);
+        answered(
+            &self.members,
+            self.place.endpoint(),
+            status,
+            first_byte,
+            now,
+        );
     }
 
     /// The reply broke off when the client had been told of it.
@@ -143,8 +149,7 @@ impl Asked {
     }
 
     /// The whole reply was read, and the connection can be used again.
-    pub(crate) fn finish(self, worker: usize, connection: Box<Connection>) {
-        let now = clock::now();
+    pub(crate) fn finish(self, worker: usize, connection: Box<Connection>, now: Instant) {
         self.members
             .put(self.place.endpoint(), worker, connection, now);
     }

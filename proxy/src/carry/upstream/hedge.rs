@@ -163,7 +163,8 @@ impl Hedged<'_> {
                 record.connect = own.connect;
                 record.first_byte = Some(made.first_byte);
                 record.attempts.answered(made.head.status.as_u16());
-                answered(self.members, endpoint, made.head.status, made.first_byte);
+                let (status, now) = (made.head.status, clock::now());
+                answered(self.members, endpoint, status, made.first_byte, now);
                 Ok(made)
             }
             Err(failed) => {
@@ -178,7 +179,8 @@ impl Hedged<'_> {
         tokio::spawn(async move {
             match rest.await {
                 (Ok(made), _) => {
-                    answered(&members, endpoint, made.head.status, made.first_byte);
+                    let (status, now) = (made.head.status, clock::now());
+                    answered(&members, endpoint, status, made.first_byte, now);
                     made.incoming.discard().await;
                 }
                 (Err(failed), mut own) => {

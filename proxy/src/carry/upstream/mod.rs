@@ -336,7 +336,8 @@ impl<'a> Run<'a> {
             Ok(made) => {
                 self.until = Some(made.until);
                 record.first_byte = Some(made.first_byte);
-                answered(&self.members, endpoint, made.head.status, made.first_byte);
+                let (status, now) = (made.head.status, clock::now());
+                answered(&self.members, endpoint, status, made.first_byte, now);
                 Ok(made)
             }
             Err(failed) => Err(self.fail(endpoint, &failed, record)),
@@ -433,12 +434,18 @@ async fn early(made: Result<Made, Failed>) -> Result<Made, Failed> {
 }
 
 /// Tells the pool of an answer.
-fn answered(members: &Members, endpoint: EndpointIndex, status: StatusCode, first_byte: Duration) {
+fn answered(
+    members: &Members,
+    endpoint: EndpointIndex,
+    status: StatusCode,
+    first_byte: Duration,
+    now: Instant,
+) {
     let outcome = match status.is_server_error() {
         true => Outcome::Status5xx,
         false => Outcome::Success,
     };
-    members.record(endpoint, outcome, Some(first_byte), clock::now());
+    members.record(endpoint, outcome, Some(first_byte), now);
 }
 
 /// Tells the pool and the record of a failure, if it is the endpoint's.

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::{Conn, buffers};
 use crate::listen::bind::UNSENT;
+use crate::listen::pipe::Pipe;
 
 /// Most bytes of one call, so that one connection does not hold up the others.
 const CALL: u64 = 1024 * 1024;
@@ -90,6 +91,17 @@ impl Conn {
             buffers::release(&mut self.staged);
         }
         result
+    }
+
+    /// Gives what `pipe` holds to a plain connection, behind what is staged; the bytes that were
+    /// taken.
+    pub(crate) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_staged(cx))?;
+        self.poll_socket(cx, |socket| pipe.drain(socket))
     }
 
     fn poll_send_file(

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use pingora::protocols::raw_connect::ProxyDigest;
 
 use super::date::KeptDate;
+use crate::exchange::onward::AddressText;
 use crate::listen::ListenerState;
 
 /// What is known of a connection while it lives; requests refer to it.
@@ -16,6 +17,8 @@ pub(crate) struct ConnInfo {
     pub(crate) listener: Arc<ListenerState>,
     /// Who connected.
     pub(crate) peer: SocketAddr,
+    /// The same without the port, as text.
+    pub(crate) peer_text: AddressText,
     /// Where it connected to.
     pub(crate) local: SocketAddr,
     /// `TLSv1.2` or `TLSv1.3`.

@@ -10,6 +10,7 @@
 //! of a small reply leave in one write (and one TLS record).
 
 mod date;
+mod end;
 mod file;
 mod gate;
 mod info;
@@ -41,13 +42,10 @@ use super::limits::Slot;
 use super::tls::Records;
 use crate::clock;
 use crate::exchange::guard::HeadFacts;
+use crate::exchange::onward::AddressText;
 
 /// Most plaintext taken from the borrower in one write over TLS.
 const TLS_WRITE: usize = 4 * CHUNK;
-
-/// How long a closing connection is read on, so that the client sees the reply
-/// before a reset (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_millis(1000);
 
 /// See the module's text.
 pub(crate) struct Conn {
@@ -197,22 +195,31 @@ impl Conn {
     /// Waits for more plaintext behind [`Self::waiting`]; 0 is the end (or, during the
     /// handshake, progress). Fails with `TimedOut` at the deadline.
     pub(crate) async fn more(&mut self) -> io::Result<usize> {
-        poll_fn(|cx| {
-            if let Poll::Ready(result) = self.poll_more(cx) {
-                return Poll::Ready(result);
-            }
-            self.poll_deadline(cx)
-                .map(|()| Err(io::ErrorKind::TimedOut.into()))
-        })
-        .await
+        poll_fn(|cx| self.poll_more_in_time(cx)).await
+    }
+
+    /// See [`Self::more`].
+    pub(crate) fn poll_more_in_time(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = self.poll_more(cx) {
+            return Poll::Ready(result);
+        }
+        self.poll_deadline(cx)
+            .map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// The timer is not moved for each request: it fires at some earlier deadline, sees
-    /// that there is a later one, and is set anew.
+    /// that there is a later one, and is set anew. Nor is it asked each time: it knows whom to wake
+    /// since it was set, for a connection stays in its task.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
+        if let Some(timer) = &self.timer
+            && !timer.is_elapsed()
+            && timer.deadline().into_std() <= deadline
+        {
+            return Poll::Pending;
+        }
         loop {
             let timer = self
                 .timer
@@ -355,6 +362,7 @@ impl Conn {
                 local: self.local(),
                 listener: self.slot.listener().clone(),
                 peer: self.slot.peer(),
+                peer_text: AddressText::new(self.slot.peer().ip()),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),
                 bad_chunk: AtomicBool::new(false),
                 malformed: AtomicU32::new(0),
@@ -398,44 +406,6 @@ impl Conn {
             written
         })
         .await
-    }
-
-    /// Says goodbye and closes; reads on for a moment when the client may still be sending.
-    pub(crate) async fn close(&mut self) {
-        if let Some(tls) = self.tls.as_mut().filter(|tls| tls.records.established()) {
-            tls.records.close(&mut self.out);
-        }
-        let unread = !self.pre.is_empty() || !self.request_is_read();
-        self.deadline = Some(clock::now() + LINGER);
-        let ended = poll_fn(|cx| {
-            let flushed = ready_or_deadline(self.poll_staged(cx), || self.poll_deadline(cx));
-            ready!(flushed)?;
-            Pin::new(&mut self.socket).poll_shutdown(cx)
-        })
-        .await;
-        if ended.is_ok() && unread && !self.eof {
-            self.linger().await;
-        }
-    }
-
-    async fn linger(&mut self) {
-        while !self.eof {
-            buffers::release(&mut self.pre);
-            let read = poll_fn(|cx| {
-                let read = match self.poll_more_plain(cx) {
-                    Poll::Ready(read) => Poll::Ready(read.is_ok()),
-                    Poll::Pending => Poll::Pending,
-                };
-                if read.is_pending() && self.poll_deadline(cx).is_ready() {
-                    return Poll::Ready(false);
-                }
-                read
-            })
-            .await;
-            if !read {
-                return;
-            }
-        }
     }
 
     /// `staged` to the socket.
@@ -544,14 +514,4 @@ impl Conn {
             io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")
         })
     }
-}
-
-fn ready_or_deadline(
-    write: Poll<io::Result<()>>,
-    deadline: impl FnOnce() -> Poll<()>,
-) -> Poll<io::Result<()>> {
-    if write.is_pending() && deadline().is_ready() {
-        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-    }
-    write
 }

@@ -20,7 +20,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -29,6 +29,7 @@ use tokio_util::io::poll_read_buf;
 
 use super::Wire;
 use crate::listen::buffers::{self, CHUNK};
+use crate::listen::pipe::Pipe;
 use crate::upstreams::link::Slot;
 
 /// A goodbye that is not taken by then is not said.
@@ -112,6 +113,31 @@ impl Connection {
     pub(crate) fn begin_anew(&mut self, unread: Vec<u8>) {
         self.unread = unread;
         self.is_sent = true;
+    }
+
+    /// Whether its bytes are in the kernel as they are, so that they can be moved there.
+    pub(crate) fn is_plain_tcp(&self) -> bool {
+        matches!(self.io, Io::Plain(Socket::Tcp(_))) && self.unread.is_empty()
+    }
+
+    /// Moves up to `most` bytes of a plain TCP connection into `pipe`; 0 at the end, `None` where
+    /// the pipe is full.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: u64,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let Io::Plain(Socket::Tcp(socket)) = &self.io else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match socket.try_io(Interest::READABLE, || pipe.fill(socket, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
     }
 
     /// Reads into the room behind what `into` holds; the bytes gained, 0 at the end.
