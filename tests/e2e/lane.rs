@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Ask, Broken, Edge, Origin, Seen, Setup, wait};
+use crate::support::{Answer, Ask, Broken, Edge, H2, Origin, Seen, Setup, wait};
 
 /// Replies of an app by their number, each with what it is there for.
 fn replies() -> Vec<(&'static str, Answer)> {
@@ -168,18 +168,21 @@ fn replies() -> Vec<(&'static str, Answer)> {
 }
 
 /// Requests of which each gets each reply.
-fn requests(nth: usize) -> Vec<Ask> {
+fn requests(nth: usize, by: By) -> Vec<Ask> {
     let target = format!("/a//b/%7Ec?x=1&case={nth}");
-    vec![
-        Ask::get(&target)
-            .field("Accept", "text/html")
-            .field("accept", "*/*")
-            .field("Cookie", "a=1; b=2")
-            .field("X-Forwarded-For", "203.0.113.9")
-            .field("X_Forwarded_Proto", "https")
-            .field("TE", "trailers"),
-        Ask::head(&target),
-    ]
+    let get = Ask::get(&target)
+        .field("Accept", "text/html")
+        .field("accept", "*/*")
+        .field("Cookie", "a=1; b=2")
+        .field("X-Forwarded-For", "203.0.113.9")
+        .field("X_Forwarded_Proto", "https")
+        .field("TE", "trailers");
+    let get = match by {
+        By::H1 => get,
+        // Browsers do.
+        By::H2 => get.field("Cookie", "c=3"),
+    };
+    vec![get, Ask::head(&target)]
 }
 
 fn case_of(seen: &Seen) -> Option<usize> {
@@ -239,14 +242,34 @@ struct Told {
     asked: Vec<(String, Fields)>,
 }
 
-fn told(edge: &Edge, origin: &Origin, ask: &Ask) -> Told {
+/// By which protocol the client asks.
+#[derive(Clone, Copy, PartialEq)]
+enum By {
+    H1,
+    H2,
+}
+
+fn told(edge: &Edge, origin: &Origin, ask: &Ask, by: By) -> Told {
     let ask = ask.clone().host("shop.example");
     // A connection is kept to the app, so that the short way is taken.
     edge.get("/warm").expect(200);
     let before = origin.count();
-    let mut conn = edge.plain();
-    conn.send(ask.bytes());
-    let reply = conn.read(ask.method() == "HEAD").map(|reply| {
+    let (reply, next) = match by {
+        By::H1 => {
+            let mut conn = edge.plain();
+            conn.send(ask.bytes());
+            let reply = conn.read(ask.method() == "HEAD");
+            conn.send(Ask::get("/fixed").host("shop.example").bytes());
+            (reply, conn.read(false).ok().map(|reply| reply.status))
+        }
+        By::H2 => {
+            let mut conn = H2::plain(edge.http());
+            let reply = conn.try_ask(&ask).map_err(|_| Broken::ClosedSilently);
+            let next = conn.try_ask(&Ask::get("/fixed").host("shop.example"));
+            (reply, next.ok().map(|reply| reply.status))
+        }
+    };
+    let reply = reply.map(|reply| {
         let varies = ["date", "x-request-id"];
         let mut fields: Vec<_> = reply
             .fields
@@ -269,8 +292,6 @@ fn told(edge: &Edge, origin: &Origin, ask: &Ask) -> Told {
         Broken::Cut(_) => Broken::Cut(String::new()),
         other => other,
     });
-    conn.send(Ask::get("/fixed").host("shop.example").bytes());
-    let next = conn.read(false).ok().map(|reply| reply.status);
     let asked = origin.seen().split_off(before);
     Told {
         reply,
@@ -350,15 +371,24 @@ fn strip_endpoints(value: &mut Value) {
 
 #[test]
 fn every_kind_of_reply_is_the_same_on_both_ways() {
+    compare(By::H1);
+}
+
+#[test]
+fn so_it_is_over_http2() {
+    compare(By::H2);
+}
+
+fn compare(by: By) {
     let (one, other) = (origin(), origin());
     let (short, long) = (edge(&one, "on"), edge(&other, "off"));
     let replies = replies();
     let mut differ = Vec::new();
     for (nth, (name, _)) in replies.iter().enumerate() {
-        for ask in requests(nth) {
+        for ask in requests(nth, by) {
             let (here, there) = std::thread::scope(|scope| {
-                let here = scope.spawn(|| told(&short, &one, &ask));
-                let there = told(&long, &other, &ask);
+                let here = scope.spawn(|| told(&short, &one, &ask, by));
+                let there = told(&long, &other, &ask, by);
                 (here.join().expect("told"), there)
             });
             if here != there {
@@ -390,7 +420,7 @@ fn every_kind_of_reply_is_the_same_on_both_ways() {
 fn what_the_configuration_answers_is_the_same_on_both_ways() {
     let (one, other) = (origin(), origin());
     let (short, long) = (edge(&one, "on"), edge(&other, "off"));
-    for ask in [
+    for (ask, by) in [
         Ask::get("/fixed"),
         Ask::head("/fixed"),
         Ask::get("/moved/a%20b?x=1"),
@@ -403,8 +433,20 @@ fn what_the_configuration_answers_is_the_same_on_both_ways() {
         Ask::get("/%00"),
         Ask::get("/a/../../b"),
         Ask::post("/fixed", "body"),
-    ] {
-        let (here, there) = (told(&short, &one, &ask), told(&long, &other, &ask));
+    ]
+    .into_iter()
+    .flat_map(|ask| [(ask.clone(), By::H1), (ask, By::H2)])
+    {
+        if by == By::H2
+            && ask
+                .fields()
+                .iter()
+                .any(|(name, _)| name == "Connection" || name == "Upgrade")
+        {
+            continue;
+        }
+        let here = told(&short, &one, &ask, by);
+        let there = told(&long, &other, &ask, by);
         assert_eq!(here.reply, there.reply, "{ask:?}");
         assert_eq!(here.next, there.next, "{ask:?}");
     }

@@ -34,7 +34,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub(crate) use cached::purge;
-pub(crate) use lane::{Taken, Twins};
+pub(crate) use lane::{Going, Stream as LaneStream, Taken, TakenStream, Twins};
 pub(crate) use respond::Refused;
 pub(crate) use turn::Pending;
 

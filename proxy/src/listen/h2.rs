@@ -17,8 +17,8 @@ use ::h2::{Reason, RecvStream, SendStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream as Messages;
+use http::Response;
 use http::header::{self, HeaderMap, HeaderName};
-use http::{Request, Response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
@@ -27,6 +27,8 @@ use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::http::{HttpTask, ServerSession, v2};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr};
+
+use crate::carry::LaneStream;
 
 /// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
@@ -49,12 +51,8 @@ pub(super) struct H2Session {
 }
 
 impl H2Session {
-    pub(super) fn new(
-        request: Request<RecvStream>,
-        reply: SendResponse<Bytes>,
-        digest: Arc<Digest>,
-    ) -> Self {
-        let (head, body) = request.into_parts();
+    pub(super) fn new(stream: LaneStream, digest: Arc<Digest>) -> Self {
+        let (head, body, reply) = stream.into_parts();
         Self {
             head: head.into(),
             body,

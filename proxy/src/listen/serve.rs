@@ -12,7 +12,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::h2::Reason;
@@ -24,13 +24,13 @@ use pingora::protocols::http::v2::server::{H2Options, handshake};
 use pingora::protocols::{Digest, GetProxyDigest, Stream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::conn::{Conn, ConnInfo, conn_info};
 use super::h2::H2Session;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
-use crate::carry::{Carrier, Pending, Refused, Taken};
+use crate::carry::{Carrier, Going, LaneStream, Pending, Refused, Taken, TakenStream};
 use crate::clock;
 use crate::exchange::guard::{self, HeadFacts, Inspect};
 use crate::observe::metrics::TlsHandshake;
@@ -274,7 +274,7 @@ async fn serve_h2(
     conn: Box<Conn>,
     settings: Arc<ListenerSettings>,
     carrier: Arc<Carrier>,
-    mut draining: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
 ) {
     let limits = &settings.limits;
     let digest = Arc::new(Digest {
@@ -286,22 +286,103 @@ async fn serve_h2(
         return;
     };
     let active = Arc::new(());
+    let mut drain = Drain {
+        carrier: &carrier,
+        begins: pin!(begun(draining)),
+        is_watched: false,
+    };
+    let mut is_leaving = false;
+    let mut idle = Idle::new(limits.idle_timeout);
     loop {
-        let accepted = tokio::select! {
-            biased;
-            accepted = accept(&mut h2, &digest, limits.idle_timeout, &active) => accepted,
-            () = begins(&mut draining) => {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(accepted) = h2.poll_accept(cx) {
+                return Poll::Ready(match accepted {
+                    Some(Ok((request, reply))) => {
+                        Event::Stream(Box::new(LaneStream::new(request, reply)))
+                    }
+                    Some(Err(_)) | None => Event::End,
+                });
+            }
+            if !is_leaving && drain.poll(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            idle.poll(cx).map(|()| Event::Idle)
+        });
+        match event.await {
+            // Malformed ones were answered; who sends many of them is cut off.
+            Event::Stream(_) if malformed(&digest) > MOST_MALFORMED_STREAMS => {
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                return say_goodbye(h2).await;
+            }
+            Event::Stream(stream) => {
+                dispatch(stream, &carrier, &digest, &active);
+                idle.restart();
+            }
+            Event::End => return,
+            Event::Drain => {
                 // GOAWAY, then what is open is served to its end (RFC 9113 section 6.8).
                 h2.graceful_shutdown();
-                while let Accepted::Stream(session) = accept(&mut h2, &digest, limits.idle_timeout, &active).await {
-                    spawn(session, &carrier, active.clone());
-                }
-                return;
+                is_leaving = true;
             }
-        };
-        match accepted {
-            Accepted::Stream(session) => spawn(session, &carrier, active.clone()),
-            Accepted::End => return,
+            Event::Idle if Arc::strong_count(&active) > 1 => idle.restart(),
+            Event::Idle => {
+                h2.abrupt_shutdown(Reason::NO_ERROR);
+                return say_goodbye(h2).await;
+            }
+        }
+    }
+}
+
+/// What a connection of HTTP/2 waits for.
+enum Event {
+    Stream(Box<LaneStream>),
+    /// The client ended the connection, or broke it.
+    End,
+    Drain,
+    /// For so long no stream came.
+    Idle,
+}
+
+/// Lets the GOAWAY out, for a client that still reads.
+async fn say_goodbye(mut h2: H2Connection<Stream, Bytes>) {
+    let _ = timeout(Duration::from_secs(1), h2.accept()).await;
+}
+
+/// The time without a new stream. Its timer is set anew when it fires, not for each stream, and
+/// asked when it is set: a connection stays in its task.
+struct Idle {
+    timer: Pin<Box<Sleep>>,
+    is_set: bool,
+    patience: Duration,
+    until: Instant,
+}
+
+impl Idle {
+    fn new(patience: Duration) -> Self {
+        let until = clock::now() + patience;
+        Self {
+            timer: Box::pin(sleep_until(until.into())),
+            is_set: false,
+            patience,
+            until,
+        }
+    }
+
+    fn restart(&mut self) {
+        self.until = clock::now() + self.patience;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_set && !self.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.is_set = true;
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            if clock::now() >= self.until {
+                return Poll::Ready(());
+            }
+            self.timer.as_mut().reset(self.until.into());
         }
     }
 }
@@ -325,42 +406,6 @@ fn h2_options(limits: &conf::Limits) -> H2Options {
     options
 }
 
-enum Accepted {
-    Stream(Box<H2Session>),
-    End,
-}
-
-/// The next stream; the connection ends after `idle` without any in flight.
-async fn accept(
-    h2: &mut H2Connection<Stream, Bytes>,
-    digest: &Arc<Digest>,
-    idle: Duration,
-    active: &Arc<()>,
-) -> Accepted {
-    loop {
-        match timeout(idle, h2.accept()).await {
-            // Malformed ones were answered; who sends many of them is cut off.
-            Ok(Some(Ok(_))) if malformed(digest) > MOST_MALFORMED_STREAMS => {
-                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
-                let _ = timeout(Duration::from_secs(1), h2.accept()).await;
-                return Accepted::End;
-            }
-            Ok(Some(Ok((request, reply)))) => {
-                let session = H2Session::new(request, reply, digest.clone());
-                return Accepted::Stream(Box::new(session));
-            }
-            Ok(None | Some(Err(_))) => return Accepted::End,
-            Err(_) if Arc::strong_count(active) > 1 => {}
-            Err(_) => {
-                h2.abrupt_shutdown(Reason::NO_ERROR);
-                // Lets the GOAWAY out, for a client that still reads.
-                let _ = timeout(Duration::from_secs(1), h2.accept()).await;
-                return Accepted::End;
-            }
-        }
-    }
-}
-
 /// Requests of this connection that were refused as malformed.
 fn malformed(digest: &Digest) -> u32 {
     let info = digest.proxy_digest.as_deref().and_then(conn_info);
@@ -369,12 +414,49 @@ fn malformed(digest: &Digest) -> u32 {
     })
 }
 
-fn spawn(session: Box<H2Session>, carrier: &Arc<Carrier>, active: Arc<()>) {
-    let carrier = carrier.clone();
-    tokio::spawn(async move {
-        let _active = active;
-        carrier
-            .serve(ServerSession::new_custom(session), false, None)
-            .await;
-    });
+/// Serves a stream: at once, or in a task of its own.
+fn dispatch(
+    stream: Box<LaneStream>,
+    carrier: &Arc<Carrier>,
+    digest: &Arc<Digest>,
+    active: &Arc<()>,
+) {
+    let info = digest.proxy_digest.as_deref().and_then(conn_info);
+    let taken = match info {
+        Some(info) => carrier.take_stream(stream, info),
+        None => TakenStream::No(stream),
+    };
+    let task = Task {
+        carrier: carrier.clone(),
+        digest: digest.clone(),
+        _active: active.clone(),
+    };
+    match taken {
+        TakenStream::Served => {}
+        TakenStream::No(stream) => drop(tokio::spawn(task.serve(stream, None))),
+        TakenStream::Begun(going) => drop(tokio::spawn(task.go_on(going))),
+    }
+}
+
+/// What a stream's task needs.
+struct Task {
+    carrier: Arc<Carrier>,
+    digest: Arc<Digest>,
+    /// Counts it among those that are under way.
+    _active: Arc<()>,
+}
+
+impl Task {
+    async fn serve(self, stream: Box<LaneStream>, pending: Option<Box<Pending>>) {
+        let session = Box::new(H2Session::new(*stream, self.digest.clone()));
+        let session = ServerSession::new_custom(session);
+        self.carrier.serve(session, false, pending).await;
+    }
+
+    async fn go_on(self, going: Box<Going>) {
+        if let Some((stream, pending)) = self.carrier.go_on(going).await {
+            // Boxed: most tasks end before, and need no room for it.
+            Box::pin(self.serve(stream, Some(pending))).await;
+        }
+    }
 }

@@ -11,9 +11,9 @@ use static_server::{Answer, Body, FilePart, Part, Request, Sending, Site};
 use super::Sent;
 use super::block::Block;
 use super::date::http_date;
+use super::head::LaneHead;
 use crate::carry::files::Pieces;
 use crate::clock;
-use crate::exchange::head::{Checked, HeadView};
 use crate::exchange::pages::Pages;
 use crate::exchange::{self, Way};
 use crate::listen::Conn;
@@ -24,7 +24,7 @@ pub(super) fn find(
     strip_prefix: Option<&str>,
     pages: Option<&Pages>,
     way: &Way,
-    head: &Checked<'_>,
+    head: &impl LaneHead,
     sending: Sending,
 ) -> Option<Answer> {
     if exchange::folder_of(way, strip_prefix).is_some() {
@@ -39,6 +39,15 @@ pub(super) fn find(
     };
     let answer = site.answer(&asked, clock::now());
     (answer.status.as_u16() < 400 || pages.is_none()).then_some(answer)
+}
+
+/// Whether the body is in memory, and at most so long.
+pub(super) fn is_small(answer: &Answer, most: u64) -> bool {
+    match &answer.body {
+        Body::Empty => true,
+        Body::Memory(bytes) => bytes.len() as u64 <= most,
+        Body::File(_) | Body::Parts(_) => false,
+    }
 }
 
 /// Writes the head of `answer`, but for what belongs to every reply.

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{StatusCode, header};
 
 use super::Sent;
@@ -40,12 +41,16 @@ pub(super) fn begin_head<'a>(out: &'a mut Vec<u8>, reply: &Reply, now: SystemTim
 
 /// Sends the body behind the head.
 pub(super) async fn send(conn: &mut Conn, reply: &Reply, count: &mut u64) -> Sent {
-    let body = match has_body(reply.status) {
-        true => std::slice::from_ref(&reply.body),
-        false => &[],
-    };
-    let sent = conn.send(body, count).await;
+    let sent = conn.send(&[body(reply)], count).await;
     sent.map_or(Sent::Gone, |()| Sent::Whole)
+}
+
+/// The body, where the status has one.
+pub(super) fn body(reply: &Reply) -> Bytes {
+    match has_body(reply.status) {
+        true => reply.body.clone(),
+        false => Bytes::new(),
+    }
 }
 
 fn has_body(status: StatusCode) -> bool {

@@ -18,8 +18,10 @@ mod block;
 mod date;
 mod file;
 mod fixed;
+mod head;
 mod page;
 mod proxied;
+mod streams;
 mod twin;
 mod wire;
 
@@ -28,6 +30,7 @@ use std::sync::Arc;
 
 use cache::Stored;
 use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
 use static_server::{Answer, Sending};
 
 use super::account::{self, Arrival};
@@ -43,7 +46,9 @@ use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
 
 use block::Block;
+use head::LaneHead;
 use proxied::Asking;
+pub(crate) use streams::{Going, Stream, TakenStream};
 pub(crate) use twin::Twins;
 
 /// What became of a request that was offered.
@@ -96,7 +101,7 @@ impl Carrier {
         last: bool,
         settings: &Arc<ListenerSettings>,
     ) -> Taken {
-        let Some(mut hit) = self.find(conn, facts, settings) else {
+        let Some(mut hit) = self.find_h1(conn, facts, settings) else {
             return Taken::No;
         };
         let closes = last || !facts.keep_alive;
@@ -104,7 +109,7 @@ impl Carrier {
             return Box::pin(self.pass(conn, hit, facts, closes, settings)).await;
         }
         conn.take_request(facts.head_len);
-        hit.write_head(conn.staged(), closes);
+        hit.write_head(conn.staged(), HeadEnd::of_h1(closes));
         let mut count = 0;
         let sent = match &hit.what {
             _ if facts.method == MethodKind::Head => conn
@@ -130,9 +135,7 @@ impl Carrier {
         }
     }
 
-    /// Boxed: it is held while a slow client takes the body, and every connection has
-    /// room for what is held.
-    fn find(
+    fn find_h1(
         &self,
         conn: &Conn,
         facts: &HeadFacts,
@@ -145,18 +148,35 @@ impl Carrier {
         if !head.target().starts_with('/') || changes_protocol_or_fields(&head) {
             return None;
         }
-        let info = conn.info()?;
+        let way = By {
+            info: conn.info()?,
+            settings,
+            protocol: Protocol::Http11,
+            h2: None,
+            sending: match conn.is_plain() {
+                true => Sending::FromFile,
+                false => Sending::Copied,
+            },
+            most: u64::MAX,
+        };
+        self.find(&head, &way)
+    }
+
+    /// Boxed: it is held while a slow client takes the body, and every connection has
+    /// room for what is held.
+    fn find(&self, head: &impl LaneHead, by: &By<'_>) -> Option<Box<Hit>> {
+        let (info, settings) = (by.info, by.settings);
         let (start, wall) = (clock::now(), clock::wall());
         let snapshot = self.snapshot.load();
         if !snapshot.config.server.lane {
             return None;
         }
         let asked = Asked {
-            head: &head,
+            head,
             listener: usize::from(account::place(&snapshot, info)),
             tls: info.tls.is_some(),
             target: head.target(),
-            h2: None,
+            h2: by.h2,
             merge_slashes: snapshot.config.server.merge_slashes,
         };
         let Course::Route(mut way) = exchange::course(&snapshot.router, &asked) else {
@@ -171,9 +191,11 @@ impl Carrier {
         let arrival = Arrival {
             info,
             settings,
-            head: &head,
-            protocol: Protocol::Http11,
-            authority: None,
+            head,
+            protocol: by.protocol,
+            authority: by
+                .h2
+                .and_then(|parts| Some(parts.uri.authority()?.as_str())),
             target: head.target().as_bytes(),
             start,
             wall,
@@ -186,7 +208,7 @@ impl Carrier {
                 record.why = Some(reply.by.as_str());
                 What::Fixed(fixed::own(route, reply)?)
             }
-            None => act(&snapshot, info, route, &way, &head, conn, &mut record)?,
+            None => act(&snapshot, by, route, &way, head, &mut record)?,
         };
         if let What::Fixed(reply) = &what {
             record.status = reply.status.as_u16();
@@ -201,16 +223,29 @@ impl Carrier {
     }
 }
 
+/// How a request came.
+struct By<'a> {
+    info: &'a ConnInfo,
+    settings: &'a ListenerSettings,
+    protocol: Protocol,
+    /// As the HTTP/2 layer gave it.
+    h2: Option<&'a Parts>,
+    /// How files can be sent.
+    sending: Sending,
+    /// Most octets of a body that is sent here.
+    most: u64,
+}
+
 /// What the route's action gives.
 fn act(
     snapshot: &Snapshot,
-    info: &ConnInfo,
+    by: &By<'_>,
     route: &Route,
     way: &Way,
-    head: &Checked<'_>,
-    conn: &Conn,
+    head: &impl LaneHead,
     record: &mut Record,
 ) -> Option<What> {
+    let info = by.info;
     Some(match &route.action {
         Action::Respond(reply) => What::Fixed(fixed::own(route, reply.clone())?),
         Action::Redirect(redirect) => {
@@ -224,7 +259,7 @@ fn act(
             ..
         } => {
             let page = page::fresh(snapshot, info, way, upstream, caching, head, record.wall)
-                .filter(|page| !route.may_cover(page.head().status()))?;
+                .filter(|page| !route.may_cover(page.head().status()) && page.len() <= by.most)?;
             page.life().hit();
             record.cache = CacheResult::Hit;
             record.status = page.head().status().as_u16();
@@ -240,12 +275,12 @@ fn act(
             What::Proxied(asking)
         }
         Action::Static { site, strip_prefix } => {
-            let sending = match conn.is_plain() {
-                true => Sending::FromFile,
-                false => Sending::Copied,
-            };
             let pages = route.pages.as_deref();
-            let answer = file::find(site, strip_prefix.as_deref(), pages, way, head, sending)?;
+            let strip = strip_prefix.as_deref();
+            let answer = file::find(site, strip, pages, way, head, by.sending)?;
+            if by.most < u64::MAX && !file::is_small(&answer, by.most) {
+                return None;
+            }
             record.status = answer.status.as_u16();
             record.why = answer.why();
             What::File(answer)
@@ -296,7 +331,7 @@ impl FieldsMut for NoEdits {
 
 impl Hit {
     /// Status line and fields.
-    fn write_head(&self, out: &mut Vec<u8>, closes: bool) {
+    fn write_head(&self, out: &mut Vec<u8>, end: HeadEnd) {
         let block = match &self.what {
             What::Page(page) => page::begin_head(out, page, self.record.wall),
             What::File(answer) => file::begin_head(out, answer, self.record.wall),
@@ -310,8 +345,34 @@ impl Hit {
             self.route,
             &self.record,
             with_id,
-            closes,
+            end,
         );
+    }
+}
+
+/// How a head ends.
+#[derive(Clone, Copy)]
+enum HeadEnd {
+    KeepAlive,
+    Close,
+    /// The connection is none of its business (RFC 9113 section 8.2.2).
+    Stream,
+}
+
+impl HeadEnd {
+    fn of_h1(closes: bool) -> Self {
+        match closes {
+            true => Self::Close,
+            false => Self::KeepAlive,
+        }
+    }
+
+    fn lines(self) -> &'static [u8] {
+        match self {
+            Self::KeepAlive => b"connection: keep-alive\r\n\r\n",
+            Self::Close => b"connection: close\r\n\r\n",
+            Self::Stream => b"",
+        }
     }
 }
 
@@ -323,7 +384,7 @@ fn finish_head(
     route: usize,
     record: &Record,
     with_id: bool,
-    closes: bool,
+    end: HeadEnd,
 ) {
     let chain = snapshot.routes.get(route).map(|route| &route.chain);
     let chain = chain.filter(|chain| !chain.is_empty());
@@ -334,8 +395,5 @@ fn finish_head(
         block.remove(&X_REQUEST_ID);
     }
     block.push(&X_REQUEST_ID, &account::id_digits(record.id));
-    block.end(match closes {
-        true => b"connection: close\r\n\r\n",
-        false => b"connection: keep-alive\r\n\r\n",
-    });
+    block.end(end.lines());
 }

@@ -14,12 +14,12 @@ use http::header;
 
 use super::Sent;
 use super::block::Block;
+use super::head::LaneHead;
 use super::twin::Twins;
 use crate::carry::request;
 use crate::carry::stored::CACHE_STATUS;
 use crate::exchange::Way;
 use crate::exchange::caching::Caching;
-use crate::exchange::head::{Checked, HeadView};
 use crate::listen::{Conn, ConnInfo};
 use crate::snapshot::Snapshot;
 use crate::upstreams::Upstream;
@@ -31,7 +31,7 @@ pub(super) fn fresh(
     way: &Way,
     upstream: &Upstream,
     caching: &Caching,
-    head: &Checked<'_>,
+    head: &impl LaneHead,
     now: SystemTime,
 ) -> Option<Arc<Stored>> {
     let compared = caching.compare_sessions > 0 && caching.is_of_a_session(head);
@@ -64,7 +64,7 @@ pub(super) fn fresh(
 }
 
 /// The representation in the coding that is wanted; `None` where that is to be made first.
-fn represented(caching: &Caching, head: &Checked<'_>, found: Arc<Stored>) -> Option<Arc<Stored>> {
+fn represented(caching: &Caching, head: &impl LaneHead, found: Arc<Stored>) -> Option<Arc<Stored>> {
     if caching.compress.is_empty() || head.field(&header::RANGE).is_some() {
         return Some(found);
     }

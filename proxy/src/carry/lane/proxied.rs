@@ -11,15 +11,16 @@ use http::header;
 
 use super::block::Block;
 use super::date::http_date;
-use super::wire::{Body, Early, Step, Wire};
-use super::{Hit, Taken, What, finish_head};
+use super::head::LaneHead;
+use super::wire::{Body, Client, Early, Step, Wire};
+use super::{HeadEnd, Hit, Taken, What, finish_head};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::{self, Begun};
+use crate::carry::upstream::{self, Asked, Begun};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
-use crate::exchange::backward::{Translated, translate};
+use crate::exchange::backward::{ReplyFacts, Translated, translate};
 use crate::exchange::guard::{HeadFacts, MethodKind};
-use crate::exchange::head::{Checked, HeadView};
+use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, Origin};
 use crate::exchange::{self, Way};
 use crate::listen::buffers;
@@ -44,7 +45,7 @@ pub(super) fn asking(
     route: &Route,
     upstream: &Upstream,
     way: &Way,
-    head: &Checked<'_>,
+    head: &impl LaneHead,
     record: &Record,
 ) -> Option<Asking> {
     let settings = upstream.settings();
@@ -53,9 +54,7 @@ pub(super) fn asking(
         && settings.sticky.is_none()
         && settings.proxy_protocol.is_none()
         && route.hints.is_none();
-    let mut cookies = 0;
-    head.each_field(&header::COOKIE, &mut |_| cookies += 1);
-    if !is_plain || cookies > 1 {
+    if !is_plain {
         return None;
     }
     let sought = exchange::hash::Target {
@@ -76,7 +75,7 @@ pub(super) fn asking(
     Some(Asking { head: out, hash })
 }
 
-fn write_head(out: &mut Vec<u8>, head: &Checked<'_>, way: &Way, origin: &Origin<'_>) {
+fn write_head(out: &mut Vec<u8>, head: &impl LaneHead, way: &Way, origin: &Origin<'_>) {
     out.extend_from_slice(HeadView::method(head).as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(way.path.as_bytes());
@@ -85,29 +84,26 @@ fn write_head(out: &mut Vec<u8>, head: &Checked<'_>, way: &Way, origin: &Origin<
         out.extend_from_slice(query.as_bytes());
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    for line in head.lines() {
-        let name = line.name();
-        if !onward::is_taken_over(name) {
-            continue;
-        }
-        let at = out.len();
-        if let Some(line) = line.as_written() {
-            out.extend_from_slice(line);
-        } else {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(line.value());
-            out.extend_from_slice(b"\r\n");
-        }
-        out[at..at + name.len()].make_ascii_lowercase();
-    }
+    // HTTP/2 may spread cookies over lines; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    let mut cookies = 0;
+    head.each_field(&header::COOKIE, &mut |_| cookies += 1);
+    let joins = cookies > 1;
+    head.write_lines(out, &|name| {
+        onward::is_taken_over(name) && !(joins && name.eq_ignore_ascii_case(b"cookie"))
+    });
     let mut block = Block::new(out, 0);
+    if joins {
+        block.push(
+            &header::COOKIE,
+            &onward::joined(head, &header::COOKIE, b"; "),
+        );
+    }
     onward::added(head, origin, &mut |name, value| block.push(name, value));
     block.end(b"\r\n");
 }
 
 /// How an exchange went.
-enum Went {
+pub(super) enum Went {
     /// The client has the whole reply.
     Whole {
         /// And was told that the connection ends.
@@ -119,6 +115,99 @@ enum Went {
     Gone,
     /// It broke off in the middle of the reply.
     Broken(Failure),
+}
+
+/// A reply that can be begun.
+pub(super) struct Replying {
+    pub(super) asked: Asked,
+    pub(super) wire: Wire,
+    pub(super) reply: ReplyFacts,
+    pub(super) body: Body,
+}
+
+/// Sends the request up and reads the head of the reply, and a small body. The client's head is
+/// begun in `out`.
+///
+/// # Errors
+/// Why there is none to begin: never [`Went::Whole`] or [`Went::Broken`].
+pub(super) async fn ask(
+    worker: usize,
+    client: &mut impl Client,
+    hit: &mut Hit,
+    (head_len, to_head): (usize, bool),
+    out: &mut Vec<u8>,
+) -> Result<Replying, Went> {
+    let Hit {
+        snapshot,
+        record,
+        what: What::Proxied(asking),
+        ..
+    } = hit
+    else {
+        return Err(Went::Gone);
+    };
+    let mut head = std::mem::take(&mut asking.head);
+    let Some(route) = snapshot.routes.get(hit.route) else {
+        return Err(Went::Gone);
+    };
+    let Action::Upstream { upstream, .. } = &route.action else {
+        return Err(Went::Gone);
+    };
+    let begun = upstream::begin(upstream, worker, asking.hash, record.start, record);
+    let (asked, connection) = match begun {
+        Ok(begun) => begun,
+        Err(begun) => {
+            buffers::give(head);
+            return Err(Went::Left(begun));
+        }
+    };
+    let mut wire = Wire {
+        connection,
+        inbox: Vec::new(),
+        at: 0,
+        head_len,
+    };
+    client.set_deadline(Some(asked.deadline()));
+    let sent = wire.send(client, &head).await;
+    buffers::release(&mut head);
+    match sent {
+        Step::Done => {}
+        Step::Ended => return Err(Went::Left(asked.stale())),
+        Step::Gone => return Err(Went::Gone),
+        Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
+    }
+    wire.inbox = buffers::take();
+    let reply = loop {
+        match wire.more(client).await {
+            Step::Done => {}
+            Step::Ended => return Err(Went::Left(asked.stale())),
+            Step::Gone => return Err(Went::Gone),
+            Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
+        }
+        match translate(&wire.inbox, to_head, out) {
+            Translated::Partial => {}
+            Translated::Head(reply) => break reply,
+            Translated::Other => {
+                return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
+            }
+        }
+    };
+    if !asked.is_wanted(reply.status) || route.may_cover(reply.status) {
+        return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
+    }
+    match wire.begin_body(client, &reply).await {
+        Ok(body) => Ok(Replying {
+            asked,
+            wire,
+            reply,
+            body,
+        }),
+        Err(Early::Gone) => Err(Went::Gone),
+        Err(Early::Failed(failure)) => {
+            record.attempts.answered(reply.status.as_u16());
+            Err(Went::Left(asked.failed(failure)))
+        }
+    }
 }
 
 impl Carrier {
@@ -140,18 +229,7 @@ impl Carrier {
                     false => Taken::Served,
                 };
             }
-            Went::Left(begun) => {
-                let Hit {
-                    snapshot, record, ..
-                } = *hit;
-                let settings = settings.clone();
-                return Taken::Begun(Box::new(Pending {
-                    snapshot,
-                    settings,
-                    record,
-                    begun,
-                }));
-            }
+            Went::Left(begun) => return Taken::Begun(hit.leave(begun, settings)),
             Went::Gone => Failure::Client(ClientFault::Gone),
             Went::Broken(failure) => failure,
         };
@@ -167,87 +245,33 @@ impl Carrier {
         request: &HeadFacts,
         closes: bool,
     ) -> Went {
+        let kind = (request.head_len, request.method == MethodKind::Head);
+        let mut out = buffers::take();
+        let replying = ask(self.worker, conn, hit, kind, &mut out).await;
+        let Replying {
+            asked,
+            mut wire,
+            reply,
+            mut body,
+        } = match replying {
+            Ok(replying) => replying,
+            Err(went) => {
+                buffers::give(out);
+                return went;
+            }
+        };
         let Hit {
-            snapshot,
-            record,
-            what: What::Proxied(asking),
-            ..
-        } = hit
-        else {
-            return Went::Gone;
-        };
-        let mut head = std::mem::take(&mut asking.head);
-        let Some(route) = snapshot.routes.get(hit.route) else {
-            return Went::Gone;
-        };
-        let Action::Upstream { upstream, .. } = &route.action else {
-            return Went::Gone;
-        };
-        let begun = upstream::begin(upstream, self.worker, asking.hash, record.start, record);
-        let (asked, connection) = match begun {
-            Ok(begun) => begun,
-            Err(begun) => {
-                buffers::give(head);
-                return Went::Left(begun);
-            }
-        };
-        let mut wire = Wire {
-            connection,
-            inbox: Vec::new(),
-            at: 0,
-            head_len: request.head_len,
-        };
-        conn.set_deadline(Some(asked.deadline()));
-        let sent = wire.send(conn, &head).await;
-        buffers::release(&mut head);
-        match sent {
-            Step::Done => {}
-            Step::Ended => return Went::Left(asked.stale()),
-            Step::Gone => return Went::Gone,
-            Step::Late => return Went::Left(asked.failed(Failure::FirstByteTimeout)),
-        }
-        wire.inbox = buffers::take();
-        let to_head = request.method == MethodKind::Head;
-        let reply = loop {
-            match wire.more(conn).await {
-                Step::Done => {}
-                Step::Ended => return Went::Left(asked.stale()),
-                Step::Gone => return Went::Gone,
-                Step::Late => return Went::Left(asked.failed(Failure::FirstByteTimeout)),
-            }
-            match translate(&wire.inbox, to_head, conn.staged()) {
-                Translated::Partial => conn.unstage(),
-                Translated::Head(reply) => break reply,
-                Translated::Other => {
-                    conn.unstage();
-                    return Went::Left(asked.leave(wire.connection, wire.inbox));
-                }
-            }
-        };
-        if !asked.is_wanted(reply.status) || route.may_cover(reply.status) {
-            conn.unstage();
-            return Went::Left(asked.leave(wire.connection, wire.inbox));
-        }
-        let mut body = match wire.begin_body(conn, &reply).await {
-            Ok(body) => body,
-            Err(Early::Gone) => return Went::Gone,
-            Err(Early::Failed(failure)) => {
-                conn.unstage();
-                record.attempts.answered(reply.status.as_u16());
-                return Went::Left(asked.failed(failure));
-            }
-        };
+            snapshot, record, ..
+        } = hit;
         let mut now = clock::now();
         asked.answered(reply.status, now, record);
         record.status = reply.status.as_u16();
         conn.take_request(request.head_len);
         wire.head_len = 0;
-        let mut block = Block::of_reply(conn.staged());
-        if !reply.dated {
-            block.push(&header::DATE, &http_date(record.wall));
-        }
         let last = closes || self.is_draining();
-        finish_head(block, snapshot, hit.route, record, false, last);
+        let end = HeadEnd::of_h1(last);
+        finish_reply(&mut out, &reply, snapshot, hit.route, record, end);
+        conn.stage(out);
         let sent = &mut record.bytes_out;
         while !body.is_done() {
             if let Err(failure) = wire.pass_on(conn, &mut body, sent).await {
@@ -296,5 +320,40 @@ impl Carrier {
             Ok(()) => Went::Whole { last },
             Err(_) => Went::Broken(Failure::Client(ClientFault::Gone)),
         }
+    }
+}
+
+/// What belongs to this reply alone, and the end of its head.
+pub(super) fn finish_reply(
+    out: &mut Vec<u8>,
+    reply: &ReplyFacts,
+    snapshot: &Snapshot,
+    route: usize,
+    record: &Record,
+    end: HeadEnd,
+) {
+    let mut block = Block::of_reply(out);
+    if !reply.dated {
+        block.push(&header::DATE, &http_date(record.wall));
+    }
+    finish_head(block, snapshot, route, record, false, end);
+}
+
+impl Hit {
+    /// For the other carrier.
+    pub(super) fn leave(
+        self: Box<Self>,
+        begun: Begun,
+        settings: &Arc<ListenerSettings>,
+    ) -> Box<Pending> {
+        let Self {
+            snapshot, record, ..
+        } = *self;
+        Box::new(Pending {
+            snapshot,
+            settings: settings.clone(),
+            record,
+            begun,
+        })
     }
 }

@@ -31,6 +31,32 @@ pub(super) struct Wire {
     pub(super) head_len: usize,
 }
 
+/// Who waits for the reply.
+pub(super) trait Client {
+    /// Ends when it goes away. `head_len`: octets of its request that wait on its connection.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, head_len: usize) -> Poll<()>;
+
+    /// Sets when [`Self::poll_deadline`] ends.
+    fn set_deadline(&mut self, deadline: Option<Instant>);
+
+    /// Ends at the deadline.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl Client for Conn {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, head_len: usize) -> Poll<()> {
+        Self::poll_gone(self, cx, head_len)
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Instant>) {
+        Self::set_deadline(self, deadline);
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Self::poll_deadline(self, cx)
+    }
+}
+
 /// What a wait came to.
 pub(super) enum Step {
     Done,
@@ -49,31 +75,31 @@ pub(super) enum Early {
 }
 
 impl Wire {
-    pub(super) async fn send(&mut self, conn: &mut Conn, bytes: &[u8]) -> Step {
+    pub(super) async fn send(&mut self, client: &mut impl Client, bytes: &[u8]) -> Step {
         let mut rest = bytes;
         poll_fn(|cx| {
             while !rest.is_empty() {
                 match Pin::new(&mut *self.connection).poll_write(cx, rest) {
                     Poll::Ready(Ok(taken)) if taken > 0 => rest = &rest[taken..],
                     Poll::Ready(_) => return Poll::Ready(Step::Ended),
-                    Poll::Pending => return self.poll_interrupted(cx, conn),
+                    Poll::Pending => return self.poll_interrupted(cx, client),
                 }
             }
             match Pin::new(&mut *self.connection).poll_flush(cx) {
                 Poll::Ready(Ok(())) => Poll::Ready(Step::Done),
                 Poll::Ready(Err(_)) => Poll::Ready(Step::Ended),
-                Poll::Pending => self.poll_interrupted(cx, conn),
+                Poll::Pending => self.poll_interrupted(cx, client),
             }
         })
         .await
     }
 
     /// Reads on behind what is there.
-    pub(super) async fn more(&mut self, conn: &mut Conn) -> Step {
+    pub(super) async fn more(&mut self, client: &mut impl Client) -> Step {
         poll_fn(|cx| match self.connection.poll_more(cx, &mut self.inbox) {
             Poll::Ready(Ok(gained)) if gained > 0 => Poll::Ready(Step::Done),
             Poll::Ready(_) => Poll::Ready(Step::Ended),
-            Poll::Pending => self.poll_interrupted(cx, conn),
+            Poll::Pending => self.poll_interrupted(cx, client),
         })
         .await
     }
@@ -142,18 +168,18 @@ impl Wire {
         step
     }
 
-    fn poll_interrupted(&self, cx: &mut Context<'_>, conn: &mut Conn) -> Poll<Step> {
-        if conn.poll_gone(cx, self.head_len).is_ready() {
+    fn poll_interrupted(&self, cx: &mut Context<'_>, client: &mut impl Client) -> Poll<Step> {
+        if client.poll_gone(cx, self.head_len).is_ready() {
             return Poll::Ready(Step::Gone);
         }
-        ready!(conn.poll_deadline(cx));
+        ready!(client.poll_deadline(cx));
         Poll::Ready(Step::Late)
     }
 
     /// Takes the head off; reads a small body whole, unless that takes its time.
     pub(super) async fn begin_body(
         &mut self,
-        conn: &mut Conn,
+        client: &mut impl Client,
         reply: &ReplyFacts,
     ) -> Result<Body, Early> {
         self.at = reply.len;
@@ -167,10 +193,10 @@ impl Wire {
             let mut until: Option<Instant> = None;
             while self.inbox.len() - self.at < length {
                 if until.is_none() {
-                    conn.set_deadline(Some(*until.insert(clock::now() + EARLY_TIME)));
+                    client.set_deadline(Some(*until.insert(clock::now() + EARLY_TIME)));
                     self.inbox.reserve(self.at + length - self.inbox.len());
                 }
-                match self.more(conn).await {
+                match self.more(client).await {
                     Step::Done => {}
                     Step::Ended => return Err(Early::Failed(Failure::Reset)),
                     Step::Gone => return Err(Early::Gone),

@@ -31,7 +31,7 @@ use pingora::protocols::http::ServerSession;
 
 use self::attempt::{Attempt, Failed, Made, Start};
 use self::begun::Came;
-pub(crate) use self::begun::{Begun, begin};
+pub(crate) use self::begun::{Asked, Begun, begin};
 pub(crate) use self::incoming::{EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;

@@ -21,9 +21,15 @@ impl Conn {
         &mut self.staged
     }
 
-    /// Forgets what was written there.
-    pub(crate) fn unstage(&mut self) {
-        buffers::release(&mut self.staged);
+    /// The same where the head is written already.
+    pub(crate) fn stage(&mut self, head: Vec<u8>) {
+        match self.staged.is_empty() {
+            true => buffers::give(std::mem::replace(&mut self.staged, head)),
+            false => {
+                self.staged.extend_from_slice(&head);
+                buffers::give(head);
+            }
+        }
     }
 
     /// Takes a request that ends with its head off [`Self::waiting`]: it has its reply.

@@ -1,0 +1,366 @@
+//! Requests of HTTP/2, by the same decisions, straight on their stream.
+//!
+//! What is small and there is answered at once, within the connection's own task. A request for an
+//! upstream has a task of its own, and its reply is sent here if it is whole and small when it can be
+//! begun; else it is left to the carrier behind, as is everything that is not for the lane.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::header::{self, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, Request, Response};
+use static_server::{Body as FileBody, Sending};
+use tokio::time::{Sleep, timeout};
+
+use super::head::StreamHead;
+use super::proxied::{self, Replying, Went, ask};
+use super::wire::{Body, Client};
+use super::{By, HeadEnd, Hit, What};
+use crate::carry::failure::{ClientFault, Failure};
+use crate::carry::upstream::EARLY_BODY;
+use crate::carry::{Carrier, Pending, account};
+use crate::clock;
+use crate::listen::buffers;
+use crate::listen::{ConnInfo, ListenerSettings};
+use crate::observe::Protocol;
+
+/// What became of a stream that was offered.
+pub(crate) enum TakenStream {
+    /// It is not for the lane, and is as before.
+    No(Box<Stream>),
+    /// It is answered.
+    Served,
+    /// It is answered by [`Carrier::go_on`].
+    Begun(Box<Going>),
+}
+
+/// A request's stream.
+pub(crate) struct Stream {
+    head: Parts,
+    body: RecvStream,
+    reply: SendResponse<Bytes>,
+}
+
+impl Stream {
+    pub(crate) fn new(request: Request<RecvStream>, reply: SendResponse<Bytes>) -> Self {
+        let (head, body) = request.into_parts();
+        Self { head, body, reply }
+    }
+
+    /// Head, body and the way back.
+    pub(crate) fn into_parts(self) -> (Parts, RecvStream, SendResponse<Bytes>) {
+        (self.head, self.body, self.reply)
+    }
+
+    fn is_head(&self) -> bool {
+        self.head.method == Method::HEAD
+    }
+}
+
+/// A stream that takes a while.
+pub(crate) struct Going {
+    stream: Box<Stream>,
+    hit: Box<Hit>,
+    settings: Arc<ListenerSettings>,
+    /// A body that waits for the client to take it.
+    rest: Option<(SendStream<Bytes>, Bytes)>,
+}
+
+impl Carrier {
+    /// Answers the request if it is of the kind that is answered here.
+    pub(crate) fn take_stream(&self, stream: Box<Stream>, info: &ConnInfo) -> TakenStream {
+        let settings = info.listener.settings.load();
+        let Some(mut hit) = self.find_h2(&stream, info, &settings) else {
+            return TakenStream::No(stream);
+        };
+        let going = |stream, hit, rest| {
+            TakenStream::Begun(Box::new(Going {
+                stream,
+                hit,
+                settings: Arc::clone(&settings),
+                rest,
+            }))
+        };
+        let body = match &hit.what {
+            What::Proxied(_) => return going(stream, hit, None),
+            What::Page(page) => match &page.segments()[..] {
+                [one] => one.clone(),
+                many => many.concat().into(),
+            },
+            What::File(answer) => match &answer.body {
+                FileBody::Memory(bytes) => bytes.clone(),
+                _ => Bytes::new(),
+            },
+            What::Fixed(reply) => super::fixed::body(reply),
+        };
+        let mut stream = stream;
+        let mut out = buffers::take();
+        hit.write_head(&mut out, HeadEnd::Stream);
+        let body = match stream.is_head() {
+            true => Bytes::new(),
+            false => body,
+        };
+        let begun = begin(&mut stream.reply, &hit, &out, body);
+        buffers::give(out);
+        match begun {
+            Ok(Begun::Whole(sent)) => hit.record.bytes_out = sent,
+            Ok(Begun::Waits(writer, rest)) => return going(stream, hit, Some((writer, rest))),
+            Err(Gone) => hit.record.why = Some("client_gone"),
+        }
+        account::close(&mut hit.record, &hit.snapshot, &settings);
+        TakenStream::Served
+    }
+
+    fn find_h2(
+        &self,
+        stream: &Stream,
+        info: &ConnInfo,
+        settings: &ListenerSettings,
+    ) -> Option<Box<Hit>> {
+        let parts = &stream.head;
+        if !matches!(parts.method, Method::GET | Method::HEAD)
+            || !stream.body.is_end_stream()
+            || parts.headers.contains_key(header::CONTENT_LENGTH)
+        {
+            return None;
+        }
+        let head = StreamHead::new(parts)?;
+        let by = By {
+            info,
+            settings,
+            protocol: Protocol::Http2,
+            h2: Some(parts),
+            sending: Sending::Copied,
+            most: EARLY_BODY,
+        };
+        self.find(&head, &by)
+    }
+
+    /// Answers a stream that takes a while, or gives it back with what was begun.
+    pub(crate) async fn go_on(&self, going: Box<Going>) -> Option<(Box<Stream>, Box<Pending>)> {
+        let Going {
+            mut stream,
+            mut hit,
+            settings,
+            rest,
+        } = *going;
+        let patience = settings.limits.body_timeout;
+        let went = match rest {
+            Some((writer, rest)) => finish(writer, rest, patience, &mut hit).await,
+            None => self.pass_stream(&mut stream, &mut hit, patience).await,
+        };
+        let why = match went {
+            Went::Whole { .. } => None,
+            Went::Left(begun) => return Some((stream, hit.leave(begun, &settings))),
+            Went::Gone => Some(Failure::Client(ClientFault::Gone)),
+            Went::Broken(failure) => Some(failure),
+        };
+        if let Some(why) = why {
+            hit.record.why = Some(why.as_str());
+        }
+        account::close(&mut hit.record, &hit.snapshot, &settings);
+        None
+    }
+
+    async fn pass_stream(&self, stream: &mut Stream, hit: &mut Hit, patience: Duration) -> Went {
+        let to_head = stream.is_head();
+        let mut out = buffers::take();
+        let mut client = Watched {
+            reply: &mut stream.reply,
+            deadline: None,
+            timer: None,
+        };
+        let replying = ask(self.worker, &mut client, hit, (0, to_head), &mut out).await;
+        drop(client);
+        let went = match replying {
+            Ok(replying) => self.pass_reply(&mut stream.reply, hit, replying, &mut out),
+            Err(went) => Err(went),
+        };
+        buffers::give(out);
+        match went {
+            Err(went) => went,
+            Ok(Begun::Whole(sent)) => {
+                hit.record.bytes_out = sent;
+                Went::Whole { last: false }
+            }
+            Ok(Begun::Waits(writer, rest)) => finish(writer, rest, patience, hit).await,
+        }
+    }
+
+    /// Begins a reply that is whole; leaves any other.
+    fn pass_reply(
+        &self,
+        sender: &mut SendResponse<Bytes>,
+        hit: &mut Hit,
+        replying: Replying,
+        out: &mut Vec<u8>,
+    ) -> Result<Begun, Went> {
+        let Replying {
+            asked,
+            wire,
+            reply,
+            body,
+        } = replying;
+        let there = (wire.inbox.len() - wire.at) as u64;
+        let length = match body {
+            Body::Length(length) if length <= there => usize::try_from(length).unwrap_or(0),
+            _ => return Err(Went::Left(asked.leave(wire.connection, wire.inbox))),
+        };
+        let now = clock::now();
+        asked.answered(reply.status, now, &mut hit.record);
+        hit.record.status = reply.status.as_u16();
+        proxied::finish_reply(
+            out,
+            &reply,
+            &hit.snapshot,
+            hit.route,
+            &hit.record,
+            HeadEnd::Stream,
+        );
+        let body = Bytes::copy_from_slice(&wire.inbox[wire.at..wire.at + length]);
+        if reply.keep_alive && there == length as u64 {
+            asked.finish(self.worker, wire.connection, now);
+        }
+        buffers::give(wire.inbox);
+        begin(sender, hit, out, body)
+            .map_err(|Gone| Went::Broken(Failure::Client(ClientFault::Gone)))
+    }
+}
+
+/// A reply whose head is on its way.
+enum Begun {
+    /// And its body; octets of it.
+    Whole(u64),
+    /// The client has to make room for the body.
+    Waits(SendStream<Bytes>, Bytes),
+}
+
+/// The client has left.
+struct Gone;
+
+/// Sends the head that stands in `lines`, and the body if there is room for it.
+fn begin(
+    sender: &mut SendResponse<Bytes>,
+    hit: &Hit,
+    lines: &[u8],
+    body: Bytes,
+) -> Result<Begun, Gone> {
+    let response = response(hit.record.status, lines).ok_or(Gone)?;
+    let length = body.len();
+    let mut writer = sender
+        .send_response(response, length == 0)
+        .map_err(|_| Gone)?;
+    if length > 0 {
+        writer.reserve_capacity(length);
+        if writer.capacity() < length {
+            return Ok(Begun::Waits(writer, body));
+        }
+        writer.send_data(body, true).map_err(|_| Gone)?;
+    }
+    Ok(Begun::Whole(length as u64))
+}
+
+/// The response of a status line and field lines.
+fn response(status: u16, lines: &[u8]) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    *response.status_mut() = http::StatusCode::from_u16(status).ok()?;
+    let fields = response.headers_mut();
+    fields.reserve(16);
+    let all = Bytes::copy_from_slice(lines);
+    let mut at = memchr::memchr(b'\n', lines)? + 1;
+    while let Some(length) = memchr::memchr(b'\n', &lines[at..]) {
+        let line = &lines[at..at + length - 1];
+        let colon = memchr::memchr(b':', line)?;
+        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
+        let value = all.slice(at + colon + 2..at + length - 1);
+        fields.append(name, HeaderValue::from_maybe_shared(value).ok()?);
+        at += length + 1;
+    }
+    Some(response)
+}
+
+/// Sends the rest of a body as the client makes room for it.
+async fn finish(
+    mut writer: SendStream<Bytes>,
+    mut rest: Bytes,
+    patience: Duration,
+    hit: &mut Hit,
+) -> Went {
+    let gone = Went::Broken(Failure::Client(ClientFault::Gone));
+    while !rest.is_empty() {
+        writer.reserve_capacity(rest.len());
+        let room = timeout(patience, poll_fn(|cx| writer.poll_capacity(cx))).await;
+        let Ok(Some(Ok(room))) = room else {
+            return gone;
+        };
+        let piece = rest.split_to(room.min(rest.len()));
+        hit.record.bytes_out += piece.len() as u64;
+        let ends = rest.is_empty();
+        if writer.send_data(piece, ends).is_err() {
+            return gone;
+        }
+    }
+    Went::Whole { last: false }
+}
+
+/// A stream whose client is watched while its reply is waited for.
+struct Watched<'a> {
+    reply: &'a mut SendResponse<Bytes>,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Client for Watched<'_> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>, _: usize) -> Poll<()> {
+        self.reply.poll_reset(cx).map(|_| ())
+    }
+
+    fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
+        self.timer = None;
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        timer.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_become_a_response() {
+        let lines =
+            b"HTTP/1.1 200 OK\r\nserver: a\r\nset-cookie: a=1\r\nset-cookie: b=2\r\nx-empty: \r\n";
+        let response = response(200, lines).unwrap();
+        assert_eq!(response.status(), 200);
+        let fields: Vec<_> = response
+            .headers()
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                ("server", "a"),
+                ("set-cookie", "a=1"),
+                ("set-cookie", "b=2"),
+                ("x-empty", "")
+            ]
+        );
+    }
+}
