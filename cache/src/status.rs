@@ -94,7 +94,9 @@ impl CacheStatus<'_> {
             out.push_str(";collapsed");
         }
         if let Some(ttl) = self.ttl {
-            let _ = write!(out, ";ttl={}", ttl.clamp(-MAX_INTEGER, MAX_INTEGER));
+            out.push_str(";ttl=");
+            let ttl = ttl.clamp(-MAX_INTEGER, MAX_INTEGER);
+            out.push_str(itoa::Buffer::new().format(ttl));
         }
         if let Some(key) = self.key {
             out.push_str(";key=");

@@ -11,11 +11,12 @@ use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
 use tokio::net::TcpStream;
 
-/// Most bytes that wait in a pipe.
-const MOST: usize = 256 * 1024;
+/// Most bytes that wait in a pipe: what is moved at once. Less makes more calls, more lets the
+/// upstream run dry meanwhile; measured in `docs/decisions/0013-the-lane.md`.
+const MOST: usize = 32 * 1024;
 
-/// Pages that a pipe has room for: a piece of a socket's queue takes one, however small it is.
-const SLOTS: i32 = 64 * 4096;
+/// Room for a pipe's pages: a piece of a socket's queue takes one, however small it is.
+const PAGES: i32 = 64 * 4096;
 
 /// Empty pipes kept by a thread.
 const KEEP: usize = 16;
@@ -43,7 +44,7 @@ impl Pipe {
         }
         let (out, into) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         // An account may have so many pages in pipes; without them it is slower, no more.
-        let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(SLOTS));
+        let _ = fcntl(&into, FcntlArg::F_SETPIPE_SZ(PAGES));
         Ok(Self {
             out,
             into,

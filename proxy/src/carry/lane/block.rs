@@ -5,7 +5,7 @@ use http::{HeaderName, HeaderValue};
 
 use crate::filter::FieldsMut;
 
-/// Lines of `name: value CRLF`, from `start` to the end of `out`.
+/// Lines of `name: value CRLF` with names in lower case, from `start` to the end of `out`.
 pub(super) struct Block<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
@@ -38,6 +38,12 @@ impl<'a> Block<'a> {
 
 impl FieldsMut for Block<'_> {
     fn remove(&mut self, name: &HeaderName) {
+        // Nearly always it is not there, which a search for the name tells fast: names of the lines
+        // are in lower case.
+        let lines = self.out.get(self.start..).unwrap_or_default();
+        if memchr::memmem::find(lines, name.as_str().as_bytes()).is_none() {
+            return;
+        }
         let (mut at, mut kept) = (self.start, self.start);
         while let Some(length) = memchr::memchr(b'\n', &self.out[at..]) {
             let end = at + length + 1;
@@ -64,7 +70,7 @@ impl FieldsMut for Block<'_> {
 
 fn is_of(line: &[u8], name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name)
+    line.get(name.len()) == Some(&b':') && &line[..name.len()] == name
 }
 
 #[cfg(test)]
@@ -78,7 +84,7 @@ mod tests {
         let mut out = b"server: not a field\r\n".to_vec();
         let start = out.len();
         out.extend_from_slice(
-            b"server: a\r\nlink: </a>\r\nServer: b\r\nserver-timing: c\r\nvary: d\r\n",
+            b"server: a\r\nlink: </a>\r\nserver: b\r\nserver-timing: c\r\nvary: d\r\n",
         );
         let mut block = Block::new(&mut out, start);
         block.remove(&SERVER);

@@ -6,6 +6,7 @@
 //! hosts out of one value. It resolves nothing and lower-cases only on demand.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::octets::{LABEL, is};
@@ -50,6 +51,70 @@ pub(crate) fn host_of(value: &[u8]) -> Result<&str, Reject> {
 /// # Errors
 /// As [`host_of`], and for a port that is no number up to 65535.
 pub(crate) fn authority_of(value: &[u8]) -> Result<Authority<'_>, Reject> {
+    if let Some(known) = Accepted::last(value) {
+        return Ok(known);
+    }
+    let authority = parse(value)?;
+    Accepted::keep(value, &authority);
+    Ok(authority)
+}
+
+/// The value that a thread accepted last: a client asks for one host many times, and most shops
+/// have one.
+#[derive(Clone, Copy)]
+struct Accepted {
+    value: [u8; Self::LONGEST],
+    len: u8,
+    /// Octets of its host.
+    host: u8,
+    port: Option<u16>,
+}
+
+impl Accepted {
+    /// Longer ones are not kept.
+    const LONGEST: usize = 64;
+
+    const NONE: Self = Self {
+        value: [0; Self::LONGEST],
+        len: 0,
+        host: 0,
+        port: None,
+    };
+
+    fn last(value: &[u8]) -> Option<Authority<'_>> {
+        LAST.with_borrow(|last| {
+            if value.is_empty() || last.value.get(..usize::from(last.len)) != Some(value) {
+                return None;
+            }
+            let host = value.get(..usize::from(last.host))?;
+            Some(Authority {
+                host: std::str::from_utf8(host).ok()?,
+                port: last.port,
+            })
+        })
+    }
+
+    fn keep(value: &[u8], authority: &Authority<'_>) {
+        let (Ok(len), Ok(host)) = (
+            u8::try_from(value.len()),
+            u8::try_from(authority.host.len()),
+        ) else {
+            return;
+        };
+        LAST.with_borrow_mut(|last| {
+            if let Some(room) = last.value.get_mut(..value.len()) {
+                room.copy_from_slice(value);
+                (last.len, last.host, last.port) = (len, host, authority.port);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<Accepted> = const { RefCell::new(Accepted::NONE) };
+}
+
+fn parse(value: &[u8]) -> Result<Authority<'_>, Reject> {
     let text = std::str::from_utf8(value).map_err(|_| Reject::BadHost)?;
     let (host, rest) = if text.starts_with('[') {
         let end = text.find(']').ok_or(Reject::BadHost)? + 1;
@@ -130,6 +195,23 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{authority_of, host_of, lower};
+
+    #[test]
+    fn a_value_reads_the_same_when_it_was_the_last_one() {
+        for value in [
+            "shop.example.:80",
+            "[2001:db8::1]:1",
+            "a",
+            "a:",
+            &"b".repeat(63),
+        ] {
+            let first = authority_of(value.as_bytes());
+            assert_eq!(authority_of(value.as_bytes()), first, "{value}");
+            assert!(authority_of(format!("{value}/").as_bytes()).is_err());
+            assert!(authority_of(b"").is_err());
+            assert_eq!(authority_of(value.as_bytes()), first, "{value}");
+        }
+    }
 
     #[test]
     fn names_and_addresses_are_accepted() {

@@ -19,6 +19,10 @@ use crate::listen::pipe::Pipe;
 /// Most bytes of one call, so that one connection does not hold up the others.
 const CALL: u64 = 1024 * 1024;
 
+/// What of a spliced body may wait in the kernel. With the bound of other replies a MiB costs nearly
+/// twice as much, for the wake-ups (`docs/decisions/0013-the-lane.md`).
+const SPLICED: u32 = 512 * 1024;
+
 /// Of TCP_NOTSENT_LOWAT: what `net.ipv4.tcp_notsent_lowat` says, which is no bound unless set.
 const SYSTEM_DEFAULT: u32 = 0;
 
@@ -37,11 +41,10 @@ impl Conn {
         sent: &mut u64,
     ) -> io::Result<()> {
         poll_fn(|cx| self.poll_staged_with_more(cx)).await?;
-        if stretch.end.saturating_sub(stretch.start) > u64::from(UNSENT) && !self.unsent_is_free {
+        if stretch.end.saturating_sub(stretch.start) > u64::from(UNSENT) {
             // The bytes are no copy, so they may wait in the kernel as well: each time that it runs
             // dry costs a wake-up, a third of what a file of 5 MiB costs.
-            self.socket_ref().set_tcp_notsent_lowat(SYSTEM_DEFAULT)?;
-            self.unsent_is_free = true;
+            self.set_unsent(SYSTEM_DEFAULT)?;
         }
         let mut at = stretch.start;
         while at < stretch.end {
@@ -55,10 +58,16 @@ impl Conn {
     /// Bounds again what may wait in the kernel to be sent, before bytes are written that are copied
     /// there.
     pub(super) fn bound_unsent(&mut self) {
-        if std::mem::take(&mut self.unsent_is_free) {
-            // It fails where the connection is gone, which the next write says.
-            let _ = self.socket_ref().set_tcp_notsent_lowat(UNSENT);
+        // It fails where the connection is gone, which the next write says.
+        let _ = self.set_unsent(UNSENT);
+    }
+
+    fn set_unsent(&mut self, bound: u32) -> io::Result<()> {
+        if self.unsent != bound {
+            self.socket_ref().set_tcp_notsent_lowat(bound)?;
+            self.unsent = bound;
         }
+        Ok(())
     }
 
     fn socket_ref(&self) -> SockRef<'_> {
@@ -101,6 +110,7 @@ impl Conn {
         pipe: &mut Pipe,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_staged(cx))?;
+        self.set_unsent(SPLICED)?;
         self.poll_socket(cx, |socket| pipe.drain(socket))
     }
 

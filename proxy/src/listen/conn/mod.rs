@@ -37,6 +37,7 @@ use date::KeptDate;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
 
+use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};
 use super::limits::Slot;
 use super::tls::Records;
@@ -64,8 +65,8 @@ pub(crate) struct Conn {
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
     patience: Duration,
-    /// [`Self::send_file`] lifted the bound on what waits in the kernel.
-    unsent_is_free: bool,
+    /// TCP_NOTSENT_LOWAT as it is set: the bound on what waits in the kernel to be sent.
+    unsent: u32,
     /// Runs while the socket takes nothing.
     stall: Option<Pin<Box<Sleep>>>,
     info: Option<Arc<ProxyDigest>>,
@@ -130,7 +131,7 @@ impl Conn {
             deadline: None,
             timer: None,
             patience,
-            unsent_is_free: false,
+            unsent: UNSENT,
             stall: None,
             info: None,
             slot,
