@@ -178,6 +178,45 @@ fn decisions_name_no_carrier_of_bytes() {
     );
 }
 
+/// What is decided about a request is decided elsewhere, for both carriers.
+#[test]
+fn the_lane_names_no_filter_and_no_policy() {
+    const WORDS: &[&str] = &[
+        "balancer::",
+        "conf::",
+        "PickContext",
+        "Outcome",
+        "may_retry",
+        "is_idempotent",
+        "on_statuses",
+        "max_header_size",
+        "storable",
+    ];
+    const OF_FILTERS: &[&str] = &["Chain", "FieldsMut", "Reply"];
+    let mut found = Vec::new();
+    let mut count = 0;
+    for (path, text) in sources() {
+        if !path.starts_with("proxy/src/carry/lane") {
+            continue;
+        }
+        count += 1;
+        for (line, text) in code(&text) {
+            let named = WORDS.iter().find(|word| text.contains(**word));
+            let used = text.trim().strip_prefix("use crate::filter::");
+            let used = used.map(|names| names.trim_matches(|c| matches!(c, '{' | '}' | ';')));
+            let filter = used
+                .into_iter()
+                .flat_map(|names| names.split(','))
+                .find(|name| !OF_FILTERS.contains(&name.trim()));
+            if named.is_some() || filter.is_some() || text.contains("filter::access") {
+                found.push(format!("{}:{line}: {}", path.display(), text.trim()));
+            }
+        }
+    }
+    assert!(count > 5, "only {count} files of the lane");
+    none_of(&found, "the lane decides nothing");
+}
+
 #[test]
 fn every_module_says_what_it_is_for() {
     let mut wrong = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Ask, Broken, Edge, H2, Origin, Seen, Setup, wait};
+use crate::support::{Answer, Ask, Broken, Conn, Edge, Gate, H2, Origin, Seen, Setup, wait};
 
 /// Replies of an app by their number, each with what it is there for.
 fn replies() -> Vec<(&'static str, Answer)> {
@@ -449,5 +449,69 @@ fn what_the_configuration_answers_is_the_same_on_both_ways() {
         let there = told(&long, &other, &ask, by);
         assert_eq!(here.reply, there.reply, "{ask:?}");
         assert_eq!(here.next, there.next, "{ask:?}");
+    }
+}
+
+/// Octets that may be held in the process for a client that does not read.
+const HELD: u64 = 256 * 1024;
+
+#[test]
+fn clients_that_do_not_read_hold_up_the_app_and_little_memory() {
+    const BODY: usize = 4 << 20;
+    const CLIENTS: usize = 30;
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let app = Origin::start(move |seen| match seen.target.as_str() {
+        "/warm" => Answer::ok("").when(&opened),
+        _ => Answer::ok(vec![b'x'; BODY]),
+    });
+    let edge = Setup::new().with("APP", app.address).start(
+        r#"
+        [server]
+        workers = 1
+        [upstream.app]
+        endpoints = ["@APP@"]
+        keepalive = { max_idle = 100 }
+        [[route]]
+        upstream = "app"
+        "#,
+    );
+    let begin = |open: fn(&Edge) -> Conn, target| -> Vec<Conn> {
+        let clients = (0..CLIENTS).map(|_| {
+            let mut conn = open(&edge);
+            conn.send(Ask::get(target).host("shop.example").bytes());
+            conn
+        });
+        clients.collect()
+    };
+    // So many connections are kept to the app afterwards, and the short way is taken.
+    let warm = begin(Edge::plain, "/warm");
+    wait::eventually("all at the app", wait::SOON, || app.count() == CLIENTS);
+    gate.open();
+    for mut conn in warm {
+        conn.reply().expect(200);
+    }
+    for (name, open) in [
+        ("plain", Edge::plain as fn(&Edge) -> Conn),
+        ("tls", Edge::tls),
+    ] {
+        let before = edge.peak_memory();
+        let mut clients = begin(open, "/");
+        for conn in &mut clients {
+            assert_eq!(conn.head().expect("a head").status, 200);
+        }
+        let (mut last, mut calm) = (0, 0);
+        wait::eventually("no more is taken from the app", wait::SOON, || {
+            let now = edge.peak_memory();
+            calm = if now == last { calm + 1 } else { 0 };
+            last = now;
+            calm > 20
+        });
+        let held = last.saturating_sub(before);
+        for conn in &mut clients {
+            let body = conn.exactly(BODY).expect("the whole body");
+            assert!(body.iter().all(|&byte| byte == b'x'));
+        }
+        assert!(held < HELD * CLIENTS as u64, "{name}: {held} octets held");
     }
 }

@@ -315,6 +315,9 @@ impl Records {
     pub(crate) fn encrypt(&mut self, plain: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
         /// Header, content type and tag of a record, rounded up.
         const OVERHEAD: usize = 64;
+        // To the point: with room that doubles, a client that does not read would hold twice as much.
+        let records = plain.len().div_ceil(CHUNK);
+        out.reserve_exact(plain.len() + records * OVERHEAD);
         for part in plain.chunks(CHUNK) {
             let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
             let ConnectionState::WriteTraffic(mut traffic) = state.map_err(broken)? else {

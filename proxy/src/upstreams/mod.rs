@@ -265,6 +265,15 @@ impl Upstream {
         &self.common.settings
     }
 
+    /// Whether its requests go over HTTP/1.1 and ask for nothing but that.
+    pub(crate) fn is_plain(&self) -> bool {
+        let settings = self.settings();
+        settings.protocol == conf::UpstreamProtocol::H1
+            && settings.hedge.is_none()
+            && settings.sticky.is_none()
+            && settings.proxy_protocol.is_none()
+    }
+
     pub(crate) fn common(&self) -> &Arc<Common> {
         &self.common
     }

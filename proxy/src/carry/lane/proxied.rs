@@ -48,20 +48,14 @@ pub(super) fn asking(
     head: &impl LaneHead,
     record: &Record,
 ) -> Option<Asking> {
-    let settings = upstream.settings();
-    let is_plain = settings.protocol == conf::UpstreamProtocol::H1
-        && settings.hedge.is_none()
-        && settings.sticky.is_none()
-        && settings.proxy_protocol.is_none()
-        && route.hints.is_none();
-    if !is_plain {
+    if !upstream.is_plain() || route.hints.is_some() {
         return None;
     }
     let sought = exchange::hash::Target {
         path: &way.path,
         query: way.query.as_deref(),
     };
-    let hash = exchange::hash::key(&settings.balance, head, sought, record.client);
+    let hash = exchange::hash::key(&upstream.settings().balance, head, sought, record.client);
     let peer = info.peer.ip();
     let origin = Origin {
         peer: &info.peer_text,

@@ -19,7 +19,7 @@ use crate::listen::pipe::Pipe;
 use crate::upstreams::Connection;
 
 /// Most bytes of a reply that are read at once, and held while a client does not take them.
-const PIECE: usize = 4 * CHUNK;
+const PIECE: usize = 2 * CHUNK;
 
 /// See the module's text.
 pub(super) struct Wire {
@@ -221,7 +221,7 @@ impl Wire {
         self.inbox.clear();
         self.at = 0;
         if self.inbox.capacity() < PIECE {
-            self.inbox.reserve(PIECE);
+            self.inbox.reserve_exact(PIECE);
         }
     }
 
