@@ -106,10 +106,10 @@ fn who_waits_is_served_in_turn_and_the_wait_is_told() {
     let order: Vec<String> = node.seen().into_iter().map(|seen| seen.target).collect();
     assert_eq!(order, ["/hold", "/turn-0", "/turn-1", "/turn-2", "/turn-3"]);
     assert_eq!(edge.metric(queued), 0.0);
-    assert_eq!(
-        edge.metric("tidegate_upstream_queue_seconds_count{upstream=\"app\"}"),
-        4.0
-    );
+    // A request is counted when its reply is out, so a moment after its client has it.
+    let count = "tidegate_upstream_queue_seconds_count{upstream=\"app\"}";
+    edge.await_metric(count, 4.0);
+    assert_eq!(edge.metric(count), 4.0);
     let waits = wait::until("four waits in the log", wait::SOON, || {
         let waits: Vec<f64> = lines(&edge)
             .iter()
