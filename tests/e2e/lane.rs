@@ -159,12 +159,27 @@ fn replies() -> Vec<(&'static str, Answer)> {
             "late",
             Answer::ok("late").after(Duration::from_millis(1500)),
         ),
+        ("many fields", stays(&with_fields(200), "ok")),
+        ("too many fields", raw(&with_fields(300), "ok")),
+        ("a large head", stays(&with_field_of(15_000), "ok")),
         (
             "a status that is asked for again",
             Answer::new(502, "again"),
         ),
         ("a status that has a page", Answer::new(410, "gone")),
     ]
+}
+
+fn with_fields(count: usize) -> String {
+    let fields: String = (0..count).map(|nth| format!("\r\nX-{nth}: a")).collect();
+    format!("200 OK\r\nContent-Length: 2{fields}")
+}
+
+fn with_field_of(size: usize) -> String {
+    format!(
+        "200 OK\r\nContent-Length: 2\r\nX-Long: {}",
+        "a".repeat(size)
+    )
 }
 
 /// Requests of which each gets each reply.
@@ -449,6 +464,69 @@ fn what_the_configuration_answers_is_the_same_on_both_ways() {
         let there = told(&long, &other, &ask, by);
         assert_eq!(here.reply, there.reply, "{ask:?}");
         assert_eq!(here.next, there.next, "{ask:?}");
+    }
+}
+
+#[test]
+fn a_client_that_says_no_more_is_treated_alike() {
+    // The client's end is there long before the reply.
+    let late = || {
+        Origin::start(|seen| match seen.target.as_str() {
+            "/warm" => Answer::ok("warm"),
+            _ => Answer::ok("late").after(Duration::from_millis(600)),
+        })
+    };
+    let (one, other) = (late(), late());
+    let told = [(edge(&one, "on"), &one), (edge(&other, "off"), &other)].map(|(edge, app)| {
+        edge.get("/warm").expect(200);
+        let mut conn = edge.plain();
+        conn.send(Ask::get("/").host("shop.example").bytes());
+        conn.finish();
+        let reply = conn.read(false).map(|reply| reply.status);
+        (reply, app.count())
+    });
+    assert_eq!(told[0], told[1]);
+    assert_eq!(told[0].0, Err(Broken::ClosedSilently));
+}
+
+#[test]
+fn what_a_stream_has_no_room_for_waits_and_arrives_whole() {
+    const BODY: usize = 60_000;
+    let app = Origin::start(|_| Answer::ok(vec![b'a'; BODY]));
+    let edge = Setup::new()
+        .with("APP", app.address)
+        .file("www/f/b.css", vec![b'b'; BODY])
+        .start(
+            r#"
+            [server]
+            workers = 1
+            [upstream.app]
+            endpoints = ["@APP@"]
+            [static.www]
+            root = "www"
+            [[route]]
+            match = { path_prefix = "/f" }
+            static = "www"
+            [[route]]
+            upstream = "app"
+            "#,
+        );
+    edge.get("/").expect(200);
+    // The connection has room for one of them at a time.
+    let mut conn = H2::narrow(edge.http(), None);
+    let targets = ["/", "/f/b.css", "/", "/f/b.css"];
+    let begun: Vec<_> = targets
+        .iter()
+        .map(|target| conn.begin(&Ask::get(target)))
+        .collect();
+    for ((status, mut body), target) in begun.into_iter().zip(targets) {
+        assert_eq!(status, 200, "{target}");
+        let mut got = Vec::new();
+        while let Some(piece) = body.piece() {
+            got.extend_from_slice(&piece.expect("a piece"));
+        }
+        let wanted = if target == "/" { b'a' } else { b'b' };
+        assert_eq!(got, vec![wanted; BODY], "{target}");
     }
 }
 

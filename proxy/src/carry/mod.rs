@@ -2,8 +2,8 @@
 //!
 //! There are Pingora's sessions towards clients (HTTP/2 streams behind its trait for
 //! other protocols, see [`crate::listen`]) and towards upstreams,
-//! joined by loops of our own ([`turn`]), and in front of them a short way for
-//! fresh pages ([`lane`]).
+//! joined by loops of our own ([`turn`]), and in front of them the lane ([`lane`])
+//! for plain requests, which needs none of the sessions.
 
 mod account;
 mod answer;

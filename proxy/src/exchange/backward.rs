@@ -9,9 +9,13 @@
 use http::StatusCode;
 
 use super::guard::octets::{TOKEN, is, next_control};
+use super::guard::trim;
 
 /// Most octets of a head that is read here.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Most fields of one. Pingora's parser has a bound, too, and refuses what is beyond it.
+const MAX_FIELDS: usize = 128;
 
 /// What came of the octets so far.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,11 +95,14 @@ fn try_translate(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Result<Reply
     out.extend_from_slice(status.canonical_reason().ok_or(Stop::Other)?.as_bytes());
     out.extend_from_slice(b"\r\n");
     let mut framing = Framing::default();
+    let mut count = 0;
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
+        count += 1;
         match rest {
             [] | [b'\r'] => return Err(Stop::More),
-            [b'\r', b'\n', ..] => break,
+            [b'\r', b'\n', ..] if at < MAX_HEAD => break,
+            _ if count > MAX_FIELDS || at >= MAX_HEAD => return Err(Stop::Other),
             _ => at += field(rest, &mut framing, out)?,
         }
     }
@@ -236,23 +243,6 @@ fn length(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Without OWS (RFC 9110 section 5.6.3) at both ends.
-fn trim(value: &[u8]) -> &[u8] {
-    let white = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let mut value = value;
-    while let Some((first, rest)) = value.split_first()
-        && white(first)
-    {
-        value = rest;
-    }
-    while let Some((last, rest)) = value.split_last()
-        && white(last)
-    {
-        value = rest;
-    }
-    value
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -348,6 +338,22 @@ mod tests {
             let got = translate(head.as_bytes(), false, &mut out);
             assert_eq!(got, Translated::Other, "{head:?}");
         }
+        let many = |count| {
+            format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n{}\r\n",
+                "a: b\r\n".repeat(count)
+            )
+        };
+        assert!(translated(&many(MAX_FIELDS - 1), false).is_some());
+        assert!(translated(&many(MAX_FIELDS), false).is_none());
+        let long = |size| {
+            format!(
+                "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nx: {}\r\n\r\n",
+                "a".repeat(size)
+            )
+        };
+        assert!(translated(&long(MAX_HEAD / 2), false).is_some());
+        assert!(translated(&long(MAX_HEAD), false).is_none());
         let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "a".repeat(MAX_HEAD));
         assert_eq!(
             translate(endless.as_bytes(), false, &mut Vec::new()),

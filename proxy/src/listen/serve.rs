@@ -1,8 +1,8 @@
 //! One connection from its accept to its end.
 //!
 //! HTTP/1 connections wait here between requests: the head is read whole,
-//! under one deadline, and checked before anything else sees it. A stored page may
-//! be answered at once; else the connection is lent to the carrier for that
+//! under one deadline, and checked before anything else sees it. The lane may
+//! answer at once; else the connection is lent to the carrier for that
 //! request alone. HTTP/2 connections
 //! are accepted here too, stream by stream, so that limits, idle time and the
 //! drain are ours.

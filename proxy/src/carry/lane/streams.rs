@@ -300,6 +300,10 @@ async fn finish(
         let Ok(Some(Ok(room))) = room else {
             return gone;
         };
+        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
+        if room == 0 {
+            continue;
+        }
         let piece = rest.split_to(room.min(rest.len()));
         hit.record.bytes_out += piece.len() as u64;
         let ends = rest.is_empty();

@@ -243,7 +243,7 @@ fn stray(bytes: &[u8], at: usize, otherwise: Reject) -> Stop {
 }
 
 /// Without OWS (RFC 9110 section 5.6.3) at both ends.
-fn trim(value: &[u8]) -> &[u8] {
+pub(crate) fn trim(value: &[u8]) -> &[u8] {
     let white = |b: &u8| matches!(b, b' ' | b'\t');
     let Some(start) = value.iter().position(|b| !white(b)) else {
         return &[];

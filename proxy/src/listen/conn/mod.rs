@@ -1,7 +1,7 @@
 //! A client's connection: plain TCP or TLS, of one concrete type.
 //!
 //! It outlives the requests on it. Between two requests it waits in
-//! [`super::serve`], holding no buffer; a stored page is answered there, and for
+//! [`super::serve`], holding no buffer; the lane answers there what it can, and for
 //! any other request it is lent to Pingora's session as its stream and comes back. [`Gate`] makes that safe: the
 //! borrower can read the bytes of its own request and not one more, so what a
 //! client pipelined stays here.
