@@ -477,16 +477,16 @@ fn a_client_that_says_no_more_is_treated_alike() {
         })
     };
     let (one, other) = (late(), late());
-    let told = [(edge(&one, "on"), &one), (edge(&other, "off"), &other)].map(|(edge, app)| {
+    let told = [edge(&one, "on"), edge(&other, "off")].map(|edge| {
         edge.get("/warm").expect(200);
         let mut conn = edge.plain();
         conn.send(Ask::get("/").host("shop.example").bytes());
         conn.finish();
-        let reply = conn.read(false).map(|reply| reply.status);
-        (reply, app.count())
+        conn.read(false).map(|reply| reply.status)
     });
+    // The app may have been asked or not: that depends on what is seen first.
     assert_eq!(told[0], told[1]);
-    assert_eq!(told[0].0, Err(Broken::ClosedSilently));
+    assert_eq!(told[0], Err(Broken::ClosedSilently));
 }
 
 #[test]
