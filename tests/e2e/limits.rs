@@ -206,8 +206,9 @@ fn without_a_queue_one_connection_too_many_is_503() {
     assert!(refused.field("retry-after").is_some());
     gate.open();
     waiting[0].reply().expect(200);
-    // POST wants a connection that never served: the idle one makes room.
+    // POST wants a connection that did not rest: the idle one makes room.
     for _ in 0..3 {
+        wait::hold(wait::millis(600));
         edge.ask(&Ask::post("/", "order")).expect(200);
     }
     let connections = node.connections();

@@ -1,7 +1,8 @@
 //! When a request is sent again, and when not.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::support::{Answer, Ask, Conn, Edge, Gate, Origin, Setup, wait};
 
@@ -177,6 +178,52 @@ fn a_kept_connection_that_closes_in_the_same_instant_costs_nobody_a_request() {
         posts.load(Ordering::SeqCst),
         "each order once"
     );
+}
+
+#[test]
+fn orders_go_on_connections_that_were_in_use_a_moment_ago() {
+    let node = Origin::named("a");
+    let edge = edge(&[&node], "endpoints = [\"@A@\"]", "");
+    let mut conn = edge.plain();
+    for n in 0..50 {
+        conn.ask(&Ask::post("/order", format!("{n}"))).expect(200);
+    }
+    assert!(node.connections() < 10, "{}", node.connections());
+    // One that rested may be closed at any moment.
+    wait::hold(wait::millis(600));
+    let before = node.connections();
+    conn.ask(&Ask::post("/order", "last")).expect(200);
+    assert_eq!(node.connections(), before + 1);
+    conn.ask(&Ask::get("/")).expect(200);
+    assert_eq!(node.connections(), before + 1, "what can be sent again");
+}
+
+#[test]
+fn an_order_that_meets_the_end_of_a_connection_is_not_sent_twice() {
+    // The second request on a connection is read, and the connection ends without an answer.
+    let cut_off = Arc::new(AtomicUsize::new(0));
+    let count = cut_off.clone();
+    let known = Mutex::new(HashSet::new());
+    let node =
+        Origin::start(
+            move |seen| match known.lock().expect("known").insert(seen.connection) {
+                true => Answer::ok("a"),
+                false => {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    Answer::reset()
+                }
+            },
+        );
+    let edge = edge(&[&node], "endpoints = [\"@A@\"]", "");
+    let mut conn = edge.plain();
+    conn.ask(&Ask::post("/order", "1")).expect(200);
+    conn.ask(&Ask::post("/order", "2")).expect(502);
+    assert_eq!(cut_off.load(Ordering::SeqCst), 1);
+    // From then on they have connections of their own.
+    for _ in 0..5 {
+        conn.ask(&Ask::post("/order", "3")).expect(200);
+    }
+    assert_eq!(cut_off.load(Ordering::SeqCst), 1);
 }
 
 #[test]

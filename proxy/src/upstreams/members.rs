@@ -13,7 +13,7 @@ use pingora::protocols::http::client::HttpSession;
 use super::common::Common;
 use super::dial::{Addresses, Connection, DialError};
 use super::discovery::Found;
-use super::link::{Connected, EndpointLinks, Purpose};
+use super::link::{Connected, EndpointLinks, Purpose, Reuse};
 use super::place::Place;
 use super::target::Target;
 use crate::observe::metrics::{EndpointGauges, Endpoints, UpstreamGauges};
@@ -136,7 +136,7 @@ impl Members {
         Ok(Place::new(endpoint, active, self.common.queue.clone()))
     }
 
-    /// A connection to `endpoint`; a kept one when there is one and `fresh` is not asked for.
+    /// A connection to `endpoint`; a kept one where there is one that will do.
     ///
     /// # Errors
     /// None came about.
@@ -144,7 +144,7 @@ impl Members {
         &self,
         endpoint: EndpointIndex,
         worker: usize,
-        fresh: bool,
+        reuse: Reuse,
         from: Option<Addresses>,
         now: Instant,
     ) -> Result<Connected, DialError> {
@@ -155,18 +155,27 @@ impl Members {
             target,
             from,
         };
-        links.connect(worker, purpose, fresh, now).await
+        links.connect(worker, purpose, reuse, now).await
     }
 
-    /// A kept HTTP/1.1 connection to `endpoint` and how long it was idle, if `worker` has one.
+    /// A kept HTTP/1.1 connection to `endpoint` and how long it was idle, if `worker` has one that
+    /// will do.
     pub(crate) fn take(
         &self,
         endpoint: EndpointIndex,
         worker: usize,
+        reuse: Reuse,
         now: Instant,
     ) -> Option<(Box<Connection>, Duration)> {
         let links = self.links.get(endpoint.as_usize())?;
-        links.take(worker, &self.common.dialer, now)
+        links.take(worker, &self.common.dialer, reuse, now)
+    }
+
+    /// A kept connection to `endpoint` ended sooner than servers let go of them.
+    pub(crate) fn be_careful(&self, endpoint: EndpointIndex, now: Instant) {
+        if let Some(links) = self.links.get(endpoint.as_usize()) {
+            links.be_careful(now);
+        }
     }
 
     /// Takes it back after a whole exchange.

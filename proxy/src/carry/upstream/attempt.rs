@@ -13,11 +13,7 @@ use super::{Client, GoesOn, Outgoing};
 use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
-use crate::upstreams::{Connected, Connection, Members, Place};
-
-/// A connection that was used so short a while ago is not one that its server gave up: they keep
-/// them for seconds at least. If it is reset nevertheless, that is an error of the endpoint.
-const NOT_IDLE: Duration = Duration::from_millis(500);
+use crate::upstreams::{Connected, Connection, Members, Place, RECENT, Reuse};
 
 /// What an attempt needs to know.
 pub(super) struct Attempt<'a> {
@@ -71,14 +67,14 @@ impl Attempt<'_> {
         record: &mut Record,
     ) -> Result<Made, Failed> {
         let settings = &self.members.common().settings;
-        let mut fresh = !(outgoing.may_repeat() && outgoing.can_repeat());
+        let mut reuse = outgoing.reuse();
         let mut until = self.until;
         let mut given = None;
         match start {
             Start::New => {}
             Start::Stale { rested } => {
                 self.went_stale(place.endpoint(), rested);
-                fresh = true;
+                reuse = Reuse::Never;
             }
             Start::On {
                 connection,
@@ -93,7 +89,7 @@ impl Attempt<'_> {
                 Some(given) => Ok(given),
                 None => self
                     .members
-                    .connect(place.endpoint(), self.worker, fresh, outgoing.from, began)
+                    .connect(place.endpoint(), self.worker, reuse, outgoing.from, began)
                     .await
                     .map(|connected| (connected, clock::now())),
             };
@@ -145,12 +141,22 @@ impl Attempt<'_> {
                     });
                 }
                 // The connection was old and ended before it was of use: that says nothing of the
-                // endpoint, unless it was in use a moment ago. Nobody lets go of such a one.
+                // endpoint, unless it was in use a moment ago.
                 Err(Failure::Reset)
-                    if connected.reused && !exchange.seen && !fresh && !multiplexed =>
+                    if connected.reused
+                        && !exchange.seen
+                        && reuse == Reuse::Any
+                        && !multiplexed =>
                 {
                     self.went_stale(place.endpoint(), connected.rested);
-                    fresh = true;
+                    reuse = Reuse::Never;
+                }
+                Err(Failure::Reset) if connected.reused && !exchange.seen && !multiplexed => {
+                    self.members.be_careful(place.endpoint(), clock::now());
+                    return Err(Failed {
+                        failure: Failure::Reset,
+                        until,
+                    });
                 }
                 Err(failure) => return Err(Failed { failure, until }),
             }
@@ -159,8 +165,10 @@ impl Attempt<'_> {
 
     /// A kept connection ended before it was of use.
     fn went_stale(&self, endpoint: EndpointIndex, rested: Duration) {
-        if rested < NOT_IDLE {
+        if rested < RECENT {
             let now = clock::now();
+            self.members.be_careful(endpoint, now);
+            // Nobody lets go of such a one: it is an error of the endpoint.
             self.members.record(endpoint, Outcome::Reset, None, now);
         }
     }

@@ -15,7 +15,7 @@ use super::{Run, answered};
 use crate::carry::failure::Failure;
 use crate::clock;
 use crate::observe::Record;
-use crate::upstreams::{Connection, Members, Place, Upstream};
+use crate::upstreams::{Connection, Members, Place, Reuse, Upstream};
 
 /// See the module's text.
 pub(crate) struct Begun {
@@ -82,7 +82,7 @@ pub(crate) fn begin(
     let Ok(mut place) = members.acquire(&context, now) else {
         return Err(nowhere(members));
     };
-    let Some((connection, rested)) = members.take(place.endpoint(), worker, now) else {
+    let Some((connection, rested)) = members.take(place.endpoint(), worker, Reuse::Any, now) else {
         let came = Came::Picked(place);
         return Err(Begun { members, came });
     };

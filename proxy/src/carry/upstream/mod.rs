@@ -11,7 +11,8 @@
 //!
 //! A kept connection may have been closed by the other side in the same instant, which looks like a
 //! reset: requests that may be repeated are then sent on a new connection to the same endpoint
-//! without blaming it, and others are never sent on a kept HTTP/1 connection at all.
+//! without blaming it. Others are sent only on one that was in use less than half a second ago, to
+//! an endpoint that has not closed such a one lately: servers keep connections for seconds.
 
 mod attempt;
 mod begun;
@@ -36,7 +37,7 @@ pub(crate) use self::incoming::{EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;
 use crate::observe::{Record, Refused};
-use crate::upstreams::{Addresses, Kept, Members, Place, Upstream};
+use crate::upstreams::{Addresses, Kept, Members, Place, Reuse, Upstream};
 
 /// The body of a request on its way up.
 pub(crate) enum Upload {
@@ -82,6 +83,15 @@ impl Outgoing {
     /// Whether the whole of it can be sent once more, though it was sent before.
     fn can_repeat(&self) -> bool {
         !self.taken && !matches!(self.upload, Upload::Streamed { .. })
+    }
+
+    /// Which kept connections will do for it.
+    fn reuse(&self) -> Reuse {
+        match self.may_repeat() && self.can_repeat() {
+            true => Reuse::Any,
+            false if self.upgrade => Reuse::Never,
+            false => Reuse::Recent,
+        }
     }
 
     fn can_hedge(&self) -> bool {

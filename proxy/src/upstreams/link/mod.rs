@@ -15,6 +15,7 @@ mod h2;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,24 @@ use count::Open;
 /// How often a place is fought for with other workers before the limit is taken for met.
 const TRIES: usize = 16;
 
+/// A connection that was used so short a while ago is not one that its server gave up: they keep
+/// them for seconds at least.
+pub(crate) const RECENT: Duration = Duration::from_millis(500);
+
+/// How long a server is not taken at that word after it broke it.
+const CAREFUL: Duration = Duration::from_secs(60);
+
+/// Which kept HTTP/1.1 connections will do for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Any: should it be closed in the same instant, the request is sent again.
+    Any,
+    /// One in use less than [`RECENT`] ago: the request cannot be sent again.
+    Recent,
+    /// None.
+    Never,
+}
+
 /// Of all endpoints of an upstream.
 #[derive(Default)]
 pub(crate) struct UpstreamLinks {
@@ -46,6 +65,10 @@ pub(crate) struct EndpointLinks {
     shelves: Box<[Shelf]>,
     open: Arc<Open>,
     upstream: Arc<UpstreamLinks>,
+    /// Until then no connection is [`Reuse::Recent`]; milliseconds after `made`. Written only when
+    /// one ends too early.
+    careful_until: AtomicU64,
+    made: Instant,
 }
 
 /// One worker's; aligned, so that no two of them share a cache line.
@@ -124,6 +147,8 @@ impl EndpointLinks {
             shelves: (0..workers).map(|_| Shelf::default()).collect(),
             open: Arc::default(),
             upstream: upstream.clone(),
+            careful_until: AtomicU64::new(0),
+            made: clock::now(),
         });
         let mut endpoints = upstream.endpoints();
         endpoints.retain(|known| known.strong_count() > 0);
@@ -143,8 +168,7 @@ impl EndpointLinks {
         self.shelves.iter().map(idle).sum()
     }
 
-    /// A session for one request of `worker`: on a kept connection where there is one, unless
-    /// `fresh` asks for one of HTTP/1.1 that never served.
+    /// A session for one request of `worker`: on a kept connection where there is one that will do.
     ///
     /// # Errors
     /// See [`DialError`].
@@ -152,7 +176,7 @@ impl EndpointLinks {
         &self,
         worker: usize,
         purpose: Purpose<'_>,
-        fresh: bool,
+        reuse: Reuse,
         now: Instant,
     ) -> Result<Connected, DialError> {
         let dialer = purpose.dialer;
@@ -161,9 +185,8 @@ impl EndpointLinks {
         };
         match dialer.protocol() {
             conf::UpstreamProtocol::H1 => {
-                if !fresh && let Some(idle) = shelf.take(dialer, now) {
-                    let rested = now.saturating_duration_since(idle.since);
-                    return Ok(Connected::kept(idle.connection, rested));
+                if let Some((connection, rested)) = self.take(worker, dialer, reuse, now) {
+                    return Ok(Connected::kept(connection, rested));
                 }
                 // Boxed: seldom taken, and a future is as large as its largest branch.
                 Box::pin(self.open_h1(worker, purpose)).await
@@ -180,16 +203,49 @@ impl EndpointLinks {
         }
     }
 
-    /// A kept HTTP/1.1 connection and how long it was idle, if `worker` has one.
+    /// A kept HTTP/1.1 connection and how long it was idle, if `worker` has one that will do.
     pub(crate) fn take(
         &self,
         worker: usize,
         dialer: &Dialer,
+        reuse: Reuse,
         now: Instant,
     ) -> Option<(Box<Connection>, Duration)> {
-        let idle = self.shelves.get(worker)?.take(dialer, now)?;
-        let rested = now.saturating_duration_since(idle.since);
-        Some((idle.connection, rested))
+        if reuse == Reuse::Never || (reuse == Reuse::Recent && self.is_careful(now)) {
+            return None;
+        }
+        let mut idle = self.shelves.get(worker)?.idle();
+        loop {
+            let rested = |one: &Idle| now.saturating_duration_since(one.since);
+            // The one used last is the first.
+            if reuse == Reuse::Recent && idle.back().is_none_or(|last| rested(last) >= RECENT) {
+                return None;
+            }
+            let mut last = idle.pop_back()?;
+            let rested = rested(&last);
+            if last.serves(dialer, now) {
+                return Some((last.connection, rested));
+            }
+            if rested < RECENT && !last.connection.is_quiet() {
+                self.be_careful(now);
+                if reuse == Reuse::Recent {
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// A connection ended on which a request had gone less than [`RECENT`] before: for a while no
+    /// request goes on a kept one that cannot be sent again.
+    pub(crate) fn be_careful(&self, now: Instant) {
+        let until = now.saturating_duration_since(self.made) + CAREFUL;
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.careful_until.store(until, Ordering::Relaxed);
+    }
+
+    fn is_careful(&self, now: Instant) -> bool {
+        let until = self.careful_until.load(Ordering::Relaxed);
+        until > 0 && now.saturating_duration_since(self.made).as_millis() < u128::from(until)
     }
 
     /// Takes it back after a whole exchange.
@@ -200,8 +256,20 @@ impl EndpointLinks {
         connection: Box<Connection>,
         now: Instant,
     ) {
-        if let Some(shelf) = self.shelves.get(worker) {
-            shelf.put(dialer, connection, now);
+        let Some(shelf) = self.shelves.get(worker) else {
+            return;
+        };
+        let mut one = Idle {
+            connection,
+            since: now,
+        };
+        if dialer.keep().never_again {
+            return;
+        }
+        if one.serves(dialer, now) {
+            shelf.put(dialer, one);
+        } else if !one.connection.is_quiet() {
+            self.be_careful(now);
         }
     }
 
@@ -320,7 +388,7 @@ impl EndpointLinks {
                     && let Some(stream) = session.reuse().await
                     && let Ok(connection) = stream.into_any().downcast()
                 {
-                    shelf.put(dialer, connection, now);
+                    self.put(worker, dialer, connection, now);
                 }
             }
             HttpSession::H2(session) => {
@@ -363,24 +431,7 @@ impl Shelf {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn take(&self, dialer: &Dialer, now: Instant) -> Option<Idle> {
-        let mut idle = self.idle();
-        loop {
-            let mut last = idle.pop_back()?;
-            if last.serves(dialer, now) {
-                return Some(last);
-            }
-        }
-    }
-
-    fn put(&self, dialer: &Dialer, connection: Box<Connection>, now: Instant) {
-        let mut one = Idle {
-            connection,
-            since: now,
-        };
-        if dialer.keep().never_again || !one.serves(dialer, now) {
-            return;
-        }
+    fn put(&self, dialer: &Dialer, one: Idle) {
         let mut idle = self.idle();
         if idle.len() < dialer.keep().max_idle {
             idle.push_back(one);

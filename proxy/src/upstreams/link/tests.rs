@@ -1,5 +1,7 @@
 //! Kept connections: what is taken again, what is dropped, and the limits.
 
+mod recent;
+
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -50,7 +52,9 @@ impl Bench {
     }
 
     async fn connect(&self, worker: usize, now: Instant) -> Result<Connected, DialError> {
-        self.links.connect(worker, self.purpose(), false, now).await
+        self.links
+            .connect(worker, self.purpose(), Reuse::Any, now)
+            .await
     }
 
     async fn release(&self, worker: usize, connected: Connected, now: Instant) {
@@ -99,8 +103,11 @@ async fn a_worker_takes_its_own_connection_again() {
     assert!(bench.exchange(0, now).await, "the same worker");
     assert!(!bench.exchange(1, now).await, "another worker has its own");
     assert_eq!((bench.links.open(), bench.links.idle()), (2, 2));
-    let fresh = bench.links.connect(0, bench.purpose(), true, now).await;
-    assert!(!fresh.expect("a connection").reused, "none that served");
+    let never = bench.links.connect(0, bench.purpose(), Reuse::Never, now);
+    assert!(
+        !never.await.expect("a connection").reused,
+        "none that served"
+    );
 }
 
 #[tokio::test]
@@ -264,14 +271,17 @@ async fn at_the_limit_of_all_an_idle_connection_to_another_endpoint_gives_way() 
         from: None,
     };
     let now = clock::now();
-    let mut connected = one.connect(1, purpose, false, now).await.unwrap();
+    let mut connected = one.connect(1, purpose, Reuse::Any, now).await.unwrap();
     ask(&mut connected.session).await.unwrap();
     one.release(1, &dialer, connected.session, now).await;
-    let _busy = one.connect(0, purpose, false, now).await.unwrap();
+    let _busy = one.connect(0, purpose, Reuse::Any, now).await.unwrap();
     assert_eq!((upstream.open(), one.idle()), (2, 1));
-    let _second = other.connect(0, purpose, false, now).await.expect("room");
+    let _second = other
+        .connect(0, purpose, Reuse::Any, now)
+        .await
+        .expect("room");
     assert_eq!((upstream.open(), one.idle()), (2, 0));
-    let refused = other.connect(0, purpose, false, now).await.err();
+    let refused = other.connect(0, purpose, Reuse::Any, now).await.err();
     assert_eq!(refused, Some(DialError::Limit(Limit::Upstream)));
     assert_eq!(other.open(), 1, "what was not made is not counted");
 }
