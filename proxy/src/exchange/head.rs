@@ -62,13 +62,13 @@ impl HeadView for Parts {
     }
 }
 
-/// A head of GET or HEAD where it stands in a connection's buffer, accepted by the guard.
+/// A head where it stands in a connection's buffer, accepted by the guard.
 ///
 /// It copies nothing; a field is found by looking through the lines, which for the few that
 /// a decision asks for costs less than a map of them all.
 #[derive(Debug)]
 pub(crate) struct Checked<'a> {
-    method: &'static Method,
+    method: Method,
     target: &'a str,
     fields: Vec<Line<'a>>,
     /// A bit for each length that a name has: what is asked for is seldom there, and most of that
@@ -112,16 +112,19 @@ impl<'a> Line<'a> {
 impl<'a> Checked<'a> {
     /// Splits a head, `bytes` from its first to the empty line that ends it. Only for what
     /// [`super::guard::inspect`] took: that there is one way to split it is the guard's word.
-    /// `None` for other methods, and for what no guard let through.
+    /// `None` for what no guard let through.
     #[must_use]
     pub(crate) fn new(bytes: &'a [u8], method: MethodKind) -> Option<Self> {
-        let method = match method {
-            MethodKind::Get => &Method::GET,
-            MethodKind::Head => &Method::HEAD,
-            MethodKind::Other => return None,
-        };
         let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
         let (line, mut rest) = split_line(bytes)?;
+        let method = match method {
+            MethodKind::Get => Method::GET,
+            MethodKind::Head => Method::HEAD,
+            MethodKind::Other => {
+                let name = line.get(..memchr::memchr(b' ', line)?)?;
+                Method::from_bytes(name).ok()?
+            }
+        };
         let target = line.get(method.as_str().len() + 1..)?;
         let target = &target[..memchr::memchr(b' ', target)?];
         let mut fields = Vec::with_capacity(24);
@@ -182,7 +185,7 @@ fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 impl HeadView for Checked<'_> {
     fn method(&self) -> &Method {
-        self.method
+        &self.method
     }
 
     fn field(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -285,9 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn a_head_of_another_method_or_without_its_end_is_not_read_in_place() {
-        let head = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert!(Checked::new(head, MethodKind::Other).is_none());
+    fn any_method_is_read_in_place_and_no_head_without_its_end() {
+        for method in ["POST", "PROPFIND", "M-SEARCH-WITH-A-NAME-THAT-IS-LONG"] {
+            let head = format!("{method} /a HTTP/1.1\r\nHost: a\r\n\r\n");
+            let checked = Checked::new(head.as_bytes(), MethodKind::Other).unwrap();
+            assert_eq!(HeadView::method(&checked).as_str(), method);
+            assert_eq!(checked.target(), "/a");
+        }
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n";
         assert!(Checked::new(head, MethodKind::Get).is_none());
     }

@@ -2,11 +2,12 @@
 //! Pingora.
 //!
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
-//! and nothing counted, to the carrier behind it: a GET or HEAD without body,
-//! upgrade or nominated fields, for a page that is stored whole and fresh and
-//! needs neither validation nor cutting ([`page`]), for a file that is there
-//! ([`file`]), for a reply that the configuration gives ([`fixed`]), or for an
-//! upstream to which a connection is kept ([`proxied`]). Each decision is asked of the same
+//! and nothing counted, to the carrier behind it: a request without upgrade or
+//! nominated fields, for an upstream to which a connection is kept ([`proxied`]), its
+//! body absent or small and there soon; or a GET or HEAD without body for a page that is
+//! stored whole and fresh and needs neither validation nor cutting ([`page`]), for a file
+//! that is there ([`file`]), or for a reply that the configuration gives ([`fixed`]).
+//! Each decision is asked of the same
 //! function as there, so the two ways differ in cost alone, and in Date: Pingora's
 //! session writes a new one, here a page keeps the origin's (RFC 9110 section 6.6.1). What
 //! decides may run twice for one request, so it must neither count nor remember.
@@ -47,7 +48,7 @@ use crate::snapshot::{Action, Route, Snapshot};
 
 use block::Block;
 use head::LaneHead;
-use proxied::Asking;
+use proxied::{Asking, length_of};
 pub(crate) use streams::{Going, Stream, TakenStream};
 pub(crate) use twin::Twins;
 
@@ -144,6 +145,7 @@ impl Carrier {
         if !is_simple(facts) {
             return None;
         }
+        let length = length_of(facts) as u64;
         let head = Checked::new(conn.waiting().get(..facts.head_len)?, facts.method)?;
         if !head.target().starts_with('/') || changes_protocol_or_fields(&head) {
             return None;
@@ -152,6 +154,8 @@ impl Carrier {
             info: conn.info()?,
             settings,
             protocol: Protocol::Http11,
+            is_read: facts.method != MethodKind::Other && length == 0,
+            length,
             h2: None,
             sending: match conn.is_plain() {
                 true => Sending::FromFile,
@@ -204,6 +208,7 @@ impl Carrier {
         record.route = u16::try_from(way.route).ok();
         let tls = info.tls.is_some();
         let what = match filtered(&route.chain, &mut way, record.client, tls) {
+            Some(_) if !by.is_read => return None,
             Some(reply) => {
                 record.why = Some(reply.by.as_str());
                 What::Fixed(fixed::own(route, reply)?)
@@ -228,6 +233,10 @@ struct By<'a> {
     info: &'a ConnInfo,
     settings: &'a ListenerSettings,
     protocol: Protocol,
+    /// A GET or HEAD without a body.
+    is_read: bool,
+    /// Octets of its body.
+    length: u64,
     /// As the HTTP/2 layer gave it.
     h2: Option<&'a Parts>,
     /// How files can be sent.
@@ -247,6 +256,16 @@ fn act(
 ) -> Option<What> {
     let info = by.info;
     Some(match &route.action {
+        Action::Upstream {
+            place,
+            upstream,
+            cache: None,
+        } => {
+            let asking = proxied::asking(snapshot, by, route, upstream, way, head, record)?;
+            record.upstream = Some(*place);
+            What::Proxied(asking)
+        }
+        _ if !by.is_read => return None,
         Action::Respond(reply) => What::Fixed(fixed::own(route, reply.clone())?),
         Action::Redirect(redirect) => {
             let scheme = exchange::scheme(info.tls.is_some());
@@ -265,15 +284,6 @@ fn act(
             record.status = page.head().status().as_u16();
             What::Page(page)
         }
-        Action::Upstream {
-            place,
-            upstream,
-            cache: None,
-        } => {
-            let asking = proxied::asking(snapshot, info, route, upstream, way, head, record)?;
-            record.upstream = Some(*place);
-            What::Proxied(asking)
-        }
         Action::Static { site, strip_prefix } => {
             let pages = route.pages.as_deref();
             let strip = strip_prefix.as_deref();
@@ -291,8 +301,7 @@ fn act(
 /// What the head's framing and version must be.
 fn is_simple(facts: &HeadFacts) -> bool {
     facts.version == Version::Http11
-        && facts.method != MethodKind::Other
-        && facts.body == Framing::None
+        && facts.body != Framing::Chunked
         && facts.upgrade == Upgrade::None
         && !facts.expect_continue
 }

@@ -13,49 +13,56 @@ use super::block::Block;
 use super::date::http_date;
 use super::head::LaneHead;
 use super::wire::{Body, Client, Early, Step, Wire};
-use super::{HeadEnd, Hit, Taken, What, finish_head};
+use super::{By, HeadEnd, Hit, Taken, What, finish_head};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::{self, Asked, Begun};
+use crate::carry::upstream::{self, Asked, Begun, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::exchange::backward::{ReplyFacts, Translated, translate};
-use crate::exchange::guard::{HeadFacts, MethodKind};
+use crate::exchange::guard::{Framing, HeadFacts, MethodKind};
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, Origin};
 use crate::exchange::{self, Way};
 use crate::listen::buffers;
-use crate::listen::{Conn, ConnInfo, ListenerSettings};
+use crate::listen::{Conn, ListenerSettings};
 use crate::observe::Record;
 use crate::snapshot::{Action, Route, Snapshot};
-use crate::upstreams::Upstream;
+use crate::upstreams::{Reuse, Upstream};
 
 /// A body of which so much is left is moved from socket to socket where both are plain.
 const SPLICED: u64 = 128 * 1024;
 
 /// A request as it goes up.
 pub(super) struct Asking {
-    head: Vec<u8>,
+    /// Its head; the body is put behind it when it is there.
+    pub(super) lines: Vec<u8>,
     hash: Option<u64>,
+    reuse: Reuse,
 }
 
 /// The request for `upstream`, if it and the route ask for nothing but that it is passed on.
 pub(super) fn asking(
     snapshot: &Snapshot,
-    info: &ConnInfo,
+    by: &By<'_>,
     route: &Route,
     upstream: &Upstream,
     way: &Way,
     head: &impl LaneHead,
     record: &Record,
 ) -> Option<Asking> {
-    if !upstream.is_plain() || route.hints.is_some() {
+    let info = by.info;
+    let settings = upstream.settings();
+    let most = route.max_body_size;
+    let most = most.unwrap_or(by.settings.limits.max_body_size);
+    let is_held = by.length <= most.min(settings.retry.max_body_size);
+    if !upstream.is_plain() || route.hints.is_some() || !is_held {
         return None;
     }
     let sought = exchange::hash::Target {
         path: &way.path,
         query: way.query.as_deref(),
     };
-    let hash = exchange::hash::key(&upstream.settings().balance, head, sought, record.client);
+    let hash = exchange::hash::key(&settings.balance, head, sought, record.client);
     let peer = info.peer.ip();
     let origin = Origin {
         peer: &info.peer_text,
@@ -64,12 +71,23 @@ pub(super) fn asking(
         authority: &way.authority,
         id: &account::id_digits(record.id),
     };
-    let mut out = buffers::take();
-    write_head(&mut out, head, way, &origin);
-    Some(Asking { head: out, hash })
+    let may_repeat = upstream::may_repeat(HeadView::method(head), route.retry_non_idempotent);
+    let mut lines = buffers::take();
+    write_head(&mut lines, head, way, by.length, &origin);
+    Some(Asking {
+        lines,
+        hash,
+        reuse: upstream::reuse(may_repeat),
+    })
 }
 
-fn write_head(out: &mut Vec<u8>, head: &impl LaneHead, way: &Way, origin: &Origin<'_>) {
+fn write_head(
+    out: &mut Vec<u8>,
+    head: &impl LaneHead,
+    way: &Way,
+    length: u64,
+    origin: &Origin<'_>,
+) {
     out.extend_from_slice(HeadView::method(head).as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(way.path.as_bytes());
@@ -82,10 +100,16 @@ fn write_head(out: &mut Vec<u8>, head: &impl LaneHead, way: &Way, origin: &Origi
     let mut cookies = 0;
     head.each_field(&header::COOKIE, &mut |_| cookies += 1);
     let joins = cookies > 1;
+    // Where there is a body its length is said once more, in its one spelling.
     head.write_lines(out, &|name| {
-        onward::is_taken_over(name) && !(joins && name.eq_ignore_ascii_case(b"cookie"))
+        onward::is_taken_over(name)
+            && !(joins && name.eq_ignore_ascii_case(b"cookie"))
+            && !(length > 0 && name.eq_ignore_ascii_case(b"content-length"))
     });
     let mut block = Block::new(out, 0);
+    if length > 0 {
+        block.push(&header::CONTENT_LENGTH, length.to_string().as_bytes());
+    }
     if joins {
         block.push(
             &header::COOKIE,
@@ -128,7 +152,7 @@ pub(super) async fn ask(
     worker: usize,
     client: &mut impl Client,
     hit: &mut Hit,
-    (head_len, to_head): (usize, bool),
+    (request_len, to_head): (usize, bool),
     out: &mut Vec<u8>,
 ) -> Result<Replying, Went> {
     let Hit {
@@ -140,18 +164,19 @@ pub(super) async fn ask(
     else {
         return Err(Went::Gone);
     };
-    let mut head = std::mem::take(&mut asking.head);
+    let mut lines = std::mem::take(&mut asking.lines);
     let Some(route) = snapshot.routes.get(hit.route) else {
         return Err(Went::Gone);
     };
     let Action::Upstream { upstream, .. } = &route.action else {
         return Err(Went::Gone);
     };
-    let begun = upstream::begin(upstream, worker, asking.hash, record.start, record);
+    let wanted = (asking.hash, asking.reuse);
+    let begun = upstream::begin(upstream, worker, wanted, record.start, record);
     let (asked, connection) = match begun {
         Ok(begun) => begun,
         Err(begun) => {
-            buffers::give(head);
+            buffers::give(lines);
             return Err(Went::Left(begun));
         }
     };
@@ -159,14 +184,14 @@ pub(super) async fn ask(
         connection,
         inbox: Vec::new(),
         at: 0,
-        head_len,
+        request_len,
     };
     client.set_deadline(Some(asked.deadline()));
-    let sent = wire.send(client, &head).await;
-    buffers::release(&mut head);
+    let sent = wire.send(client, &lines).await;
+    buffers::release(&mut lines);
     match sent {
         Step::Done => {}
-        Step::Ended => return Err(Went::Left(asked.stale())),
+        Step::Ended => return Err(Went::Left(asked.ended())),
         Step::Gone => return Err(Went::Gone),
         Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
     }
@@ -174,7 +199,7 @@ pub(super) async fn ask(
     let reply = loop {
         match wire.more(client).await {
             Step::Done => {}
-            Step::Ended => return Err(Went::Left(asked.stale())),
+            Step::Ended => return Err(Went::Left(asked.ended())),
             Step::Gone => return Err(Went::Gone),
             Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
         }
@@ -214,7 +239,10 @@ impl Carrier {
         closes: bool,
         settings: &Arc<ListenerSettings>,
     ) -> Taken {
-        let went = self.exchange(conn, &mut hit, facts, closes).await;
+        let went = match hit.take_body(conn, facts).await {
+            Ok(()) => self.exchange(conn, &mut hit, facts, closes).await,
+            Err(begun) => Went::Left(begun),
+        };
         let why = match went {
             Went::Whole { last } => {
                 account::close(&mut hit.record, &hit.snapshot, settings);
@@ -239,7 +267,8 @@ impl Carrier {
         request: &HeadFacts,
         closes: bool,
     ) -> Went {
-        let kind = (request.head_len, request.method == MethodKind::Head);
+        let request_len = request.head_len + length_of(request);
+        let kind = (request_len, request.method == MethodKind::Head);
         let mut out = buffers::take();
         let replying = ask(self.worker, conn, hit, kind, &mut out).await;
         let Replying {
@@ -260,8 +289,8 @@ impl Carrier {
         let mut now = clock::now();
         asked.answered(reply.status, now, record);
         record.status = reply.status.as_u16();
-        conn.take_request(request.head_len);
-        wire.head_len = 0;
+        conn.take_request(request_len);
+        wire.request_len = 0;
         let last = closes || self.is_draining();
         let end = HeadEnd::of_h1(last);
         finish_reply(&mut out, &reply, snapshot, hit.route, record, end);
@@ -333,7 +362,60 @@ pub(super) fn finish_reply(
     finish_head(block, snapshot, route, record, false, end);
 }
 
+/// Octets of a request's body.
+pub(super) fn length_of(request: &HeadFacts) -> usize {
+    match request.body {
+        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
+        Framing::None | Framing::Chunked => 0,
+    }
+}
+
 impl Hit {
+    /// Puts the body behind the request's head as it goes up, if it is there soon; it waits on
+    /// `conn`, too.
+    ///
+    /// # Errors
+    /// It is not: the request for the other carrier.
+    async fn take_body(&mut self, conn: &mut Conn, request: &HeadFacts) -> Result<(), Begun> {
+        let length = length_of(request);
+        if length == 0 {
+            return Ok(());
+        }
+        let (start, end) = (request.head_len, request.head_len + length);
+        if conn.waiting().len() < end {
+            conn.set_deadline(Some(clock::now() + EARLY_TIME));
+            while conn.waiting().len() < end && !conn.ended() && conn.more().await.is_ok() {}
+        }
+        let body = conn.waiting().get(start..end);
+        self.bring(body)
+    }
+
+    /// Puts `body` behind the request's head.
+    ///
+    /// # Errors
+    /// There is none: the request for the other carrier.
+    pub(super) fn bring(&mut self, body: Option<&[u8]>) -> Result<(), Begun> {
+        let What::Proxied(asking) = &mut self.what else {
+            return Ok(());
+        };
+        if let Some(body) = body {
+            asking.lines.extend_from_slice(body);
+            self.record.bytes_in = body.len() as u64;
+            return Ok(());
+        }
+        buffers::release(&mut asking.lines);
+        // Only what is to be proxied has a body.
+        match self
+            .snapshot
+            .routes
+            .get(self.route)
+            .map(|route| &route.action)
+        {
+            Some(Action::Upstream { upstream, .. }) => Err(upstream::unbegun(upstream)),
+            _ => Ok(()),
+        }
+    }
+
     /// For the other carrier.
     pub(super) fn leave(
         self: Box<Self>,

@@ -136,6 +136,8 @@ impl Carrier {
             info,
             settings,
             protocol: Protocol::Http2,
+            is_read: true,
+            length: 0,
             h2: Some(parts),
             sending: Sending::Copied,
             most: EARLY_BODY,

@@ -28,13 +28,13 @@ pub(super) struct Wire {
     pub(super) inbox: Vec<u8>,
     pub(super) at: usize,
     /// Bytes of the request that wait on the client's connection.
-    pub(super) head_len: usize,
+    pub(super) request_len: usize,
 }
 
 /// Who waits for the reply.
 pub(super) trait Client {
-    /// Ends when it goes away. `head_len`: octets of its request that wait on its connection.
-    fn poll_gone(&mut self, cx: &mut Context<'_>, head_len: usize) -> Poll<()>;
+    /// Ends when it goes away. `request_len`: octets of its request that wait on its connection.
+    fn poll_gone(&mut self, cx: &mut Context<'_>, request_len: usize) -> Poll<()>;
 
     /// Sets when [`Self::poll_deadline`] ends.
     fn set_deadline(&mut self, deadline: Option<Instant>);
@@ -44,8 +44,8 @@ pub(super) trait Client {
 }
 
 impl Client for Conn {
-    fn poll_gone(&mut self, cx: &mut Context<'_>, head_len: usize) -> Poll<()> {
-        Self::poll_gone(self, cx, head_len)
+    fn poll_gone(&mut self, cx: &mut Context<'_>, request_len: usize) -> Poll<()> {
+        Self::poll_gone(self, cx, request_len)
     }
 
     fn set_deadline(&mut self, deadline: Option<Instant>) {
@@ -169,7 +169,7 @@ impl Wire {
     }
 
     fn poll_interrupted(&self, cx: &mut Context<'_>, client: &mut impl Client) -> Poll<Step> {
-        if client.poll_gone(cx, self.head_len).is_ready() {
+        if client.poll_gone(cx, self.request_len).is_ready() {
             return Poll::Ready(Step::Gone);
         }
         ready!(client.poll_deadline(cx));

@@ -1,9 +1,8 @@
 //! A request that another carrier began and leaves to this one.
 //!
-//! The lane makes a first attempt of the plain kind: on a kept connection, of a request that may be
-//! repeated. What does not come out as an ordinary reply is handed over as it stands, so that all
-//! that is to be decided then (whether and where again, what the client is told) is decided in one
-//! place.
+//! The lane makes a first attempt of the plain kind: on a kept connection that will do for the
+//! request. What does not come out as an ordinary reply is handed over as it stands, so that all that
+//! is to be decided then (whether and where again, what the client is told) is decided in one place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,6 +45,7 @@ pub(super) enum Came {
 pub(crate) struct Asked {
     members: Arc<Members>,
     place: Place,
+    reuse: Reuse,
     /// How long the connection had been idle.
     rested: Duration,
     sent: Instant,
@@ -53,14 +53,22 @@ pub(crate) struct Asked {
     until: Instant,
 }
 
-/// Picks an endpoint and takes a kept connection to it, for a request that may be repeated.
+/// A request for which no endpoint was picked yet.
+pub(crate) fn unbegun(upstream: &Upstream) -> Begun {
+    Begun {
+        members: upstream.members(),
+        came: Came::Nowhere,
+    }
+}
+
+/// Picks an endpoint and takes a kept connection to it, one that will do for the request.
 ///
 /// # Errors
 /// What there is for the other carrier, where that cannot be had at once.
 pub(crate) fn begin(
     upstream: &Upstream,
     worker: usize,
-    hash: Option<u64>,
+    (hash, reuse): (Option<u64>, Reuse),
     now: Instant,
     record: &mut Record,
 ) -> Result<(Asked, Box<Connection>), Begun> {
@@ -82,7 +90,7 @@ pub(crate) fn begin(
     let Ok(mut place) = members.acquire(&context, now) else {
         return Err(nowhere(members));
     };
-    let Some((connection, rested)) = members.take(place.endpoint(), worker, Reuse::Any, now) else {
+    let Some((connection, rested)) = members.take(place.endpoint(), worker, reuse, now) else {
         let came = Came::Picked(place);
         return Err(Begun { members, came });
     };
@@ -93,6 +101,7 @@ pub(crate) fn begin(
     let until = now + settings.first_byte_timeout;
     let asked = Asked {
         place,
+        reuse,
         rested,
         sent: now,
         until,
@@ -155,9 +164,16 @@ impl Asked {
     }
 
     /// The connection ended before anything came of it.
-    pub(crate) fn stale(self) -> Begun {
+    pub(crate) fn ended(self) -> Begun {
         let rested = self.rested;
-        self.asked(Start::Stale { rested })
+        match self.reuse {
+            Reuse::Any => self.asked(Start::Stale { rested }),
+            // Whether it was read cannot be known.
+            Reuse::Recent | Reuse::Never => {
+                self.members.be_careful(self.place.endpoint(), clock::now());
+                self.failed(Failure::Reset)
+            }
+        }
     }
 
     /// What came of it, `unread`, is for the other carrier to read.

@@ -32,7 +32,7 @@ use pingora::protocols::http::ServerSession;
 
 use self::attempt::{Attempt, Failed, Made, Start};
 use self::begun::Came;
-pub(crate) use self::begun::{Asked, Begun, begin};
+pub(crate) use self::begun::{Asked, Begun, begin, unbegun};
 pub(crate) use self::incoming::{EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;
@@ -77,7 +77,7 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// Whether doing it twice does no more than doing it once, as far as the edge is told.
     fn may_repeat(&self) -> bool {
-        (self.repeatable || self.head.method.is_idempotent()) && !self.upgrade
+        may_repeat(&self.head.method, self.repeatable) && !self.upgrade
     }
 
     /// Whether the whole of it can be sent once more, though it was sent before.
@@ -87,10 +87,9 @@ impl Outgoing {
 
     /// Which kept connections will do for it.
     fn reuse(&self) -> Reuse {
-        match self.may_repeat() && self.can_repeat() {
-            true => Reuse::Any,
-            false if self.upgrade => Reuse::Never,
-            false => Reuse::Recent,
+        match self.upgrade {
+            true => Reuse::Never,
+            false => reuse(self.may_repeat() && self.can_repeat()),
         }
     }
 
@@ -112,6 +111,19 @@ impl Outgoing {
             taken: false,
             from: self.from,
         }
+    }
+}
+
+/// Whether a request may be carried out twice. `declared`: its route says so.
+pub(crate) fn may_repeat(method: &Method, declared: bool) -> bool {
+    declared || method.is_idempotent()
+}
+
+/// Which kept connections will do for a request. `again`: it can be sent once more, and may be.
+pub(crate) fn reuse(again: bool) -> Reuse {
+    match again {
+        true => Reuse::Any,
+        false => Reuse::Recent,
     }
 }
 

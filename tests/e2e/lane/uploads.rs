@@ -1,0 +1,149 @@
+//! Requests with bodies, and of other methods.
+
+use super::*;
+
+const HOST: &str = "shop.example";
+
+/// What a client, an origin and the log tell of `ask` on both ways, which are to be new: what an
+/// endpoint did before counts.
+#[track_caller]
+fn compare(nth: usize, ask: &Ask, by: By, what: &str) -> [Told; 2] {
+    let (one, other) = (origin(), origin());
+    let (short, long) = (edge(&one, "on"), edge(&other, "off"));
+    let (here, there) = std::thread::scope(|scope| {
+        let here = scope.spawn(|| told(&short, &one, ask, by));
+        let there = told(&long, &other, ask, by);
+        (here.join().expect("told"), there)
+    });
+    let case = |seen: &Seen| case_of(seen) == Some(nth);
+    let asked = |origin: &Origin| origin.seen().into_iter().find(case);
+    assert!(
+        asked(&one).as_ref().is_some_and(is_of_the_short_way),
+        "{what}"
+    );
+    assert!(
+        !asked(&other).as_ref().is_some_and(is_of_the_short_way),
+        "{what}"
+    );
+    assert_eq!(logged(&short, 1), logged(&long, 1), "{what}");
+    for series in [
+        "tidegate_upstream_errors_total",
+        "tidegate_upstream_attempts_total",
+    ] {
+        assert_eq!(
+            short.metric(series),
+            long.metric(series),
+            "{what}: {series}"
+        );
+    }
+    [here, there]
+}
+
+fn every_reply(by: By) {
+    let replies = replies();
+    let mut differ = Vec::new();
+    for (nth, (name, _)) in replies.iter().enumerate() {
+        let target = format!("/order?case={nth}");
+        // In turns: one that is sent again where that is allowed, and one that never is.
+        let ask = match nth % 2 {
+            0 => Ask::post(&target, "one of these"),
+            _ => Ask::new("PUT", &target).body("two of those"),
+        };
+        let [here, there] = compare(nth, &ask, by, name);
+        if here != there {
+            differ.push(format!(
+                "{} of {name:?}:\n{here:?}\n{there:?}",
+                ask.method()
+            ));
+        }
+    }
+    assert!(
+        differ.is_empty(),
+        "short and long way differ: {}",
+        differ.join("\n")
+    );
+}
+
+#[test]
+fn every_kind_of_reply_to_an_upload_is_the_same_on_both_ways() {
+    every_reply(By::H1);
+}
+
+#[test]
+fn every_method_and_size_goes_up_alike() {
+    let (one, other) = (origin(), origin());
+    let (short, long) = (edge(&one, "on"), edge(&other, "off"));
+    let mut asks: Vec<Ask> = [
+        "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "GET",
+    ]
+    .into_iter()
+    .flat_map(|method| {
+        [
+            Ask::new(method, "/a").body(vec![b'x'; 1]),
+            Ask::new(method, "/b").body(vec![b'x'; 65_536]),
+            Ask::new(method, "/c").body(vec![b'x'; 65_537]),
+        ]
+    })
+    .collect();
+    for method in ["POST", "DELETE", "OPTIONS", "TRACE", "M-SEARCH"] {
+        asks.push(Ask::new(method, "/none"));
+        asks.push(Ask::new(method, "/zero").field("Content-Length", "0"));
+    }
+    asks.push(Ask::post("/fixed", "a body that nobody reads"));
+    asks.push(Ask::post("/moved", "likewise"));
+    for by in [By::H1, By::H2] {
+        for ask in &asks {
+            let here = told(&short, &one, ask, by);
+            let there = told(&long, &other, ask, by);
+            assert!(here == there, "{ask:?}:\n{here:?}\n{there:?}");
+        }
+    }
+    // The first one after the first warm-up.
+    assert!(is_of_the_short_way(&one.seen()[1]));
+    assert!(!is_of_the_short_way(&other.seen()[1]));
+}
+
+#[test]
+fn a_body_that_comes_by_and_by_is_whole_and_what_follows_it_is_served() {
+    let app = Origin::start(|seen| Answer::ok(seen.body.clone()));
+    for lane in ["on", "off"] {
+        let edge = edge(&app, lane);
+        // Within what is waited for, and beyond it.
+        for pause in [5, 120] {
+            edge.get("/warm").expect(200);
+            let mut conn = edge.plain();
+            conn.send(format!(
+                "POST /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nab"
+            ));
+            for piece in ["cde", "fghiPOST /b HTTP/1.1\r\nHost: x\r\nContent-Le"] {
+                wait::hold(wait::millis(pause));
+                conn.send(piece);
+            }
+            assert_eq!(conn.reply().expect(200).text(), "abcdefghi", "{pause} ms");
+            conn.send("ngth: 2\r\n\r\nokGET /fixed HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert_eq!(conn.reply().expect(200).text(), "ok");
+            assert_eq!(conn.reply().expect(200).text(), "fixed");
+        }
+        assert_eq!(app.broken(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_client_that_leaves_within_its_body_is_treated_alike() {
+    for lane in ["on", "off"] {
+        let app = origin();
+        let edge = edge(&app, lane);
+        edge.get("/warm").expect(200);
+        let mut conn = edge.plain();
+        conn.send(format!(
+            "POST /a?case=0 HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nab"
+        ));
+        conn.finish();
+        let log = logged(&edge, 1);
+        let line = log.values().next().expect("a line");
+        let of = |name: &str| line.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        assert_eq!(app.count(), 1, "only the warm-up, lane {lane}");
+        assert_eq!(of("status"), Some(0.into()), "lane {lane}: {line:?}");
+        assert_eq!(of("why"), Some("client_gone".into()), "lane {lane}");
+    }
+}
