@@ -38,6 +38,8 @@ pub(crate) fn is_h2(session: &ServerSession) -> bool {
 /// See the module's text.
 pub(super) struct H2Session {
     head: RequestHeader,
+    /// Of the body, what was read before.
+    given: std::vec::IntoIter<Bytes>,
     body: RecvStream,
     reply: SendResponse<Bytes>,
     writer: Option<SendStream<Bytes>>,
@@ -52,9 +54,10 @@ pub(super) struct H2Session {
 
 impl H2Session {
     pub(super) fn new(stream: LaneStream, digest: Arc<Digest>) -> Self {
-        let (head, body, reply) = stream.into_parts();
+        let (head, given, body, reply) = stream.into_parts();
         Self {
             head: head.into(),
+            given: given.into_iter(),
             body,
             reply,
             writer: None,
@@ -78,6 +81,10 @@ impl H2Session {
     }
 
     async fn next_piece(&mut self) -> pingora::Result<Option<Bytes>> {
+        if let Some(piece) = self.given.next() {
+            self.read += piece.len();
+            return Ok(Some(piece));
+        }
         let piece = self.body.data().await.transpose();
         let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
         if let Some(piece) = &piece {
@@ -89,12 +96,14 @@ impl H2Session {
     }
 
     fn all_read(&self) -> bool {
-        self.nothing_to_read() || self.body.is_end_stream()
+        self.nothing_to_read() || (self.given.as_slice().is_empty() && self.body.is_end_stream())
     }
 
     fn nothing_to_read(&self) -> bool {
         let length = self.head.headers.get(header::CONTENT_LENGTH);
-        self.read == 0 && (self.body.is_end_stream() || length.is_some_and(|length| length == "0"))
+        self.read == 0
+            && self.given.as_slice().is_empty()
+            && (self.body.is_end_stream() || length.is_some_and(|length| length == "0"))
     }
 
     /// RFC 9113 section 8.1: any number of these, then the final one.

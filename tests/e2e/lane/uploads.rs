@@ -1,6 +1,9 @@
 //! Requests with bodies, and of other methods.
 
+use std::io::Write as _;
+
 use super::*;
+use crate::support::tools::tool;
 
 const HOST: &str = "shop.example";
 
@@ -67,6 +70,11 @@ fn every_reply(by: By) {
 #[test]
 fn every_kind_of_reply_to_an_upload_is_the_same_on_both_ways() {
     every_reply(By::H1);
+}
+
+#[test]
+fn so_it_is_with_uploads_over_http2() {
+    every_reply(By::H2);
 }
 
 #[test]
@@ -145,5 +153,41 @@ fn a_client_that_leaves_within_its_body_is_treated_alike() {
         assert_eq!(app.count(), 1, "only the warm-up, lane {lane}");
         assert_eq!(of("status"), Some(0.into()), "lane {lane}: {line:?}");
         assert_eq!(of("why"), Some("client_gone".into()), "lane {lane}");
+    }
+}
+
+#[test]
+fn a_body_that_comes_by_and_by_over_http2_is_whole() {
+    let curl = tool!("curl", "curl");
+    let app = Origin::start(|seen| Answer::ok(seen.body.clone()));
+    for lane in ["on", "off"] {
+        let edge = edge(&app, lane);
+        for pause in [5, 120] {
+            edge.get("/warm").expect(200);
+            let mut child = std::process::Command::new(&curl)
+                .args([
+                    "-sS",
+                    "--max-time",
+                    "10",
+                    "--http2-prior-knowledge",
+                    "-T",
+                    "-",
+                ])
+                .args(["-H", "Content-Length: 9", "-X", "POST"])
+                .arg(format!("http://{}/a", edge.http()))
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .expect("curl");
+            let mut input = child.stdin.take().expect("a pipe");
+            for piece in ["abc", "def", "ghi"] {
+                wait::hold(wait::millis(pause));
+                input.write_all(piece.as_bytes()).expect("room");
+            }
+            drop(input);
+            let output = child.wait_with_output().expect("its end");
+            assert_eq!(output.stdout, b"abcdefghi", "{pause} ms, lane {lane}");
+        }
+        assert_eq!(app.broken(), Vec::<String>::new());
     }
 }

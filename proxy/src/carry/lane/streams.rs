@@ -1,8 +1,9 @@
 //! Requests of HTTP/2, by the same decisions, straight on their stream.
 //!
 //! What is small and there is answered at once, within the connection's own task. A request for an
-//! upstream has a task of its own, and its reply is sent here if it is whole and small when it can be
-//! begun; else it is left to the carrier behind, as is everything that is not for the lane.
+//! upstream has a task of its own: a small body is read there if it comes soon, and the reply is sent
+//! from there if it is whole and small when it can be begun; else it is left to the carrier behind, as
+//! is everything that is not for the lane.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use super::proxied::{self, Replying, Went, ask};
 use super::wire::{Body, Client};
 use super::{By, HeadEnd, Hit, What};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::EARLY_BODY;
+use crate::carry::upstream::{self, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::listen::buffers;
@@ -44,6 +45,8 @@ pub(crate) enum TakenStream {
 /// A request's stream.
 pub(crate) struct Stream {
     head: Parts,
+    /// Of the body, what was read.
+    read: Vec<Bytes>,
     body: RecvStream,
     reply: SendResponse<Bytes>,
 }
@@ -51,12 +54,52 @@ pub(crate) struct Stream {
 impl Stream {
     pub(crate) fn new(request: Request<RecvStream>, reply: SendResponse<Bytes>) -> Self {
         let (head, body) = request.into_parts();
-        Self { head, body, reply }
+        Self {
+            head,
+            read: Vec::new(),
+            body,
+            reply,
+        }
     }
 
-    /// Head, body and the way back.
-    pub(crate) fn into_parts(self) -> (Parts, RecvStream, SendResponse<Bytes>) {
-        (self.head, self.body, self.reply)
+    /// Head, what was read of the body, the rest of it, and the way back.
+    pub(crate) fn into_parts(self) -> (Parts, Vec<Bytes>, RecvStream, SendResponse<Bytes>) {
+        (self.head, self.read, self.body, self.reply)
+    }
+
+    /// Octets of the body as they are announced; `None` where they are not.
+    fn length(&self) -> Option<u64> {
+        let announced = self.head.headers.get(header::CONTENT_LENGTH);
+        match (announced, self.body.is_end_stream()) {
+            (None, true) => Some(0),
+            (Some(length), false) => length.to_str().ok()?.parse().ok(),
+            (Some(_), true) | (None, false) => None,
+        }
+    }
+
+    /// Reads the body if it comes soon, and puts it behind the request's head as it goes up.
+    ///
+    /// # Errors
+    /// It does not: the request for the other carrier.
+    async fn take_body(&mut self, hit: &mut Hit) -> Result<(), upstream::Begun> {
+        if self.body.is_end_stream() && self.read.is_empty() {
+            return Ok(());
+        }
+        let whole = async {
+            while let Some(piece) = self.body.data().await {
+                let Ok(piece) = piece else {
+                    return false;
+                };
+                // Fails only for more than was received.
+                let _ = self.body.flow_control().release_capacity(piece.len());
+                self.read.push(piece);
+            }
+            true
+        };
+        match timeout(EARLY_TIME, whole).await {
+            Ok(true) => hit.bring(Some(self.read.iter().map(AsRef::as_ref))),
+            Ok(false) | Err(_) => hit.bring(None::<std::iter::Empty<&[u8]>>),
+        }
     }
 
     fn is_head(&self) -> bool {
@@ -125,10 +168,8 @@ impl Carrier {
         settings: &ListenerSettings,
     ) -> Option<Box<Hit>> {
         let parts = &stream.head;
-        if !matches!(parts.method, Method::GET | Method::HEAD)
-            || !stream.body.is_end_stream()
-            || parts.headers.contains_key(header::CONTENT_LENGTH)
-        {
+        let length = stream.length()?;
+        if parts.method == Method::CONNECT {
             return None;
         }
         let head = StreamHead::new(parts)?;
@@ -136,8 +177,8 @@ impl Carrier {
             info,
             settings,
             protocol: Protocol::Http2,
-            is_read: true,
-            length: 0,
+            is_read: length == 0 && matches!(parts.method, Method::GET | Method::HEAD),
+            length,
             h2: Some(parts),
             sending: Sending::Copied,
             most: EARLY_BODY,
@@ -172,6 +213,9 @@ impl Carrier {
     }
 
     async fn pass_stream(&self, stream: &mut Stream, hit: &mut Hit, patience: Duration) -> Went {
+        if let Err(begun) = stream.take_body(hit).await {
+            return Went::Left(begun);
+        }
         let to_head = stream.is_head();
         let mut out = buffers::take();
         let mut client = Watched {
