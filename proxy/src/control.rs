@@ -148,9 +148,11 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     server.bootstrap();
     let mut commands = Vec::with_capacity(workers);
+    let mut carriers = Vec::with_capacity(workers);
     for index in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
         let carrier = Arc::new(Carrier::new(index, snapshot.clone(), draining.clone()));
+        carriers.push(carrier.clone());
         server.add_service(Worker::new(index, carrier, receiver, draining.clone()));
         commands.push(sender);
     }
@@ -163,6 +165,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         last_reload: Arc::default(),
         surroundings,
         commands,
+        carriers,
         sockets: Mutex::new(sockets),
         drain,
         draining,
@@ -275,6 +278,7 @@ struct Control {
     last_reload: Arc<LastReload>,
     surroundings: Surroundings,
     commands: Vec<mpsc::UnboundedSender<Command>>,
+    carriers: Vec<Arc<Carrier>>,
     /// Handed to the workers once signals are listened for: nobody is served by a process that a
     /// signal would kill.
     sockets: Mutex<Bound>,
@@ -466,6 +470,9 @@ impl Control {
         let previous = self.snapshot.load_full();
         let next_snapshot = Arc::new(next.snapshot);
         self.snapshot.store(next_snapshot.clone());
+        for carrier in &self.carriers {
+            carrier.let_go();
+        }
         for (listener, settings) in next.kept {
             listener.settings.store(Arc::new(settings));
         }

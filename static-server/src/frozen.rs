@@ -15,7 +15,9 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{
+    MemfdFlags, OFlags, SealFlags, fcntl_add_seals, fcntl_getfl, fcntl_setfl, memfd_create,
+};
 use rustix::process::{Resource, getrlimit};
 
 /// How many there are at most, whatever the process may open.
@@ -51,6 +53,8 @@ impl Frozen {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let mut file = File::from(memfd_create("tidegate-file", flags)?);
         fill(&mut file)?;
+        // Else each sending would write down when it was, where other cores do, too.
+        fcntl_setfl(&file, fcntl_getfl(&file)? | OFlags::NOATIME)?;
         let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
         fcntl_add_seals(&file, seals)?;
         Ok(Self {

@@ -22,11 +22,12 @@ mod tunnel;
 mod turn;
 mod upstream;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use http::Version;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
@@ -45,6 +46,18 @@ use crate::listen::{NO_PLACE, Slot, conn_info, is_h2};
 use crate::observe::Record;
 use crate::snapshot::Snapshot;
 
+/// The snapshot as a worker holds it: the references of its requests are counted here, where no
+/// other core writes.
+pub(crate) struct Held(Arc<Snapshot>);
+
+impl Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// How long the rest of an HTTP/2 request body is read after its answer.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -52,6 +65,7 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(crate) struct Carrier {
     worker: usize,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    held: ArcSwap<Held>,
     draining: watch::Receiver<bool>,
 }
 
@@ -63,9 +77,29 @@ impl Carrier {
     ) -> Self {
         Self {
             worker,
+            held: ArcSwap::from_pointee(Held(snapshot.load_full())),
             snapshot,
             draining,
         }
+    }
+
+    /// What is in force.
+    fn snapshot(&self) -> Arc<Held> {
+        let in_force = self.snapshot.load();
+        let held = self.held.load_full();
+        match Arc::ptr_eq(&held.0, &in_force) {
+            true => held,
+            false => {
+                let held = Arc::new(Held(Guard::into_inner(in_force)));
+                self.held.store(held.clone());
+                held
+            }
+        }
+    }
+
+    /// Lets go of what is no longer in force; requests that hold it go on with it.
+    pub(crate) fn let_go(&self) {
+        self.snapshot();
     }
 
     /// One request and its reply; gives an HTTP/1 connection back when it can go on.

@@ -13,7 +13,7 @@ use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Begun, Outgoing, Upload};
-use super::{Carrier, files, forward, request, sticky, stored};
+use super::{Carrier, Held, files, forward, request, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
@@ -21,7 +21,7 @@ use crate::exchange::onward::Origin;
 use crate::exchange::{self, Asked, Course, Way};
 use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2};
 use crate::observe::{CacheResult, Protocol, Record};
-use crate::snapshot::{Action, Route, Snapshot};
+use crate::snapshot::{Action, Route};
 use crate::upstreams::{Addresses, Upstream};
 
 /// The reply was not written whole: the connection cannot be used again.
@@ -36,7 +36,7 @@ impl From<Box<pingora::Error>> for Broken {
 /// See the module's text.
 pub(super) struct Turn {
     pub(super) carrier: Arc<Carrier>,
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Held>,
     pub(super) info: Arc<ConnInfo>,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) record: Record,
@@ -48,7 +48,7 @@ pub(super) struct Turn {
 
 /// A request that came in, and was begun, on the lane.
 pub(crate) struct Pending {
-    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) snapshot: Arc<Held>,
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) record: Record,
     pub(super) begun: Begun,
@@ -56,7 +56,7 @@ pub(crate) struct Pending {
 
 impl Turn {
     pub(super) fn new(carrier: Arc<Carrier>, info: Arc<ConnInfo>, session: &ServerSession) -> Self {
-        let snapshot = carrier.snapshot.load_full();
+        let snapshot = carrier.snapshot();
         let settings = info.listener.settings.load_full();
         let head = session.req_header();
         let authority = head.uri.authority().filter(|_| is_h2(session));

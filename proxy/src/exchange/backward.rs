@@ -8,7 +8,7 @@
 
 use http::StatusCode;
 
-use super::guard::octets::{TOKEN, is, next_control};
+use super::guard::octets::{TOKEN, is, lower, next_control};
 use super::guard::trim;
 
 /// Most octets of a head that is read here.
@@ -73,6 +73,9 @@ pub(crate) fn translate(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Trans
     }
 }
 
+/// What most replies begin with.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
 enum Stop {
     More,
     Other,
@@ -88,12 +91,19 @@ struct Framing {
 }
 
 fn try_translate(bytes: &[u8], to_head: bool, out: &mut Vec<u8>) -> Result<ReplyFacts, Stop> {
-    let (status, mut at) = status_line(bytes)?;
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().ok_or(Stop::Other)?.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    let (status, mut at) = match bytes.starts_with(OK) {
+        true => (StatusCode::OK, OK.len()),
+        false => status_line(bytes)?,
+    };
+    if status == StatusCode::OK {
+        out.extend_from_slice(OK);
+    } else {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(status.canonical_reason().ok_or(Stop::Other)?.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
     let mut framing = Framing::default();
     let mut count = 0;
     loop {
@@ -170,46 +180,44 @@ fn field(rest: &[u8], framing: &mut Framing, out: &mut Vec<u8>) -> Result<usize,
     }
     let end = next_control(rest, colon + 1).ok_or(Stop::More)?;
     let next = end + line_end(&rest[end..])?;
-    let name = &rest[..colon];
     let value = trim(&rest[colon + 1..end]);
-    if !takes_over(name, value, framing)? {
-        return Ok(next);
-    }
     let at = out.len();
     if rest[colon + 1] == b' ' && colon + 2 + value.len() == end {
         // As it stands, which it nearly always does.
         out.extend_from_slice(&rest[..next]);
     } else {
-        out.extend_from_slice(name);
+        out.extend_from_slice(&rest[..colon]);
         out.extend_from_slice(b": ");
         out.extend_from_slice(value);
         out.extend_from_slice(b"\r\n");
     }
-    out[at..at + colon].make_ascii_lowercase();
+    lower(&mut out[at..], colon);
+    if !takes_over(&out[at..at + colon], value, framing)? {
+        out.truncate(at);
+    }
     Ok(next)
 }
 
-/// Whether the client gets the field; what it says of the framing is noted.
+/// Whether the client gets the field; what it says of the framing is noted. `name` in small
+/// letters.
 fn takes_over(name: &[u8], value: &[u8], framing: &mut Framing) -> Result<bool, Stop> {
-    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-    match name.len() {
-        4 if is(b"date") => framing.dated = true,
-        7 if is(b"upgrade") || is(b"trailer") => return Ok(false),
-        10 if is(b"connection") => {
+    match name {
+        b"date" => framing.dated = true,
+        b"connection" => {
             framing.close |= closes(value)?;
             return Ok(false);
         }
-        10 if is(b"keep-alive") => return Ok(false),
-        // The edge's own is the one that counts.
-        12 if is(b"x-request-id") => return Ok(false),
-        14 if is(b"content-length") => {
+        // The edge's own id is the one that counts.
+        b"upgrade" | b"trailer" | b"keep-alive" | b"x-request-id" | b"proxy-connection" => {
+            return Ok(false);
+        }
+        b"content-length" => {
             if framing.length.is_some() {
                 return Err(Stop::Other);
             }
             framing.length = Some(length(value).ok_or(Stop::Other)?);
         }
-        16 if is(b"proxy-connection") => return Ok(false),
-        17 if is(b"transfer-encoding") => {
+        b"transfer-encoding" => {
             if framing.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                 return Err(Stop::Other);
             }

@@ -155,7 +155,13 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
 pub(crate) fn spelled(host: &str, port: Option<u16>, tls: bool) -> String {
     let own = if tls { 443 } else { 80 };
     match port {
-        Some(port) if port != own => format!("{host}:{port}"),
+        Some(port) if port != own => {
+            let mut text = String::with_capacity(host.len() + 6);
+            text.push_str(host);
+            text.push(':');
+            text.push_str(itoa::Buffer::new().format(port));
+            text
+        }
         _ => host.to_owned(),
     }
 }

@@ -8,6 +8,7 @@ use cache::tags::{self, Mode};
 use cache::{Key, KeyRef, Life, invalidate};
 use http::Method;
 
+use crate::carry::Held;
 use crate::exchange::Way;
 use crate::exchange::normalise::normalise_path;
 use crate::exchange::purging::{Purge, Target, Url};
@@ -174,7 +175,7 @@ fn purge_key(cache: &Cache, key: &UrlKey, mode: Mode) -> u64 {
 /// Content-Location on the same host (RFC 9111 section 4.4). What it does to a disk tier is written
 /// there before this returns, by a thread that may block.
 pub(crate) async fn after_unsafe(
-    snapshot: &Arc<Snapshot>,
+    snapshot: &Arc<Held>,
     scheme: &'static str,
     way: &Way,
     method: &Method,

@@ -5,6 +5,7 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, Method};
 
+use crate::exchange::guard::octets::lower;
 use crate::exchange::head::{Checked, HeadView};
 
 /// A head that all decisions can look into.
@@ -36,7 +37,7 @@ impl LaneHead for Checked<'_> {
                 out.extend_from_slice(line.value());
                 out.extend_from_slice(b"\r\n");
             }
-            out[at..at + name.len()].make_ascii_lowercase();
+            lower(&mut out[at..], name.len());
         }
     }
 }

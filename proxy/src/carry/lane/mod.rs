@@ -35,7 +35,7 @@ use http::request::Parts;
 use static_server::{Answer, Sending};
 
 use super::account::{self, Arrival};
-use super::{Carrier, Pending};
+use super::{Carrier, Held, Pending};
 use crate::clock;
 use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
@@ -68,7 +68,7 @@ pub(crate) enum Taken {
 
 /// A request and what answers it.
 struct Hit {
-    snapshot: Arc<Snapshot>,
+    snapshot: Arc<Held>,
     record: Record,
     route: usize,
     what: What,
@@ -171,7 +171,7 @@ impl Carrier {
     fn find(&self, head: &impl LaneHead, by: &By<'_>) -> Option<Box<Hit>> {
         let (info, settings) = (by.info, by.settings);
         let (start, wall) = (clock::now(), clock::wall());
-        let snapshot = self.snapshot.load();
+        let snapshot = self.snapshot();
         if !snapshot.config.server.lane {
             return None;
         }
@@ -223,7 +223,7 @@ impl Carrier {
             route: way.route,
             record,
             what,
-            snapshot: Arc::clone(&snapshot),
+            snapshot,
         }))
     }
 }

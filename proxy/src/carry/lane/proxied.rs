@@ -108,7 +108,8 @@ fn write_head(
     });
     let mut block = Block::new(out, 0);
     if length > 0 {
-        block.push(&header::CONTENT_LENGTH, length.to_string().as_bytes());
+        let digits = &mut itoa::Buffer::new();
+        block.push(&header::CONTENT_LENGTH, digits.format(length).as_bytes());
     }
     if joins {
         block.push(

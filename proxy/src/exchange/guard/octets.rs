@@ -1,5 +1,5 @@
 //! Which octets may stand where, as one table, and the search for control
-//! characters eight octets at a time.
+//! characters and small letters eight octets at a time.
 //!
 //! The guard looks at each octet of each request once, so this is where its
 //! time goes. It knows octets, not grammar.
@@ -94,13 +94,61 @@ const fn control_flags(word: u64) -> u64 {
     (below_space | is_delete) & HIGH
 }
 
+/// Makes the letters among the first `count` octets of `bytes` small.
+#[inline]
+pub(crate) fn lower(bytes: &mut [u8], count: usize) {
+    if let Some(count) = count.checked_sub(8) {
+        let mut at = 0;
+        while at < count {
+            lower_word(bytes, at, u64::MAX);
+            at += 8;
+        }
+        // The last word may begin within the one before: small letters stay.
+        lower_word(bytes, count, u64::MAX);
+    } else if bytes.len() >= 8 {
+        lower_word(bytes, 0, !(u64::MAX << (8 * count)));
+    } else {
+        bytes[..count].make_ascii_lowercase();
+    }
+}
+
+/// Of the eight octets from `at` on, those under `mask`.
+#[inline]
+fn lower_word(bytes: &mut [u8], at: usize, mask: u64) {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let Some(place) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else {
+        return;
+    };
+    let word = u64::from_le_bytes(*place);
+    let low = word & !HIGH;
+    // The high bit of each octet from `A` on, and of each behind `Z`.
+    let from_a = low + ONES * u64::from(0x80 - b'A');
+    let behind_z = low + ONES * u64::from(0x7f - b'Z');
+    let capitals = from_a & !behind_z & !word & HIGH & mask;
+    *place = (word | capitals >> 2).to_le_bytes();
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{is_control, next_control};
+    use super::{is_control, lower, next_control};
 
     proptest! {
+        #[test]
+        fn letters_become_small_and_nothing_else_changes(
+            bytes in proptest::collection::vec(any::<u8>(), 0..40),
+            count in 0_usize..41,
+        ) {
+            let count = count.min(bytes.len());
+            let mut wanted = bytes.clone();
+            wanted[..count].make_ascii_lowercase();
+            let mut bytes = bytes;
+            lower(&mut bytes, count);
+            prop_assert_eq!(bytes, wanted);
+        }
+
         #[test]
         fn the_word_search_finds_what_a_plain_search_finds(
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b'a'), Just(b'\t')], 0..80),

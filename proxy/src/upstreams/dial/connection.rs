@@ -153,6 +153,11 @@ impl Connection {
     /// while the kernel has no news of the connection.
     pub(crate) fn is_quiet(&mut self) -> bool {
         let mut byte = [0; 1];
+        if let Io::Plain(Socket::Tcp(socket)) = &self.io {
+            let read = socket.try_read(&mut byte);
+            let is_pending = read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            return is_pending && self.unread.is_empty();
+        }
         let mut read = ReadBuf::new(&mut byte);
         let mut cx = Context::from_waker(Waker::noop());
         Pin::new(self).poll_read(&mut cx, &mut read).is_pending()

@@ -259,17 +259,13 @@ impl EndpointLinks {
         let Some(shelf) = self.shelves.get(worker) else {
             return;
         };
-        let mut one = Idle {
+        let one = Idle {
             connection,
             since: now,
         };
-        if dialer.keep().never_again {
-            return;
-        }
-        if one.serves(dialer, now) {
+        // Whether it ended meanwhile is seen when it is taken.
+        if !dialer.keep().never_again && one.fits(dialer, now) {
             shelf.put(dialer, one);
-        } else if !one.connection.is_quiet() {
-            self.be_careful(now);
         }
     }
 
@@ -447,10 +443,14 @@ impl Shelf {
 impl Idle {
     /// Whether a request may go over it.
     fn serves(&mut self, dialer: &Dialer, now: Instant) -> bool {
-        let keep = dialer.keep();
-        self.connection.wire() == dialer.wire()
-            && !keep.is_stale(self.since, now)
-            && !keep.is_old(self.connection.born(), now)
+        self.fits(dialer, now)
+            && !dialer.keep().is_stale(self.since, now)
             && self.connection.is_quiet()
+    }
+
+    /// Whether it is what would be made now.
+    fn fits(&self, dialer: &Dialer, now: Instant) -> bool {
+        self.connection.wire() == dialer.wire()
+            && !dialer.keep().is_old(self.connection.born(), now)
     }
 }
