@@ -29,6 +29,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("static-server", &[]),
     ("proxy", &["balancer", "cache", "conf", "static-server"]),
     ("tidegate", &["conf", "proxy", "static-server"]),
+    (
+        "instructions",
+        &["balancer", "cache", "conf", "static-server"],
+    ),
 ];
 
 /// Outside libraries that only `proxy` may name.
