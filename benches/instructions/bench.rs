@@ -37,7 +37,7 @@ fn counted(instructions: u64) -> LibraryBenchmarkConfig {
 
 #[library_benchmark]
 #[bench::head_of_request(args = (part::head_of_request()), config = counted(4_093))]
-#[bench::fields_of_request(args = (part::fields_of_request()), config = counted(1_981))]
+#[bench::fields_of_request(args = (part::fields_of_request()), config = counted(1_992))]
 #[bench::path_in_place(args = (part::path_in_place()), config = counted(613))]
 #[bench::path_to_mend(args = (part::path_to_mend()), config = counted(3_881))]
 #[bench::route(args = (part::route()), config = counted(2_672))]
