@@ -14,6 +14,8 @@ mod cache;
 mod cache_key;
 mod discovered;
 mod disk;
+#[cfg(feature = "edges")]
+mod edges;
 mod exchange;
 mod files;
 
@@ -28,6 +30,10 @@ mod date;
 mod etag;
 #[path = "../../static-server/src/fields.rs"]
 mod fields;
+#[allow(
+    unfulfilled_lint_expectations,
+    reason = "one is about what the crate makes public, and nothing is here"
+)]
 #[path = "../../static-server/src/range.rs"]
 mod range;
 #[path = "../../static-server/src/serve/normalise.rs"]
@@ -39,6 +45,8 @@ use std::borrow::Cow;
 
 pub use cache_key::cache_key;
 pub use discovered::discovered;
+#[cfg(feature = "edges")]
+pub use edges::{lane_replies, lane_requests, serve_if_asked};
 pub use files::{static_path, static_range};
 
 use disk::record::{Damage, HEADER, Header, Kind, MAGIC, MAX_FRONT, header_sum, sum};

@@ -1,0 +1,189 @@
+//! Whole edges, with the lane and without it, that must not be told apart.
+//!
+//! Two edges, which differ in `[server] lane` alone, stand in front of two apps that answer alike.
+//! Both get the same octets, cut at the same places; what their clients and their apps saw is
+//! compared. One thread plays both clients and both apps, and goes on to the next step when both
+//! edges have done all that they can do ([`asleep`]), so that no clock is waited for and an input
+//! does the same each time. What hangs on timers (replies that are late) is for the end-to-end tests.
+
+mod app;
+mod asleep;
+mod bench;
+mod edge;
+mod message;
+mod script;
+mod socket;
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use app::Answers;
+use bench::{Bench, Told};
+pub use edge::serve_if_asked;
+use message::{Body, Methods};
+use script::{Step, steps};
+
+/// How often a difference must show itself again before it counts.
+const CONFIRMED: usize = 2;
+
+static BENCH: OnceLock<Mutex<Bench>> = OnceLock::new();
+
+/// Octets of a client are answered alike, and the app is asked alike. The first octet says:
+/// 1, the app holds its answers back until the client has sent all (or `~n`); 2, no connection is
+/// kept to the app; 4, they come on a connection of their own. The steps are in [`script`].
+pub fn lane_requests(data: &[u8]) {
+    let Some((&flags, input)) = data.split_first() else {
+        return;
+    };
+    // So that what it says of those before it counts, too.
+    let bench = BENCH.get_or_init(|| Mutex::new(Bench::start("127.0.0.0/8")));
+    let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
+    compare(
+        &mut bench,
+        |bench| requests(bench, flags, input),
+        |_, _| false,
+    );
+}
+
+fn requests(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
+    let is_set = |bit: u8| flags & bit != 0;
+    let steps = steps(input, bench.next_run());
+    bench.connect(&["/warm", "/again/warm"], is_set(2), is_set(4));
+    bench.answer(|| Answers::ByPath { held: is_set(1) });
+    for step in &steps {
+        match step {
+            Step::Send(bytes) => bench.send(bytes),
+            Step::Next => bench.each_app(app::App::release),
+            Step::Finish => bench.finish(),
+            Step::Reset => bench.reset(),
+        }
+        bench.settle();
+    }
+    bench.each_app(app::App::release);
+    bench.settle();
+    bench.tell(Methods::Unknown)
+}
+
+/// Replies of an app reach the client alike. The first octet says: 1, the client asks HEAD; 2, on a
+/// route with pages of its own, other retries and a filter; 4, it sends its requests at once; 8, no
+/// connection is kept to the app. `~n` begins the next reply, and so the answer to the next attempt
+/// or request.
+pub fn lane_replies(data: &[u8]) {
+    let Some((&flags, input)) = data.split_first() else {
+        return;
+    };
+    let bench = BENCH.get_or_init(|| Mutex::new(Bench::start("10.0.0.0/8")));
+    let mut bench = bench.lock().unwrap_or_else(PoisonError::into_inner);
+    compare(
+        &mut bench,
+        |bench| replies(bench, flags, input),
+        |with, without| is_cut_late(input, with, without),
+    );
+}
+
+fn replies(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
+    let is_set = |bit: u8| flags & bit != 0;
+    let replies = scripted(steps(input, bench.next_run()));
+    let folder = if is_set(2) { "/again" } else { "" };
+    bench.connect(&["/warm", "/again/warm"], is_set(8), false);
+    bench.answer(|| Answers::Scripted(replies.clone()));
+    let methods = [is_set(1), false, false];
+    let asked: Vec<_> = ["/1", "/2", "/fixed"]
+        .iter()
+        .zip(methods)
+        .map(|(path, is_head)| {
+            let folder = if *path == "/fixed" { "" } else { folder };
+            let method = if is_head { "HEAD" } else { "GET" };
+            format!("{method} {folder}{path} HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+        })
+        .collect();
+    if is_set(4) {
+        bench.send(asked.concat().as_bytes());
+        bench.play(&methods, methods.len());
+    } else {
+        for (nth, request) in asked.iter().enumerate() {
+            bench.send(request.as_bytes());
+            bench.play(&methods, nth + 1);
+        }
+    }
+    bench.tell(Methods::Known(&methods))
+}
+
+/// Steps by the reply that they belong to.
+fn scripted(steps: Vec<Step>) -> VecDeque<Vec<Step>> {
+    let mut replies = VecDeque::from([Vec::new()]);
+    for step in steps {
+        match (step, replies.back_mut()) {
+            (Step::Next, _) => replies.push_back(Vec::new()),
+            (step, Some(reply)) => reply.push(step),
+            (_, None) => {}
+        }
+    }
+    replies
+}
+
+/// Runs an input, and again where it was not answered alike: a difference that does not come
+/// again is one of time.
+fn compare(
+    bench: &mut Bench,
+    mut run: impl FnMut(&mut Bench) -> [Told; 2],
+    is_allowed: impl Fn(&Told, &Told) -> bool,
+) {
+    let is_fine =
+        |with: &Told, without: &Told| are_alike(with, without) || is_allowed(with, without);
+    let [with, without] = run(bench);
+    if is_fine(&with, &without) {
+        return;
+    }
+    for _ in 0..CONFIRMED {
+        let [again, without] = run(bench);
+        if is_fine(&again, &without) {
+            return eprintln!("a difference that did not come again:\n{with:?}");
+        }
+    }
+    panic!("with the lane, {with:?}\nwithout it, {without:?}");
+}
+
+/// Whether they differ in that a reply whose chunks are malformed was cut off on the long way alone.
+///
+/// The lane looks at all that came with the head before it tells the client of the reply, the long
+/// way at the first chunk. What comes of it is allowed either way (RFC 9112 section 8): another
+/// attempt or a 502 there, a reply that is cut off here.
+fn is_cut_late(input: &[u8], with: &Told, without: &Told) -> bool {
+    let mut same = with.replies.iter().zip(&without.replies);
+    let common = same
+        .position(|(one, other)| one != other)
+        .unwrap_or(with.replies.len().min(without.replies.len()));
+    let is_cut = without
+        .replies
+        .get(common)
+        .is_some_and(|reply| matches!(reply.body, Body::Cut(_)));
+    let is_malformed = |reply: &Vec<Step>| {
+        let sent = reply.iter().filter_map(|step| match step {
+            Step::Send(bytes) => Some(&bytes[..]),
+            _ => None,
+        });
+        message::has_bad_chunks(&sent.collect::<Vec<_>>().concat())
+    };
+    is_cut && scripted(steps(input, 0)).iter().any(is_malformed)
+}
+
+/// Whether clients and apps were told the same.
+///
+/// A reply that was cut off has no length that means anything: how much of it was passed on depends
+/// on how much each way reads at once. So of two cut bodies, one begins with the other.
+fn are_alike(with: &Told, without: &Told) -> bool {
+    let bodies = |one: &Body, other: &Body| match (one, other) {
+        (Body::Cut(one), Body::Cut(other)) => {
+            one.0.starts_with(&other.0) || other.0.starts_with(&one.0)
+        }
+        _ => one == other,
+    };
+    with.replies.len() == without.replies.len()
+        && with
+            .replies
+            .iter()
+            .zip(&without.replies)
+            .all(|(one, other)| one.has_head_of(other) && bodies(&one.body, &other.body))
+        && (&with.behind, with.end, &with.asked) == (&without.behind, without.end, &without.asked)
+}
