@@ -92,6 +92,12 @@ impl Reply {
         !self.line.0.starts_with(b"HTTP/1.1 1") || self.is_switch()
     }
 
+    pub(super) fn is_chunked(&self) -> bool {
+        self.fields
+            .iter()
+            .any(|(name, _)| name == "transfer-encoding")
+    }
+
     pub(super) fn is_final_and_whole(&self) -> bool {
         self.is_final() && matches!(self.body, Body::Whole(_))
     }
@@ -203,6 +209,13 @@ pub(super) fn unchunked(bytes: &[u8]) -> (Body, usize) {
         Some(end) => (Body::Whole(without_id(&data)), end),
         None => (Body::Cut(without_id(&data)), bytes.len()),
     }
+}
+
+/// Whether `bytes` are a status line without its end that can be no status line.
+pub(super) fn is_refused_before_its_end(bytes: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; 1];
+    let ends = |&byte: &u8| byte.is_ascii_control() && byte != b'\t';
+    !bytes.iter().any(ends) && httparse::Response::new(&mut fields).parse(bytes).is_err()
 }
 
 /// Whether the first final reply in `bytes` has a chunked body that is malformed.

@@ -77,7 +77,7 @@ pub fn lane_replies(data: &[u8]) {
     compare(
         &mut bench,
         |bench| replies(bench, flags, input),
-        |with, without| is_cut_late(input, with, without),
+        |with, without| is_known(input, with, without),
     );
 }
 
@@ -144,28 +144,35 @@ fn compare(
     panic!("with the lane, {with:?}\nwithout it, {without:?}");
 }
 
-/// Whether they differ in that a reply whose chunks are malformed was cut off on the long way alone.
+/// Whether they differ in what is known of replies that are malformed.
 ///
-/// The lane looks at all that came with the head before it tells the client of the reply, the long
-/// way at the first chunk. What comes of it is allowed either way (RFC 9112 section 8): another
-/// attempt or a 502 there, a reply that is cut off here.
-fn is_cut_late(input: &[u8], with: &Told, without: &Told) -> bool {
-    let mut same = with.replies.iter().zip(&without.replies);
-    let common = same
-        .position(|(one, other)| one != other)
-        .unwrap_or(with.replies.len().min(without.replies.len()));
-    let is_cut = without
-        .replies
-        .get(common)
-        .is_some_and(|reply| matches!(reply.body, Body::Cut(_)));
-    let is_malformed = |reply: &Vec<Step>| {
-        let sent = reply.iter().filter_map(|step| match step {
+/// - Chunks: the lane looks at all that came with the head, trailers too, before it tells the client
+///   of the reply; the long way looks at the first chunk, and at no trailer. What comes of it is
+///   allowed either way (RFC 9112 section 8): another attempt or a 502 there, a reply that is cut off
+///   here, or one without its trailers.
+/// - Status lines: the lane looks at one when its end has come. Where the connection ends before, it
+///   was a kept one that ended, which is no attempt; on the long way it is a malformed reply.
+fn is_known(input: &[u8], with: &Told, without: &Told) -> bool {
+    let sent = |reply: &Vec<Step>| {
+        let pieces = reply.iter().map_while(|step| match step {
             Step::Send(bytes) => Some(&bytes[..]),
             _ => None,
         });
-        message::has_bad_chunks(&sent.collect::<Vec<_>>().concat())
+        pieces.collect::<Vec<_>>().concat()
     };
-    is_cut && scripted(steps(input, 0)).iter().any(is_malformed)
+    let replies: Vec<_> = scripted(steps(input, 0)).iter().map(sent).collect();
+    let mut pairs = with.replies.iter().zip(&without.replies);
+    let same = pairs
+        .position(|(one, other)| one != other)
+        .unwrap_or(with.replies.len().min(without.replies.len()));
+    let differs = without.replies.get(same);
+    let by_chunks = differs.is_some_and(message::Reply::is_chunked)
+        && replies.iter().any(|sent| message::has_bad_chunks(sent));
+    let by_line = with.asked != without.asked
+        && replies
+            .iter()
+            .any(|sent| message::is_refused_before_its_end(sent));
+    by_chunks || by_line
 }
 
 /// Whether clients and apps were told the same.
