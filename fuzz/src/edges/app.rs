@@ -24,10 +24,13 @@ pub(super) struct App {
     pub(super) conns: Vec<AppConn>,
     answers: Answers,
     asked: Vec<Asked>,
+    /// Connections since [`App::forget`].
+    count: usize,
 }
 
 /// One connection from the edge.
 pub(super) struct AppConn {
+    number: usize,
     pub(super) socket: Socket,
     /// Requests that wait for their answers.
     waiting: VecDeque<Asked>,
@@ -46,7 +49,14 @@ impl App {
             conns: Vec::new(),
             answers: Answers::ByPath { held: false },
             asked: Vec::new(),
+            count: 0,
         }
+    }
+
+    /// All connections end, and the next one is the first.
+    pub(super) fn forget(&mut self) {
+        self.conns.clear();
+        self.count = 0;
     }
 
     pub(super) fn listener(&self) -> &TcpListener {
@@ -71,7 +81,9 @@ impl App {
         let mut moved = false;
         while let Ok((stream, _)) = self.listener.accept() {
             moved = true;
+            self.count += 1;
             self.conns.push(AppConn {
+                number: self.count,
                 socket: Socket::new(stream),
                 waiting: VecDeque::new(),
                 steps: VecDeque::new(),
@@ -124,11 +136,12 @@ impl AppConn {
             self.behind.extend(came);
             return;
         }
-        while let Some((request, length)) = message::request(&self.socket.inbox) {
+        while let Some((mut request, length)) = message::request(&self.socket.inbox) {
             if !request.is_whole() {
                 break;
             }
             self.socket.inbox.drain(..length);
+            request.connection = self.number;
             asked.push(request.clone());
             self.waiting.push_back(request);
         }

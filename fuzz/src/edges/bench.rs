@@ -119,13 +119,9 @@ impl Bench {
     /// Nothing is left of the run before.
     fn clear(&mut self) {
         self.clear_clients();
-        for side in &mut self.sides {
-            side.app.conns.clear();
-        }
+        self.each_app(App::forget);
         self.settle();
-        for side in &mut self.sides {
-            side.app.conns.clear();
-        }
+        self.each_app(App::forget);
     }
 
     fn clear_clients(&mut self) {

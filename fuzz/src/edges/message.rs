@@ -87,9 +87,14 @@ impl Reply {
         self.line == other.line && self.fields == other.fields
     }
 
-    /// Whether it is the final reply to a request.
+    /// Whether it is the final reply to a request, by its status; the version may be any.
     fn is_final(&self) -> bool {
-        !self.line.0.starts_with(b"HTTP/1.1 1") || self.is_switch()
+        !self.status().starts_with(b"1") || self.is_switch()
+    }
+
+    fn status(&self) -> &[u8] {
+        let mut words = self.line.0.split(|&byte| byte == b' ');
+        words.nth(1).unwrap_or_default()
     }
 
     pub(super) fn is_chunked(&self) -> bool {
@@ -104,7 +109,7 @@ impl Reply {
 
     /// Whether another protocol follows.
     pub(super) fn is_switch(&self) -> bool {
-        self.line.0.starts_with(b"HTTP/1.1 101")
+        self.status() == b"101"
     }
 }
 
@@ -277,12 +282,20 @@ pub(super) struct Asked {
     body: Body,
     /// What came behind it on a connection that changed its protocol.
     pub(super) behind: Text,
+    /// Which of the app's connections it came on: one whose end was told must not be used again.
+    pub(super) connection: usize,
 }
 
 impl fmt::Debug for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_head(f, &self.line, &self.fields)?;
-        writeln!(f, "  {:?} {:?}", self.body, self.behind)
+        let Self {
+            body,
+            behind,
+            connection,
+            ..
+        } = self;
+        writeln!(f, "  {body:?} {behind:?} on connection {connection}")
     }
 }
 
@@ -329,6 +342,7 @@ pub(super) fn request(bytes: &[u8]) -> Option<(Asked, usize)> {
                 fields: Vec::new(),
                 body: Body::ToEnd(Text::default()),
                 behind: Text::default(),
+                connection: 0,
             };
             return Some((asked, bytes.len()));
         }
@@ -348,6 +362,7 @@ pub(super) fn request(bytes: &[u8]) -> Option<(Asked, usize)> {
         fields: comparable(head.headers),
         body,
         behind: Text::default(),
+        connection: 0,
     };
     Some((asked, length + taken))
 }
