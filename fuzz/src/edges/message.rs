@@ -38,6 +38,7 @@ pub(super) fn comparable(fields: &[httparse::Header<'_>]) -> Fields {
             let name = field.name.to_ascii_lowercase();
             let value = match name.as_str() {
                 "date" | "x-request-id" | "age" => b"*".to_vec(),
+                "cache-status" => without_ttl(field.value),
                 _ => field.value.to_vec(),
             };
             (name, Text(value))
@@ -45,6 +46,18 @@ pub(super) fn comparable(fields: &[httparse::Header<'_>]) -> Fields {
         .collect();
     fields.sort_by(|a, b| a.0.cmp(&b.0));
     fields
+}
+
+/// What is left of a page's life counts down by seconds.
+fn without_ttl(value: &[u8]) -> Vec<u8> {
+    const BEFORE: &[u8] = b";ttl=";
+    let found = value.windows(BEFORE.len()).position(|part| part == BEFORE);
+    let Some(at) = found else {
+        return value.to_vec();
+    };
+    let (before, digits) = value.split_at(at + BEFORE.len());
+    let behind = digits.iter().skip_while(|byte| byte.is_ascii_digit());
+    before.iter().chain(behind).copied().collect()
 }
 
 fn write_head(f: &mut fmt::Formatter<'_>, line: &Text, fields: &Fields) -> fmt::Result {
@@ -221,6 +234,15 @@ pub(super) fn is_refused_before_its_end(bytes: &[u8]) -> bool {
     let mut fields = [httparse::EMPTY_HEADER; 1];
     let ends = |&byte: &u8| byte.is_ascii_control() && byte != b'\t';
     !bytes.iter().any(ends) && httparse::Response::new(&mut fields).parse(bytes).is_err()
+}
+
+/// Whether the first reply in `bytes` says in several lines what becomes of the connection.
+pub(super) fn has_several_connections(bytes: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut head = httparse::Response::new(&mut fields);
+    let is_connection =
+        |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("connection");
+    head.parse(bytes).is_ok() && head.headers.iter().filter(is_connection).count() > 1
 }
 
 /// Whether the first final reply in `bytes` has a chunked body that is malformed.

@@ -144,7 +144,7 @@ fn compare(
     panic!("with the lane, {with:?}\nwithout it, {without:?}");
 }
 
-/// Whether they differ in what is known of replies that are malformed.
+/// Whether they differ in what is known of replies that are odd.
 ///
 /// - Chunks: the lane looks at all that came with the head, trailers too, before it tells the client
 ///   of the reply; the long way looks at the first chunk, and at no trailer. What comes of it is
@@ -152,6 +152,8 @@ fn compare(
 ///   here, or one without its trailers.
 /// - Status lines: the lane looks at one when its end has come. Where the connection ends before, it
 ///   was a kept one that ended, which is no attempt; on the long way it is a malformed reply.
+/// - Several Connection lines: the long way goes by the first, and may use a connection again that a
+///   later one ends (against RFC 9112 section 9.6); the lane reads all.
 fn is_known(input: &[u8], with: &Told, without: &Told) -> bool {
     let sent = |reply: &Vec<Step>| {
         let pieces = reply.iter().map_while(|step| match step {
@@ -172,7 +174,11 @@ fn is_known(input: &[u8], with: &Told, without: &Told) -> bool {
         && replies
             .iter()
             .any(|sent| message::is_refused_before_its_end(sent));
-    by_chunks || by_line
+    let by_connection = same == with.replies.len()
+        && replies
+            .iter()
+            .any(|sent| message::has_several_connections(sent));
+    by_chunks || by_line || by_connection
 }
 
 /// Whether clients and apps were told the same.
