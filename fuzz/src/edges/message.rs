@@ -229,22 +229,6 @@ pub(super) fn unchunked(bytes: &[u8]) -> (Body, usize) {
     }
 }
 
-/// Whether `bytes` are a status line without its end that can be no status line.
-pub(super) fn is_refused_before_its_end(bytes: &[u8]) -> bool {
-    let mut fields = [httparse::EMPTY_HEADER; 1];
-    let ends = |&byte: &u8| byte.is_ascii_control() && byte != b'\t';
-    !bytes.iter().any(ends) && httparse::Response::new(&mut fields).parse(bytes).is_err()
-}
-
-/// Whether the first reply in `bytes` says in several lines what becomes of the connection.
-pub(super) fn has_several_connections(bytes: &[u8]) -> bool {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut head = httparse::Response::new(&mut fields);
-    let is_connection =
-        |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case("connection");
-    head.parse(bytes).is_ok() && head.headers.iter().filter(is_connection).count() > 1
-}
-
 /// Whether the first final reply in `bytes` has a chunked body that is malformed.
 pub(super) fn has_bad_chunks(bytes: &[u8]) -> bool {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];

@@ -144,6 +144,25 @@ pub(super) fn replies() -> Vec<(&'static str, Answer)> {
         ),
         ("the end instead of a reply", Answer::raw("")),
         (
+            "the end within a line that is none",
+            Answer::raw("HTTP/1.1 2k"),
+        ),
+        (
+            "the end told in a second line",
+            stays(
+                "200 OK\r\nConnection: keep-alive\r\nConnection: close\r\nContent-Length: 2",
+                "ok",
+            ),
+        ),
+        (
+            "early hints of an older version",
+            Answer::raw(
+                "HTTP/1.0 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n\
+                 HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            )
+            .then_stay(),
+        ),
+        (
             "the end within the head",
             Answer::raw("HTTP/1.1 200 OK\r\nContent-Le"),
         ),

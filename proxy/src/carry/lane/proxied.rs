@@ -200,6 +200,10 @@ pub(super) async fn ask(
     let reply = loop {
         match wire.more(client).await {
             Step::Done => {}
+            // What came of a reply is for the other carrier to judge.
+            Step::Ended if !wire.inbox.is_empty() => {
+                return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
+            }
             Step::Ended => return Err(Went::Left(asked.ended())),
             Step::Gone => return Err(Went::Gone),
             Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),

@@ -132,6 +132,8 @@ impl Exchange<'_> {
             StatusCode::EARLY_HINTS => {
                 if let Some(client) = client.filter(|client| takes_interim(client)) {
                     let mut hints = Box::new(ResponseHeader::from(head.as_owned_parts()));
+                    // Its own, whatever the endpoint speaks (RFC 9110 section 2.5).
+                    hints.set_version(http::Version::HTTP_11);
                     respond::strip_connection_fields(&mut hints);
                     client
                         .write_response_header(hints)

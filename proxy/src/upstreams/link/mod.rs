@@ -19,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use http::header;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::http::v1::client::HttpSession as H1Session;
 use tokio::time::timeout;
@@ -381,6 +383,7 @@ impl EndpointLinks {
             HttpSession::H1(mut session) => {
                 session.respect_keepalive();
                 if session.will_keepalive()
+                    && !session.resp_header().is_some_and(closes)
                     && let Some(stream) = session.reuse().await
                     && let Ok(connection) = stream.into_any().downcast()
                 {
@@ -411,6 +414,16 @@ impl EndpointLinks {
             shelf.h2.clear_idle();
         }
     }
+}
+
+/// Whether any line of Connection ends the connection (RFC 9112 section 9.6); Pingora goes by the
+/// first.
+fn closes(head: &ResponseHeader) -> bool {
+    let lines = head.headers.get_all(header::CONNECTION);
+    lines.iter().any(|line| {
+        let mut options = line.as_bytes().split(|&byte| byte == b',');
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    })
 }
 
 fn shared(session: pingora::protocols::http::v2::client::Http2Session) -> Connected {
