@@ -14,10 +14,10 @@ use crate::filter::Reply;
 use crate::listen::Conn;
 use crate::snapshot::Route;
 
-/// The reply, unless a page of the route may take the place of its body.
-pub(super) fn own(route: &Route, reply: Reply) -> Option<Reply> {
+/// Whether no page of the route may take the place of the reply's body.
+pub(super) fn is_own(route: &Route, reply: &Reply) -> bool {
     let is_covered = route.pages.is_some() && reply.status.as_u16() >= 400;
-    (answer::is_meant(&reply) || !is_covered).then_some(reply)
+    answer::is_meant(reply) || !is_covered
 }
 
 /// Writes the head of `reply`, but for what belongs to every reply.
@@ -41,7 +41,11 @@ pub(super) fn begin_head<'a>(out: &'a mut Vec<u8>, reply: &Reply, now: SystemTim
 
 /// Sends the body behind the head.
 pub(super) async fn send(conn: &mut Conn, reply: &Reply, count: &mut u64) -> Sent {
-    let sent = conn.send(&[body(reply)], count).await;
+    let body = match has_body(reply.status) {
+        true => std::slice::from_ref(&reply.body),
+        false => &[],
+    };
+    let sent = conn.send(body, count).await;
     sent.map_or(Sent::Gone, |()| Sent::Whole)
 }
 

@@ -79,6 +79,9 @@ enum What {
     Page(Arc<Stored>),
     File(Answer),
     Fixed(Reply),
+    /// The reply that the route's action is. Not copied: the counts of references to its parts are
+    /// every worker's.
+    Said,
     /// It is to be asked for.
     Proxied(Asking),
 }
@@ -119,7 +122,10 @@ impl Carrier {
                 .map_or(Sent::Gone, |()| Sent::Whole),
             What::Page(page) => page::send(conn, page, &hit.snapshot.cache.twins, &mut count).await,
             What::File(answer) => file::send(conn, &answer.body, &mut count).await,
-            What::Fixed(reply) => fixed::send(conn, reply, &mut count).await,
+            What::Fixed(_) | What::Said => match hit.reply() {
+                Some(reply) => fixed::send(conn, reply, &mut count).await,
+                None => Sent::Gone,
+            },
             What::Proxied(_) => Sent::Whole,
         };
         hit.record.bytes_out = count;
@@ -211,12 +217,15 @@ impl Carrier {
             Some(_) if !by.is_read => return None,
             Some(reply) => {
                 record.why = Some(reply.by.as_str());
-                What::Fixed(fixed::own(route, reply)?)
+                fixed::is_own(route, &reply).then_some(What::Fixed(reply))?
             }
             None => act(&snapshot, by, route, &way, head, &mut record)?,
         };
-        if let What::Fixed(reply) = &what {
-            record.status = reply.status.as_u16();
+        match (&what, &route.action) {
+            (What::Fixed(reply), _) | (What::Said, Action::Respond(reply)) => {
+                record.status = reply.status.as_u16();
+            }
+            _ => {}
         }
         settings.metrics.request_begins();
         Some(Box::new(Hit {
@@ -266,11 +275,14 @@ fn act(
             What::Proxied(asking)
         }
         _ if !by.is_read => return None,
-        Action::Respond(reply) => What::Fixed(fixed::own(route, reply.clone())?),
+        Action::Respond(reply) => match fixed::is_own(route, reply) {
+            true => What::Said,
+            false => return None,
+        },
         Action::Redirect(redirect) => {
             let scheme = exchange::scheme(info.tls.is_some());
             let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
-            What::Fixed(fixed::own(route, reply)?)
+            fixed::is_own(route, &reply).then_some(What::Fixed(reply))?
         }
         Action::Upstream {
             upstream,
@@ -339,12 +351,27 @@ impl FieldsMut for NoEdits {
 }
 
 impl Hit {
+    /// What the configuration gives.
+    fn reply(&self) -> Option<&Reply> {
+        match &self.what {
+            What::Fixed(reply) => Some(reply),
+            What::Said => match &self.snapshot.routes.get(self.route)?.action {
+                Action::Respond(reply) => Some(reply),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Status line and fields.
     fn write_head(&self, out: &mut Vec<u8>, end: HeadEnd) {
         let block = match &self.what {
             What::Page(page) => page::begin_head(out, page, self.record.wall),
             What::File(answer) => file::begin_head(out, answer, self.record.wall),
-            What::Fixed(reply) => fixed::begin_head(out, reply, self.record.wall),
+            What::Fixed(_) | What::Said => match self.reply() {
+                Some(reply) => fixed::begin_head(out, reply, self.record.wall),
+                None => return,
+            },
             What::Proxied(_) => return,
         };
         let with_id = matches!(self.what, What::Page(_));

@@ -141,7 +141,7 @@ impl Carrier {
                 FileBody::Memory(bytes) => bytes.clone(),
                 _ => Bytes::new(),
             },
-            What::Fixed(reply) => super::fixed::body(reply),
+            What::Fixed(_) | What::Said => hit.reply().map(super::fixed::body).unwrap_or_default(),
         };
         let mut stream = stream;
         let mut out = buffers::take();
