@@ -15,7 +15,7 @@ use super::head::LaneHead;
 use super::wire::{Body, Client, Early, Step, Wire};
 use super::{By, HeadEnd, Hit, Taken, What, finish_head};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::{self, Asked, Begun, EARLY_TIME};
+use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::exchange::backward::{ReplyFacts, Translated, translate};
@@ -54,7 +54,7 @@ pub(super) fn asking(
     let settings = upstream.settings();
     let most = route.max_body_size;
     let most = most.unwrap_or(by.settings.limits.max_body_size);
-    let is_held = by.length <= most.min(settings.retry.max_body_size);
+    let is_held = by.length <= most.min(settings.retry.max_body_size).min(EARLY_BODY);
     if !upstream.is_plain() || route.hints.is_some() || !is_held {
         return None;
     }

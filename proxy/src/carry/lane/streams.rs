@@ -72,6 +72,7 @@ impl Stream {
         let announced = self.head.headers.get(header::CONTENT_LENGTH);
         match (announced, self.body.is_end_stream()) {
             (None, true) => Some(0),
+            (Some(length), true) if length == "0" => Some(0),
             (Some(length), false) => length.to_str().ok()?.parse().ok(),
             (Some(_), true) | (None, false) => None,
         }
