@@ -202,6 +202,8 @@ fn field(rest: &[u8], framing: &mut Framing, out: &mut Vec<u8>) -> Result<usize,
 /// letters.
 fn takes_over(name: &[u8], value: &[u8], framing: &mut Framing) -> Result<bool, Stop> {
     match name {
+        // Which of two counts is for the other carrier to say.
+        b"date" if framing.dated => return Err(Stop::Other),
         b"date" => framing.dated = true,
         b"connection" => {
             framing.close |= closes(value)?;
@@ -326,6 +328,7 @@ mod tests {
             "HTTP/1.1 200 OK\ncontent-length: 0\n\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 0\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ndate: a\r\ndate: a\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: 0, 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length: +1\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length:\r\n\r\n",
