@@ -39,7 +39,7 @@ pub(crate) fn is_h2(session: &ServerSession) -> bool {
 pub(super) struct H2Session {
     head: RequestHeader,
     /// Of the body, what was read before.
-    given: std::vec::IntoIter<Bytes>,
+    given: Bytes,
     body: RecvStream,
     reply: SendResponse<Bytes>,
     writer: Option<SendStream<Bytes>>,
@@ -57,7 +57,7 @@ impl H2Session {
         let (head, given, body, reply) = stream.into_parts();
         Self {
             head: head.into(),
-            given: given.into_iter(),
+            given,
             body,
             reply,
             writer: None,
@@ -81,9 +81,9 @@ impl H2Session {
     }
 
     async fn next_piece(&mut self) -> pingora::Result<Option<Bytes>> {
-        if let Some(piece) = self.given.next() {
-            self.read += piece.len();
-            return Ok(Some(piece));
+        if !self.given.is_empty() {
+            self.read += self.given.len();
+            return Ok(Some(std::mem::take(&mut self.given)));
         }
         let piece = self.body.data().await.transpose();
         let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
@@ -96,13 +96,13 @@ impl H2Session {
     }
 
     fn all_read(&self) -> bool {
-        self.nothing_to_read() || (self.given.as_slice().is_empty() && self.body.is_end_stream())
+        self.nothing_to_read() || (self.given.is_empty() && self.body.is_end_stream())
     }
 
     fn nothing_to_read(&self) -> bool {
         let length = self.head.headers.get(header::CONTENT_LENGTH);
         self.read == 0
-            && self.given.as_slice().is_empty()
+            && self.given.is_empty()
             && (self.body.is_end_stream() || length.is_some_and(|length| length == "0"))
     }
 

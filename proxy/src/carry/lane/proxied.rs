@@ -392,25 +392,20 @@ impl Hit {
             while conn.waiting().len() < end && !conn.ended() && conn.more().await.is_ok() {}
         }
         let body = conn.waiting().get(start..end);
-        self.bring(body.map(std::iter::once))
+        self.bring(body)
     }
 
-    /// Puts the pieces of the body behind the request's head.
+    /// Puts `body` behind the request's head.
     ///
     /// # Errors
     /// There is none: the request for the other carrier.
-    pub(super) fn bring<'a>(
-        &mut self,
-        body: Option<impl Iterator<Item = &'a [u8]>>,
-    ) -> Result<(), Begun> {
+    pub(super) fn bring(&mut self, body: Option<&[u8]>) -> Result<(), Begun> {
         let What::Proxied(asking) = &mut self.what else {
             return Ok(());
         };
         if let Some(body) = body {
-            for piece in body {
-                asking.lines.extend_from_slice(piece);
-                self.record.bytes_in += piece.len() as u64;
-            }
+            asking.lines.extend_from_slice(body);
+            self.record.bytes_in = body.len() as u64;
             return Ok(());
         }
         buffers::release(&mut asking.lines);

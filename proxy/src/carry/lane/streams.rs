@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
 use http::header::{self, HeaderName, HeaderValue};
@@ -46,7 +46,7 @@ pub(crate) enum TakenStream {
 pub(crate) struct Stream {
     head: Parts,
     /// Of the body, what was read.
-    read: Vec<Bytes>,
+    read: BytesMut,
     body: RecvStream,
     reply: SendResponse<Bytes>,
 }
@@ -56,15 +56,15 @@ impl Stream {
         let (head, body) = request.into_parts();
         Self {
             head,
-            read: Vec::new(),
+            read: BytesMut::new(),
             body,
             reply,
         }
     }
 
     /// Head, what was read of the body, the rest of it, and the way back.
-    pub(crate) fn into_parts(self) -> (Parts, Vec<Bytes>, RecvStream, SendResponse<Bytes>) {
-        (self.head, self.read, self.body, self.reply)
+    pub(crate) fn into_parts(self) -> (Parts, Bytes, RecvStream, SendResponse<Bytes>) {
+        (self.head, self.read.freeze(), self.body, self.reply)
     }
 
     /// Octets of the body as they are announced; `None` where they are not.
@@ -93,13 +93,14 @@ impl Stream {
                 };
                 // Fails only for more than was received.
                 let _ = self.body.flow_control().release_capacity(piece.len());
-                self.read.push(piece);
+                // In one: pieces may be many and small, or empty.
+                self.read.extend_from_slice(&piece);
             }
             true
         };
         match timeout(EARLY_TIME, whole).await {
-            Ok(true) => hit.bring(Some(self.read.iter().map(AsRef::as_ref))),
-            Ok(false) | Err(_) => hit.bring(None::<std::iter::Empty<&[u8]>>),
+            Ok(true) => hit.bring(Some(&self.read)),
+            Ok(false) | Err(_) => hit.bring(None),
         }
     }
 
