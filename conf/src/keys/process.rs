@@ -79,7 +79,7 @@ pub(crate) static SERVER: Shape = Shape {
                 ("off", "every request takes the long way"),
             ]),
             "\"on\"",
-            "Plain requests (files, fresh pages, fixed replies, and what an upstream answers over a kept connection; HTTP/1.1 and HTTP/2) take a short way that costs half as much. What they are answered is the same; `off` is for finding out whether it is.",
+            "Plain requests (files, fresh pages, fixed replies, and what an upstream answers over a kept connection, small uploads among it; HTTP/1.1 and HTTP/2) take a short way that costs half as much. What they are answered is the same; `off` is for finding out whether it is.",
         ),
         optional(
             "error_pages",
