@@ -193,6 +193,28 @@ impl NotStored {
     }
 }
 
+/// What of a request decides whether its response may be kept: for carriers that do not have its head
+/// any more when the response comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    is_get: bool,
+    has_session: bool,
+    is_authorized: bool,
+    no_store: bool,
+}
+
+impl Asker {
+    /// Reads a request.
+    pub fn new(request: Request<'_>, policy: &Policy) -> Self {
+        Self {
+            is_get: request.method == Method::GET,
+            has_session: policy.has_session(request.fields),
+            is_authorized: request.fields.has(&AUTHORIZATION),
+            no_store: RequestControl::read(request.fields).no_store,
+        }
+    }
+}
+
 /// Decides on the response to a request, when its head came in.
 pub fn storable(
     request: Request<'_>,
@@ -200,8 +222,18 @@ pub fn storable(
     policy: &Policy,
     times: Times,
 ) -> Storable {
+    storable_for(Asker::new(request, policy), response, policy, times)
+}
+
+/// [`storable`], of a request that was read before.
+pub fn storable_for(
+    asker: Asker,
+    response: Response<'_>,
+    policy: &Policy,
+    times: Times,
+) -> Storable {
     let control = ResponseControl::read(response.fields);
-    match refusal(request, response, &control, policy) {
+    match refusal(asker, response, &control, policy) {
         Some(why) => Storable::No(why),
         None => judge(response, &control, policy, times),
     }
@@ -209,13 +241,13 @@ pub fn storable(
 
 /// What forbids storing, whatever the lifetime.
 fn refusal(
-    request: Request<'_>,
+    asker: Asker,
     response: Response<'_>,
     control: &ResponseControl,
     policy: &Policy,
 ) -> Option<NotStored> {
     let status = response.status;
-    if request.method != Method::GET {
+    if !asker.is_get {
         return Some(NotStored::Method);
     }
     // Content-Range under any other status has no meaning (RFC 9110 section 14.4).
@@ -228,13 +260,13 @@ fn refusal(
     }
     // Before anything that the response says: an application that answers one visitor `private` says
     // it of him, and not of the page that is for all.
-    if policy.has_session(request.fields) {
+    if asker.has_session {
         return Some(NotStored::Session);
     }
-    if request.fields.has(&AUTHORIZATION) && !policy.share_authorized {
+    if asker.is_authorized && !policy.share_authorized {
         return Some(NotStored::Authorization);
     }
-    if RequestControl::read(request.fields).no_store {
+    if asker.no_store {
         return Some(NotStored::RequestNoStore);
     }
     // Section 5.2.2.3: a status that is understood puts the no-store beside must-understand aside.
@@ -248,7 +280,7 @@ fn refusal(
         return Some(NotStored::SetCookie);
     }
     let allows = control.public || control.s_maxage.is_some() || control.must_revalidate;
-    if request.fields.has(&AUTHORIZATION) && !allows {
+    if asker.is_authorized && !allows {
         return Some(NotStored::Authorization);
     }
     if tags::read(response.fields, &policy.tags).is_err() {

@@ -224,7 +224,8 @@ impl Turn {
                 upstream,
                 cache,
             } => {
-                if cache.is_some() && cached::purge_method::is_asked(session, &self.snapshot) {
+                let method = &session.req_header().method;
+                if cache.is_some() && cached::purge_method::is_asked(method, &self.snapshot) {
                     return Box::pin(cached::purge_method::answer(self, session, route, &way))
                         .await;
                 }
@@ -279,8 +280,9 @@ impl Turn {
         self.learn(session, route, way, &head);
         let method = session.req_header().method.clone();
         if caching.is_some() {
-            let scheme = self.scheme(session);
-            cached::purge::after_unsafe(&self.snapshot, scheme, way, &method, &head).await;
+            let change = cached::purge::Change::new(&method, self.scheme(session), way);
+            let outdated = change.outdated(head.status, &head.headers);
+            cached::purge::take_out(&self.snapshot, outdated).await;
         }
         let mark = |head: &mut ResponseHeader| {
             if let Some(caching) = caching {

@@ -4,6 +4,7 @@
 //! that answer the same. What clients saw, what origins saw, what was counted and logged is
 //! compared.
 
+mod cached;
 mod replies;
 mod uploads;
 
@@ -194,6 +195,7 @@ fn told_of(line: &Value) -> Vec<(String, Value)> {
         "bytes_out",
         "protocol",
         "attempts",
+        "cache",
     ];
     let object = line.as_object().expect("an object").clone();
     let object = object

@@ -17,7 +17,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::background::pump;
-use super::judge::{Judged, judge, make_question, replaces, supersede};
+use super::judge::{Judged, judge, make_question, not_kept, replaces, supersede};
 use super::{Cached, compressed, parts, strip_tags};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::forward;
@@ -64,6 +64,11 @@ impl Fetch<'_> {
         session: &mut ServerSession,
         base: Option<Arc<Stored>>,
     ) -> Result<(), Broken> {
+        if turn.begun.is_some() {
+            // The lane has asked, for this client alone.
+            let writer = self.writer(session);
+            return self.lead(turn, session, base, writer).await;
+        }
         let began = clock::now();
         let patience = self.cached.upstream.settings().first_byte_timeout;
         for _ in 0..MOST_JOINS {
@@ -215,7 +220,11 @@ impl Fetch<'_> {
                 }
             };
             turn.hint(session, self.cached.route, self.cached.way).await;
-            let sent = clock::wall();
+            let begun = turn.begun.take();
+            let sent = match &begun {
+                Some(_) => turn.record.wall,
+                None => clock::wall(),
+            };
             let worker = turn.carrier.worker();
             let upstream = self.cached.upstream;
             let opened = upstream::open(
@@ -225,7 +234,7 @@ impl Fetch<'_> {
                 Some(session),
                 &|| writer.has_readers(),
                 &mut turn.record,
-                None,
+                begun,
             )
             .await;
             let (incoming, mut reply) = match opened {
@@ -321,14 +330,11 @@ impl Fetch<'_> {
                     return self.stale(turn, session, base, writer).await;
                 }
                 Judged::Pass(reason) => {
-                    self.cache.counts.not_stored(reason);
+                    not_kept(self.cache, self.key, reason);
                     if let Some(old) = &base
                         && replaces(reason, reply.status)
                     {
                         self.cache.store.remove(self.key.as_key(), old);
-                    }
-                    if reason == NotStored::TooLarge {
-                        parts::let_pass(self.cache, self.key, parts::PASS_FOR);
                     }
                     if reason.is_of_the_response() {
                         writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use cache::storable::{NotStored, storable};
 use cache::validate::{self, Freshened};
 use cache::{
-    Fields, Head, KeyRef, Policy, RequestControl, Response, Storable, Stored, Times, coding, reuse,
-    surrogate, tags,
+    Fields, Head, KeyBuf, KeyRef, Policy, RequestControl, Response, Storable, Stored, Times,
+    coding, reuse, surrogate, tags,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use pingora::http::ResponseHeader;
 
+use super::parts;
 use crate::carry::failure::Failure;
 use crate::carry::upstream::Outgoing;
 use crate::exchange::caching::Caching;
@@ -28,10 +29,10 @@ pub(super) fn make_question(
     for name in &validate::NOT_FORWARDED {
         outgoing.head.remove_header(name);
     }
-    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
+    let (name, able) = capability();
     outgoing
         .head
-        .append_header(surrogate::CAPABILITY, able)
+        .append_header(name, able)
         .map_err(|_| Failure::BadReply)?;
     normalise(outgoing, asked, caching)?;
     if let Some(base) = base {
@@ -45,17 +46,32 @@ pub(super) fn make_question(
     Ok(())
 }
 
-/// Lets the origin see of a request what tells the variants apart, and no more of it. One visitor's
-/// own request stays as it is: its reply is neither stored nor compressed here.
+/// What the cache says of itself when it asks.
+pub(super) fn capability() -> (HeaderName, HeaderValue) {
+    let able = HeaderValue::from_static(surrogate::CAPABILITIES);
+    (surrogate::CAPABILITY, able)
+}
+
+/// What of a request the origin is to see differently ([`cache::Normalised::changes`]): of what tells the
+/// variants apart so much as does, and no more. One visitor's own request stays as it is: its reply is
+/// neither stored nor compressed here.
+pub(super) fn changes(
+    caching: &Caching,
+    asked: &dyn Fields,
+) -> Vec<(HeaderName, Option<HeaderValue>)> {
+    match caching.policy.is_personal(asked) {
+        true => Vec::new(),
+        false => caching.normal.apply(asked).changes().collect(),
+    }
+}
+
+/// Makes the [`changes`].
 pub(super) fn normalise(
     outgoing: &mut Outgoing,
     asked: &HeaderMap,
     caching: &Caching,
 ) -> Result<(), Failure> {
-    if caching.policy.is_personal(asked) {
-        return Ok(());
-    }
-    for (name, value) in caching.normal.apply(asked).changes() {
+    for (name, value) in changes(caching, asked) {
         match value {
             Some(value) => outgoing
                 .head
@@ -147,6 +163,14 @@ fn restated(reply: Response<'_>, policy: &Policy) -> Option<Vec<Box<[u8]>>> {
 pub(super) fn supersede(cache: &Cache, key: KeyRef<'_>, base: Option<&Arc<Stored>>, new: &Head) {
     if let Some(old) = base.filter(|old| old.head().variant() != new.variant()) {
         cache.store.remove(key, old);
+    }
+}
+
+/// A reply is not stored: counts it, and remembers of the page what others must know.
+pub(super) fn not_kept(cache: &Cache, key: &KeyBuf, reason: NotStored) {
+    cache.counts.not_stored(reason);
+    if reason == NotStored::TooLarge {
+        parts::let_pass(cache, key, parts::PASS_FOR);
     }
 }
 

@@ -10,6 +10,7 @@ mod compare;
 mod fetch;
 mod judge;
 mod parts;
+pub(super) mod past;
 pub(crate) mod purge;
 pub(crate) mod purge_method;
 
@@ -116,7 +117,7 @@ pub(super) async fn serve(
         return Box::pin(answer).await;
     }
     let (found, detail) = match found {
-        Lookup::UriMiss | Lookup::VaryMiss if cache.disk.is_some() => {
+        Lookup::UriMiss | Lookup::VaryMiss if cache.disk.is_some() && turn.begun.is_none() => {
             match Box::pin(from_disk(&cache, cached, &key, fields)).await {
                 Some(stored) => (Lookup::Found(stored), Some("disk")),
                 None => (found, None),
@@ -125,6 +126,8 @@ pub(super) async fn serve(
         found => (found, None),
     };
     let (base, why) = match found {
+        // It was asked for on the lane, when it was not there.
+        Lookup::Found(_) if turn.begun.is_some() => (None, Forward::UriMiss),
         Lookup::Found(found) => match reuse::usable(&found.freshness(), &control, now) {
             usable if usable.is_hit() => {
                 let status = CacheStatus {

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use cache::tags::{self, Mode};
-use cache::{Key, KeyRef, Life, invalidate};
-use http::Method;
+use cache::{Fields, Key, KeyRef, Life, invalidate};
+use http::{Method, StatusCode};
 
 use crate::carry::Held;
 use crate::exchange::Way;
@@ -171,32 +171,51 @@ fn purge_key(cache: &Cache, key: &UrlKey, mode: Mode) -> u64 {
     }
 }
 
-/// Takes out what an unsafe request made untrue: its own URI, and those of Location and
-/// Content-Location on the same host (RFC 9111 section 4.4). What it does to a disk tier is written
-/// there before this returns, by a thread that may block.
-pub(crate) async fn after_unsafe(
-    snapshot: &Arc<Held>,
+/// A request that may change something, by what it makes untrue: its own URI, and those of Location
+/// and Content-Location on the same host (RFC 9111 section 4.4).
+pub(crate) struct Change {
+    method: Method,
     scheme: &'static str,
-    way: &Way,
-    method: &Method,
-    reply: &pingora::http::ResponseHeader,
-) {
-    let (path, query) = way.as_asked();
-    let origin = invalidate::Origin {
-        scheme,
-        host: &way.authority,
-        path,
-        query,
-    };
-    let urls: Vec<Url> = invalidate::targets(method, origin, reply.status, &reply.headers)
-        .into_iter()
-        .map(|target| Url {
+    authority: String,
+    path: String,
+    query: Option<String>,
+}
+
+impl Change {
+    pub(crate) fn new(method: &Method, scheme: &'static str, way: &Way) -> Self {
+        let (path, query) = way.as_asked();
+        Self {
+            method: method.clone(),
             scheme,
-            host: way.authority.clone(),
-            path: target.path,
-            query: target.query,
-        })
-        .collect();
+            authority: way.authority.clone(),
+            path: path.to_owned(),
+            query: query.map(str::to_owned),
+        }
+    }
+
+    /// What is outdated after this reply.
+    pub(crate) fn outdated(&self, status: StatusCode, reply: &dyn Fields) -> Vec<Url> {
+        let origin = invalidate::Origin {
+            scheme: self.scheme,
+            host: &self.authority,
+            path: &self.path,
+            query: self.query.as_deref(),
+        };
+        invalidate::targets(&self.method, origin, status, reply)
+            .into_iter()
+            .map(|target| Url {
+                scheme: self.scheme,
+                host: self.authority.clone(),
+                path: target.path,
+                query: target.query,
+            })
+            .collect()
+    }
+}
+
+/// Takes out what is [outdated](Change::outdated). What that does to a disk tier is written there
+/// before this returns, by a thread that may block.
+pub(crate) async fn take_out(snapshot: &Arc<Held>, urls: Vec<Url>) {
     if urls.is_empty() {
         return;
     }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use cache::tags;
 use http::header::{self, HeaderValue};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use pingora::protocols::http::ServerSession;
 
 use super::purge::carry_out;
@@ -20,9 +20,8 @@ use crate::snapshot::{Route, Snapshot};
 
 static SOFT_PURGE: HeaderName = HeaderName::from_static("soft-purge");
 
-/// Whether the request is one, where the method means something here.
-pub(crate) fn is_asked(session: &ServerSession, snapshot: &Snapshot) -> bool {
-    let method = &session.req_header().method;
+/// Whether a request of this method is one, where the method means something here.
+pub(crate) fn is_asked(method: &Method, snapshot: &Snapshot) -> bool {
     method.as_str() == "PURGE" && !snapshot.config.cache.purge_from.is_empty()
 }
 

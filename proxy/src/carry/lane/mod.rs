@@ -16,10 +16,12 @@
 //! with all that came of it ([`Taken::Begun`]).
 
 mod block;
+mod copy;
 mod date;
 mod file;
 mod fixed;
 mod head;
+mod lines;
 mod page;
 mod proxied;
 mod streams;
@@ -35,6 +37,8 @@ use http::request::Parts;
 use static_server::{Answer, Sending};
 
 use super::account::{self, Arrival};
+use super::cached::past::Past;
+use super::request;
 use super::{Carrier, Held, Pending};
 use crate::clock;
 use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
@@ -47,7 +51,9 @@ use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
 
 use block::Block;
+use copy::HeadCopy;
 use head::LaneHead;
+use page::Looked;
 use proxied::{Asking, length_of};
 pub(crate) use streams::{Going, Stream, TakenStream};
 pub(crate) use twin::Twins;
@@ -195,9 +201,7 @@ impl Carrier {
         let route = snapshot.routes.get(way.route)?;
         // Filters and Vary see the host in its one spelling.
         let respelt = head.field(&header::HOST) != Some(way.authority.as_bytes());
-        if respelt || route.chain.edits_requests() {
-            return None;
-        }
+        let changes = respelt || route.chain.edits_requests();
         let arrival = Arrival {
             info,
             settings,
@@ -213,13 +217,15 @@ impl Carrier {
         let mut record = account::prepare(&snapshot, &arrival);
         record.route = u16::try_from(way.route).ok();
         let tls = info.tls.is_some();
-        let what = match filtered(&route.chain, &mut way, record.client, tls) {
-            Some(_) if !by.is_read => return None,
-            Some(reply) => {
-                record.why = Some(reply.by.as_str());
-                fixed::is_own(route, &reply).then_some(What::Fixed(reply))?
-            }
-            None => act(&snapshot, by, route, &way, head, &mut record)?,
+        let what = if changes {
+            let mut copy = HeadCopy::new(head, &way.authority);
+            let fields = &mut copy.fields();
+            let reply = filtered(&route.chain, &mut way, record.client, tls, fields);
+            let head = copy.read()?;
+            enter(&snapshot, by, route, reply, &way, &head, &mut record)?
+        } else {
+            let reply = filtered(&route.chain, &mut way, record.client, tls, &mut NoEdits);
+            enter(&snapshot, by, route, reply, &way, head, &mut record)?
         };
         match (&what, &route.action) {
             (What::Fixed(reply), _) | (What::Said, Action::Respond(reply)) => {
@@ -254,6 +260,26 @@ struct By<'a> {
     most: u64,
 }
 
+/// What comes of a request that its route's filters let through, or to which they gave `reply`.
+fn enter(
+    snapshot: &Snapshot,
+    by: &By<'_>,
+    route: &Route,
+    reply: Option<Reply>,
+    way: &Way,
+    head: &impl LaneHead,
+    record: &mut Record,
+) -> Option<What> {
+    match reply {
+        Some(_) if !by.is_read => None,
+        Some(reply) => {
+            record.why = Some(reply.by.as_str());
+            fixed::is_own(route, &reply).then_some(What::Fixed(reply))
+        }
+        None => act(snapshot, by, route, way, head, record),
+    }
+}
+
 /// What the route's action gives.
 fn act(
     snapshot: &Snapshot,
@@ -265,15 +291,7 @@ fn act(
 ) -> Option<What> {
     let info = by.info;
     Some(match &route.action {
-        Action::Upstream {
-            place,
-            upstream,
-            cache: None,
-        } => {
-            let asking = proxied::asking(snapshot, by, route, upstream, way, head, record)?;
-            record.upstream = Some(*place);
-            What::Proxied(asking)
-        }
+        Action::Upstream { .. } => return through(snapshot, by, route, way, head, record),
         _ if !by.is_read => return None,
         Action::Respond(reply) => match fixed::is_own(route, reply) {
             true => What::Said,
@@ -283,18 +301,6 @@ fn act(
             let scheme = exchange::scheme(info.tls.is_some());
             let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
             fixed::is_own(route, &reply).then_some(What::Fixed(reply))?
-        }
-        Action::Upstream {
-            upstream,
-            cache: Some(caching),
-            ..
-        } => {
-            let page = page::fresh(snapshot, info, way, upstream, caching, head, record.wall)
-                .filter(|page| !route.may_cover(page.head().status()) && page.len() <= by.most)?;
-            page.life().hit();
-            record.cache = CacheResult::Hit;
-            record.status = page.head().status().as_u16();
-            What::Page(page)
         }
         Action::Static { site, strip_prefix } => {
             let pages = route.pages.as_deref();
@@ -308,6 +314,59 @@ fn act(
             What::File(answer)
         }
     })
+}
+
+/// What the cache of the route gives, or its upstream.
+fn through(
+    snapshot: &Snapshot,
+    by: &By<'_>,
+    route: &Route,
+    way: &Way,
+    head: &impl LaneHead,
+    record: &mut Record,
+) -> Option<What> {
+    let Action::Upstream {
+        place,
+        upstream,
+        cache,
+    } = &route.action
+    else {
+        return None;
+    };
+    let past = match cache {
+        None => None,
+        Some(_) if !by.is_read => {
+            record.cache = CacheResult::Bypass;
+            let scheme = request::scheme(snapshot, by.info, head);
+            Some(Past::method(snapshot, HeadView::method(head), scheme, way)?)
+        }
+        Some(caching) => {
+            let now = record.wall;
+            match page::look(snapshot, by.info, way, upstream, caching, head, now) {
+                Looked::Page(page) => {
+                    if route.may_cover(page.head().status()) || page.len() > by.most {
+                        return None;
+                    }
+                    page.life().hit();
+                    record.cache = CacheResult::Hit;
+                    record.status = page.head().status().as_u16();
+                    return Some(What::Page(page));
+                }
+                Looked::Nothing(key, why) => {
+                    record.cache = CacheResult::Miss;
+                    let asked = cache::Request {
+                        method: head.method(),
+                        fields: head,
+                    };
+                    Some(Past::alone(&snapshot.cache, caching, asked, (key, why))?)
+                }
+                Looked::Other => return None,
+            }
+        }
+    };
+    let asking = proxied::asking(snapshot, by, route, way, head, record, past)?;
+    record.upstream = Some(*place);
+    Some(What::Proxied(asking))
 }
 
 /// What the head's framing and version must be.
@@ -331,11 +390,17 @@ fn changes_protocol_or_fields(head: &Checked<'_>) -> bool {
     names_fields || head.field(&header::UPGRADE).is_some()
 }
 
-/// What the filters answer, if they do; none of them edits fields.
-fn filtered(chain: &Chain, way: &mut Way, client: IpAddr, tls: bool) -> Option<Reply> {
+/// What the filters answer, if they do.
+fn filtered(
+    chain: &Chain,
+    way: &mut Way,
+    client: IpAddr,
+    tls: bool,
+    fields: &mut dyn FieldsMut,
+) -> Option<Reply> {
     match chain.is_empty() {
         true => None,
-        false => exchange::filtered(chain, way, client, tls, &mut NoEdits),
+        false => exchange::filtered(chain, way, client, tls, fields),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::SystemTime;
 use cache::condition::{self, Condition};
 use cache::range::{self, Selection};
 use cache::reuse::{self, Use};
-use cache::status::CacheStatus;
+use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
 use cache::stored::InCoding;
-use cache::{RequestControl, Stored, coding};
+use cache::{KeyBuf, RequestControl, Stored, coding};
 use http::header;
 
 use super::Sent;
@@ -24,8 +24,18 @@ use crate::listen::{Conn, ConnInfo};
 use crate::snapshot::Snapshot;
 use crate::upstreams::Upstream;
 
-/// The page, if it may be sent as it stands.
-pub(super) fn fresh(
+/// What is stored for a request.
+pub(super) enum Looked {
+    /// A page that may be sent as it stands.
+    Page(Arc<Stored>),
+    /// None.
+    Nothing(KeyBuf, Forward),
+    /// One that may not, or that is to be looked into.
+    Other,
+}
+
+/// Looks for the page.
+pub(super) fn look(
     snapshot: &Snapshot,
     info: &ConnInfo,
     way: &Way,
@@ -33,18 +43,30 @@ pub(super) fn fresh(
     caching: &Caching,
     head: &impl LaneHead,
     now: SystemTime,
-) -> Option<Arc<Stored>> {
+) -> Looked {
     let compared = caching.compare_sessions > 0 && caching.is_of_a_session(head);
     if condition::is_for_origin(head) || caching.show_key || compared {
-        return None;
+        return Looked::Other;
     }
     let scheme = request::scheme(snapshot, info, head);
     let key = caching.key(scheme, way, upstream.name(), head);
     let view = caching.normal.apply(head);
     let store = &snapshot.cache.store;
-    let Lookup::Found(found) = store.lookup(key.as_key(), &view, &caching.policy.vary) else {
-        return None;
+    let found = match store.lookup(key.as_key(), &view, &caching.policy.vary) {
+        Lookup::Found(found) => found,
+        Lookup::UriMiss => return Looked::Nothing(key, Forward::UriMiss),
+        Lookup::VaryMiss => return Looked::Nothing(key, Forward::VaryMiss),
     };
+    as_it_stands(caching, head, found, now).map_or(Looked::Other, Looked::Page)
+}
+
+/// `found`, in the coding that is wanted, if it may be sent as it stands.
+fn as_it_stands(
+    caching: &Caching,
+    head: &impl LaneHead,
+    found: Arc<Stored>,
+    now: SystemTime,
+) -> Option<Arc<Stored>> {
     let freshness = found.freshness();
     let usable = reuse::usable(&freshness, &RequestControl::read(head), now);
     // Near its end it may have to be fetched anew, and what is not compressed yet, compressed.

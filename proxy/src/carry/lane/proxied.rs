@@ -7,13 +7,15 @@
 
 use std::sync::Arc;
 
-use http::header;
+use http::{StatusCode, header};
 
 use super::block::Block;
 use super::date::http_date;
 use super::head::LaneHead;
+use super::lines::Lines;
 use super::wire::{Body, Client, Early, Step, Wire};
 use super::{By, HeadEnd, Hit, Taken, What, finish_head};
+use crate::carry::cached::past::{Past, Question};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
@@ -27,7 +29,7 @@ use crate::listen::buffers;
 use crate::listen::{Conn, ListenerSettings};
 use crate::observe::Record;
 use crate::snapshot::{Action, Route, Snapshot};
-use crate::upstreams::{Reuse, Upstream};
+use crate::upstreams::Reuse;
 
 /// A body of which so much is left is moved from socket to socket where both are plain.
 const SPLICED: u64 = 128 * 1024;
@@ -38,6 +40,8 @@ pub(super) struct Asking {
     pub(super) lines: Vec<u8>,
     hash: Option<u64>,
     reuse: Reuse,
+    /// It goes past the cache of its route.
+    past: Option<Box<Past>>,
 }
 
 /// The request for `upstream`, if it and the route ask for nothing but that it is passed on.
@@ -45,11 +49,17 @@ pub(super) fn asking(
     snapshot: &Snapshot,
     by: &By<'_>,
     route: &Route,
-    upstream: &Upstream,
     way: &Way,
     head: &impl LaneHead,
     record: &Record,
+    past: Option<Past>,
 ) -> Option<Asking> {
+    let Action::Upstream {
+        upstream, cache, ..
+    } = &route.action
+    else {
+        return None;
+    };
     let info = by.info;
     let settings = upstream.settings();
     let most = route.max_body_size;
@@ -73,11 +83,16 @@ pub(super) fn asking(
     };
     let may_repeat = upstream::may_repeat(HeadView::method(head), route.retry_non_idempotent);
     let mut lines = buffers::take();
-    write_head(&mut lines, head, way, by.length, &origin);
+    let question = match (&past, cache) {
+        (Some(past), Some(caching)) => past.question(caching, head),
+        _ => None,
+    };
+    write_head(&mut lines, head, way, by.length, &origin, question);
     Some(Asking {
         lines,
         hash,
         reuse: upstream::reuse(may_repeat),
+        past: past.map(Box::new),
     })
 }
 
@@ -87,6 +102,7 @@ fn write_head(
     way: &Way,
     length: u64,
     origin: &Origin<'_>,
+    question: Option<Question>,
 ) {
     out.extend_from_slice(HeadView::method(head).as_str().as_bytes());
     out.push(b' ');
@@ -105,6 +121,7 @@ fn write_head(
         onward::is_taken_over(name)
             && !(joins && name.eq_ignore_ascii_case(b"cookie"))
             && !(length > 0 && name.eq_ignore_ascii_case(b"content-length"))
+            && (question.is_none() || Question::keeps(name))
     });
     let mut block = Block::new(out, 0);
     if length > 0 {
@@ -118,6 +135,9 @@ fn write_head(
         );
     }
     onward::added(head, origin, &mut |name, value| block.push(name, value));
+    if let Some(question) = question {
+        question.put(&mut block);
+    }
     block.end(b"\r\n");
 }
 
@@ -169,7 +189,10 @@ pub(super) async fn ask(
     let Some(route) = snapshot.routes.get(hit.route) else {
         return Err(Went::Gone);
     };
-    let Action::Upstream { upstream, .. } = &route.action else {
+    let Action::Upstream {
+        upstream, cache, ..
+    } = &route.action
+    else {
         return Err(Went::Gone);
     };
     let wanted = (asking.hash, asking.reuse);
@@ -216,7 +239,17 @@ pub(super) async fn ask(
             }
         }
     };
-    if !asked.is_wanted(reply.status) || route.may_cover(reply.status) {
+    let is_for_one = match (&mut asking.past, cache) {
+        (Some(past), Some(caching)) => {
+            let reply = cache::Response {
+                status: reply.status,
+                fields: &Lines::of_reply(out),
+            };
+            past.is_for_one(&caching.policy, reply, record.wall)
+        }
+        _ => true,
+    };
+    if !asked.is_wanted(reply.status) || route.may_cover(reply.status) || !is_for_one {
         return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
     }
     match wire.begin_body(client, &reply).await {
@@ -288,6 +321,7 @@ impl Carrier {
                 return went;
             }
         };
+        hit.settle(reply.status, &mut out).await;
         let Hit {
             snapshot, record, ..
         } = hit;
@@ -376,6 +410,28 @@ pub(super) fn length_of(request: &HeadFacts) -> usize {
 }
 
 impl Hit {
+    /// The reply whose head stands in `out` is the client's: what that means for the cache of the route.
+    pub(super) async fn settle(&mut self, status: StatusCode, out: &mut Vec<u8>) {
+        let What::Proxied(Asking { past, .. }) = &mut self.what else {
+            return;
+        };
+        let Some(past) = past.take() else {
+            return;
+        };
+        let route = self.snapshot.routes.get(self.route);
+        if let Some(Action::Upstream {
+            cache: Some(caching),
+            ..
+        }) = route.map(|route| &route.action)
+        {
+            let lines = Lines::of_reply(out);
+            let mut settled = past.settle(&self.snapshot.cache, caching, status, &lines);
+            // Boxed: it is seldom there, and every request would have room for it.
+            Box::pin(settled.take_out(&self.snapshot)).await;
+            settled.mark(&caching.policy, &mut Block::of_reply(out));
+        }
+    }
+
     /// Puts the body behind the request's head as it goes up, if it is there soon; it waits on
     /// `conn`, too.
     ///

@@ -228,7 +228,10 @@ impl Carrier {
         let replying = ask(self.worker, &mut client, hit, (0, to_head), &mut out).await;
         drop(client);
         let went = match replying {
-            Ok(replying) => self.pass_reply(&mut stream.reply, hit, replying, &mut out),
+            Ok(replying) => {
+                self.pass_reply(&mut stream.reply, hit, replying, &mut out)
+                    .await
+            }
             Err(went) => Err(went),
         };
         buffers::give(out);
@@ -243,7 +246,7 @@ impl Carrier {
     }
 
     /// Begins a reply that is whole; leaves any other.
-    fn pass_reply(
+    async fn pass_reply(
         &self,
         sender: &mut SendResponse<Bytes>,
         hit: &mut Hit,
@@ -261,6 +264,7 @@ impl Carrier {
             Body::Length(length) if length <= there => usize::try_from(length).unwrap_or(0),
             _ => return Err(Went::Left(asked.leave(wire.connection, wire.inbox))),
         };
+        hit.settle(reply.status, out).await;
         let now = clock::now();
         asked.answered(reply.status, now, &mut hit.record);
         hit.record.status = reply.status.as_u16();
