@@ -411,6 +411,22 @@ async fn a_refresh_in_the_background_is_made_once() {
     );
 }
 
+#[test]
+fn a_marker_is_put_anew_when_a_quarter_of_its_time_is_over() {
+    let flights = Flights::new(Limits::default(), Tags::new());
+    let page = key("/");
+    let mark = |now, lifetime| flights.mark(page.as_key(), at(now), secs(lifetime));
+    let is_marked = |now| flights.is_marked(page.as_key(), at(now));
+    mark(0, 100);
+    mark(20, 100);
+    assert!(is_marked(99) && !is_marked(100));
+    mark(26, 100);
+    assert!(is_marked(125) && !is_marked(126));
+    // Another configuration says less.
+    mark(30, 10);
+    assert!(is_marked(39) && !is_marked(40));
+}
+
 #[tokio::test]
 async fn a_marker_goes_when_there_is_something_to_share() {
     let (flights, store) = (
