@@ -66,7 +66,8 @@ fn requests(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
 
 /// Replies of an app reach the client alike. The first octet says: 1, the client asks HEAD; 2, on a
 /// route with pages of its own, other retries and a filter; 4, it sends its requests at once; 8, no
-/// connection is kept to the app. `~n` begins the next reply, and so the answer to the next attempt
+/// connection is kept to the app; 16, it is a known visitor on a route with a cache; 32, it sends
+/// bodies. `~n` begins the next reply, and so the answer to the next attempt
 /// or request.
 pub fn lane_replies(data: &[u8]) {
     let Some((&flags, input)) = data.split_first() else {
@@ -84,7 +85,12 @@ pub fn lane_replies(data: &[u8]) {
 fn replies(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
     let is_set = |bit: u8| flags & bit != 0;
     let replies = scripted(steps(input, bench.next_run()));
-    let folder = if is_set(2) { "/again" } else { "" };
+    let folder = match (is_set(16), is_set(2)) {
+        (true, _) => "/cached",
+        (false, true) => "/again",
+        (false, false) => "",
+    };
+    let cookie = if is_set(16) { "Cookie: sid=1\r\n" } else { "" };
     bench.connect(&["/warm", "/again/warm"], is_set(8), false);
     bench.answer(|| Answers::Scripted(replies.clone()));
     let methods = [is_set(1), false, false];
@@ -93,8 +99,12 @@ fn replies(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
         .zip(methods)
         .map(|(path, is_head)| {
             let folder = if *path == "/fixed" { "" } else { folder };
-            let method = if is_head { "HEAD" } else { "GET" };
-            format!("{method} {folder}{path} HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+            let (method, rest) = match (is_head, is_set(32)) {
+                (true, _) => ("HEAD", "\r\n"),
+                (false, true) => ("PUT", "Content-Length: 2\r\n\r\nab"),
+                (false, false) => ("GET", "\r\n"),
+            };
+            format!("{method} {folder}{path} HTTP/1.1\r\nHost: shop.example\r\n{cookie}{rest}")
         })
         .collect();
     if is_set(4) {
