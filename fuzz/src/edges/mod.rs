@@ -66,7 +66,7 @@ fn requests(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
 
 /// Replies of an app reach the client alike. The first octet says: 1, the client asks HEAD; 2, on a
 /// route with pages of its own, other retries and a filter; 4, it sends its requests at once; 8, no
-/// connection is kept to the app; 16, it is a known visitor on a route with a cache; 32, it sends
+/// connection is kept to the app; 64, it is a known visitor on a route with a cache; 128, it sends
 /// bodies. `~n` begins the next reply, and so the answer to the next attempt
 /// or request.
 pub fn lane_replies(data: &[u8]) {
@@ -85,12 +85,12 @@ pub fn lane_replies(data: &[u8]) {
 fn replies(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
     let is_set = |bit: u8| flags & bit != 0;
     let replies = scripted(steps(input, bench.next_run()));
-    let folder = match (is_set(16), is_set(2)) {
+    let folder = match (is_set(64), is_set(2)) {
         (true, _) => "/cached",
         (false, true) => "/again",
         (false, false) => "",
     };
-    let cookie = if is_set(16) { "Cookie: sid=1\r\n" } else { "" };
+    let cookie = if is_set(64) { "Cookie: sid=1\r\n" } else { "" };
     bench.connect(&["/warm", "/again/warm"], is_set(8), false);
     bench.answer(|| Answers::Scripted(replies.clone()));
     let methods = [is_set(1), false, false];
@@ -99,7 +99,7 @@ fn replies(bench: &mut Bench, flags: u8, input: &[u8]) -> [Told; 2] {
         .zip(methods)
         .map(|(path, is_head)| {
             let folder = if *path == "/fixed" { "" } else { folder };
-            let (method, rest) = match (is_head, is_set(32)) {
+            let (method, rest) = match (is_head, is_set(128)) {
                 (true, _) => ("HEAD", "\r\n"),
                 (false, true) => ("PUT", "Content-Length: 2\r\n\r\nab"),
                 (false, false) => ("GET", "\r\n"),
