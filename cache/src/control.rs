@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::HeaderName;
 use http::header::{CACHE_CONTROL, PRAGMA};
 
-use crate::fields::{self, Fields, is_token, is_token_byte, member_end, quoted_end, trim};
+use crate::fields::{self, Fields, Members, is_token, is_token_byte, quoted_end};
 use crate::surrogate;
 
 /// The largest number of seconds that is told apart: 2^31 (RFC 9111 section 1.2.2).
@@ -316,12 +316,8 @@ impl Argument<'_> {
 
 /// Calls `f` with name and argument of each directive of one line.
 fn each_directive(line: &[u8], f: &mut dyn FnMut(&[u8], Argument<'_>)) {
-    let mut rest = line;
     let mut unclosed = false;
-    while !rest.is_empty() {
-        let end = member_end(rest);
-        let member = trim(&rest[..end]);
-        rest = rest.get(end + 1..).unwrap_or_default();
+    for member in Members::of(line) {
         let length = member
             .iter()
             .take_while(|byte| is_token_byte(**byte))
@@ -360,11 +356,13 @@ fn argument(tail: &[u8]) -> Argument<'_> {
 fn has_unclosed_quote(text: &[u8]) -> bool {
     let mut at = 0;
     while at < text.len() {
-        match (text[at], quoted_end(text, at)) {
-            (b'"', Some(end)) => at = end,
-            (b'"', None) => return true,
-            _ => at += 1,
-        }
+        at = match text[at] {
+            b'"' => match quoted_end(text, at) {
+                Some(end) => end,
+                None => return true,
+            },
+            _ => at + 1,
+        };
     }
     false
 }

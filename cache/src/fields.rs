@@ -55,28 +55,59 @@ pub fn each_member(fields: &dyn Fields, name: &HeaderName, f: &mut dyn FnMut(&[u
 ///
 /// A quote that is never closed is taken for an ordinary character, so that nothing after it hides.
 pub fn split_list(line: &[u8], f: &mut dyn FnMut(&[u8])) {
-    let mut rest = line;
-    while !rest.is_empty() {
-        let end = member_end(rest);
-        let member = trim(&rest[..end]);
-        if !member.is_empty() {
-            f(member);
+    Members::of(line)
+        .filter(|member| !member.is_empty())
+        .for_each(f);
+}
+
+/// The members of one line of a list field, empty ones too, in time that grows with the line's length
+/// and no faster: a line may be a client's.
+pub(crate) struct Members<'a> {
+    rest: &'a [u8],
+    /// A quote was never closed. What follows it is at most more of its escaped quotes, and no scan from
+    /// one of those would come to another end.
+    is_open: bool,
+}
+
+impl<'a> Members<'a> {
+    pub(crate) fn of(line: &'a [u8]) -> Self {
+        Self {
+            rest: line,
+            is_open: false,
         }
-        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+
+    /// Where the first member of the rest ends: at a comma outside quotes, or at the end.
+    fn end(&mut self) -> usize {
+        let list = self.rest;
+        let mut at = 0;
+        while at < list.len() {
+            match list[at] {
+                b',' => return at,
+                b'"' if !self.is_open => {
+                    let end = quoted_end(list, at);
+                    self.is_open = end.is_none();
+                    at = end.unwrap_or(at + 1);
+                }
+                _ => at += 1,
+            }
+        }
+        list.len()
     }
 }
 
-/// Where the first member of `list` ends: at a comma outside quotes, or at the end.
-pub(crate) fn member_end(list: &[u8]) -> usize {
-    let mut at = 0;
-    while at < list.len() {
-        match list[at] {
-            b',' => return at,
-            b'"' => at = quoted_end(list, at).unwrap_or(at + 1),
-            _ => at += 1,
+impl<'a> Iterator for Members<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if self.rest.is_empty() {
+            return None;
         }
+        let end = self.end();
+        let member = trim(&self.rest[..end]);
+        self.rest = self.rest.get(end + 1..).unwrap_or_default();
+        Some(member)
     }
-    list.len()
 }
 
 /// The position after the quoted string that opens at `open`, or `None` when it is never closed

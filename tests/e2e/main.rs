@@ -52,6 +52,7 @@ mod hostile_app;
 mod images;
 mod lane;
 mod limits;
+mod long_fields;
 mod maintenance;
 mod manual;
 mod observe;

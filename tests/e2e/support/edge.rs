@@ -175,6 +175,17 @@ impl Edge {
         kibibytes.expect("a size").parse::<u64>().expect("a number") * 1024
     }
 
+    /// What its threads have worked by now.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/task", self.running.id());
+        let of_all = std::fs::read_dir(path).expect("a running process");
+        let times = of_all.filter_map(|thread| {
+            let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split(' ').next()?.parse::<u64>().ok()
+        });
+        Duration::from_nanos(times.sum())
+    }
+
     /// Ends it by this signal, and starts it again on the same files.
     #[track_caller]
     pub(crate) fn restart(&mut self, signal: Signal) {
