@@ -376,6 +376,108 @@ fn what_a_stream_has_no_room_for_waits_and_arrives_whole() {
     });
 }
 
+#[test]
+fn streams_that_are_not_read_hold_up_the_app_and_little_memory() {
+    const BODY: usize = 4 << 20;
+    const CLIENTS: usize = 30;
+    let gate = Gate::default();
+    let opened = gate.clone();
+    let app = Origin::start(move |seen| match seen.target.as_str() {
+        "/warm" => Answer::ok("").when(&opened),
+        "/chunked" => Answer::chunks(&vec![vec![b'x'; BODY / 8]; 8], Duration::ZERO),
+        _ => Answer::ok(vec![b'x'; BODY]),
+    });
+    let edge = Setup::new().with("APP", app.address).start(
+        r#"
+        [server]
+        workers = 1
+        [upstream.app]
+        endpoints = ["@APP@"]
+        keepalive = { max_idle = 100 }
+        [[route]]
+        upstream = "app"
+        "#,
+    );
+    let warm = (0..CLIENTS).map(|_| {
+        let mut conn = edge.plain();
+        conn.send(Ask::get("/warm").host("shop.example").bytes());
+        conn
+    });
+    let warm: Vec<Conn> = warm.collect();
+    wait::eventually("all at the app", wait::SOON, || app.count() == CLIENTS);
+    gate.open();
+    for mut conn in warm {
+        conn.reply().expect(200);
+    }
+    for target in ["/", "/chunked"] {
+        let before = edge.peak_memory();
+        let mut conns: Vec<H2> = (0..CLIENTS)
+            .map(|_| H2::narrow(edge.http(), None))
+            .collect();
+        let bodies: Vec<_> = conns
+            .iter_mut()
+            .map(|conn| conn.begin(&Ask::get(target)))
+            .collect();
+        let (mut last, mut calm) = (0, 0);
+        wait::eventually("no more is taken from the app", wait::SOON, || {
+            let now = edge.peak_memory();
+            calm = if now == last { calm + 1 } else { 0 };
+            last = now;
+            calm > 20
+        });
+        let held = last.saturating_sub(before);
+        std::thread::scope(|scope| {
+            for (status, mut body) in bodies {
+                assert_eq!(status, 200, "{target}");
+                scope.spawn(move || {
+                    let mut got = 0;
+                    while let Some(piece) = body.piece() {
+                        let piece = piece.expect("a piece");
+                        assert!(piece.iter().all(|&byte| byte == b'x'));
+                        got += piece.len();
+                    }
+                    assert_eq!(got, BODY, "{target}");
+                });
+            }
+        });
+        assert!(held < HELD * CLIENTS as u64, "{target}: {held} octets held");
+    }
+    let asked = app.seen().into_iter().filter(|seen| seen.target != "/warm");
+    assert!(
+        asked
+            .map(|seen| is_of_the_short_way(&seen))
+            .all(|short| short)
+    );
+}
+
+#[test]
+fn a_stream_whose_reply_breaks_off_is_reset() {
+    for lane in ["on", "off"] {
+        let app = Origin::start(|seen| match seen.target.as_str() {
+            "/warm" => Answer::ok("warm"),
+            _ => Answer::ok(vec![b'x'; 200_000]).short_by(50_000),
+        });
+        let edge = edge(&app, lane);
+        edge.get("/warm").expect(200);
+        let mut conn = H2::plain(edge.http());
+        let (status, mut body) = conn.begin(&Ask::get("/large").host("shop.example"));
+        assert_eq!(status, 200);
+        let mut got = 0;
+        let end = loop {
+            match body.piece() {
+                Some(Ok(piece)) => got += piece.len(),
+                Some(Err(error)) => break Some(error),
+                None => break None,
+            }
+        };
+        let end = end.expect("it is not whole");
+        assert!(end.contains("INTERNAL_ERROR"), "{end}, lane {lane}");
+        assert!(got <= 200_000, "{got}, lane {lane}");
+        conn.ask(&Ask::get("/fixed").host("shop.example"))
+            .expect(200);
+    }
+}
+
 /// Octets that may be held in the process for a client that does not read.
 const HELD: u64 = 256 * 1024;
 

@@ -20,6 +20,7 @@ mod copy;
 mod date;
 mod file;
 mod fixed;
+mod flow;
 mod head;
 mod lines;
 mod page;

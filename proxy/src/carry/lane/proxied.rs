@@ -6,6 +6,7 @@
 //! ([`Begun`]) to the carrier behind, as long as the client has been told nothing.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{StatusCode, header};
 
@@ -20,11 +21,12 @@ use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
-use crate::exchange::backward::{ReplyFacts, Translated, translate};
+use crate::exchange::backward::{ReplyBody, ReplyFacts, Translated, translate};
 use crate::exchange::guard::{Framing, HeadFacts, MethodKind};
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, Origin};
 use crate::exchange::{self, Way};
+use crate::filter::FieldsMut;
 use crate::listen::buffers;
 use crate::listen::{Conn, ListenerSettings};
 use crate::observe::Record;
@@ -154,6 +156,27 @@ pub(super) enum Went {
     Gone,
     /// It broke off in the middle of the reply.
     Broken(Failure),
+}
+
+/// What becomes of the upstream's connection behind a whole reply.
+pub(super) struct Ending {
+    pub(super) worker: usize,
+    /// The upstream goes on with it.
+    pub(super) keep_alive: bool,
+}
+
+impl Ending {
+    /// The whole reply was passed on.
+    pub(super) fn finish(self, asked: Asked, wire: Wire, now: Instant) {
+        let is_whole = wire.at == wire.inbox.len();
+        let Wire {
+            connection, inbox, ..
+        } = wire;
+        if self.keep_alive && is_whole {
+            asked.finish(self.worker, connection, now);
+        }
+        buffers::give(inbox);
+    }
 }
 
 /// A reply that can be begun.
@@ -370,14 +393,11 @@ impl Carrier {
             asked.broke_off(failure);
             return Went::Broken(failure);
         }
-        let is_whole = wire.at == wire.inbox.len();
-        let Wire {
-            connection, inbox, ..
-        } = wire;
-        if reply.keep_alive && is_whole {
-            asked.finish(self.worker, connection, now);
-        }
-        buffers::give(inbox);
+        let ending = Ending {
+            worker: self.worker,
+            keep_alive: reply.keep_alive,
+        };
+        ending.finish(asked, wire, now);
         match conn.flush().await {
             Ok(()) => Went::Whole { last },
             Err(_) => Went::Broken(Failure::Client(ClientFault::Gone)),
@@ -395,6 +415,9 @@ pub(super) fn finish_reply(
     end: HeadEnd,
 ) {
     let mut block = Block::of_reply(out);
+    if let (HeadEnd::Stream, ReplyBody::Chunked) = (end, reply.body) {
+        block.remove(&header::TRANSFER_ENCODING);
+    }
     if !reply.dated {
         block.push(&header::DATE, &http_date(record.wall));
     }

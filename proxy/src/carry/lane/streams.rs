@@ -2,11 +2,8 @@
 //!
 //! What is small and there is answered at once, within the connection's own task. A request for an
 //! upstream has a task of its own: a small body is read there if it comes soon, and the reply is sent
-//! from there if it is whole and small when it can be begun; else it is left to the carrier behind, as
-//! is everything that is not for the lane.
+//! from there. What is not for the lane is left to the carrier behind.
 
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -18,10 +15,11 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response};
 use static_server::{Body as FileBody, Sending};
-use tokio::time::{Sleep, timeout};
+use tokio::time::timeout;
 
+use super::flow::{self, Deadline, Gone};
 use super::head::StreamHead;
-use super::proxied::{self, Replying, Went, ask};
+use super::proxied::{self, Ending, Replying, Went, ask};
 use super::wire::{Body, Client};
 use super::{By, HeadEnd, Hit, What};
 use crate::carry::failure::{ClientFault, Failure};
@@ -30,7 +28,7 @@ use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::listen::buffers;
 use crate::listen::{ConnInfo, ListenerSettings};
-use crate::observe::Protocol;
+use crate::observe::{Protocol, Record};
 
 /// What became of a stream that was offered.
 pub(crate) enum TakenStream {
@@ -198,7 +196,7 @@ impl Carrier {
         } = *going;
         let patience = settings.limits.body_timeout;
         let went = match rest {
-            Some((writer, rest)) => finish(writer, rest, patience, &mut hit).await,
+            Some((writer, rest)) => finish(writer, rest, patience, &mut hit.record).await,
             None => self.pass_stream(&mut stream, &mut hit, patience).await,
         };
         let why = match went {
@@ -222,67 +220,92 @@ impl Carrier {
         let mut out = buffers::take();
         let mut client = Watched {
             reply: &mut stream.reply,
-            deadline: None,
-            timer: None,
+            deadline: Deadline::default(),
         };
         let replying = ask(self.worker, &mut client, hit, (0, to_head), &mut out).await;
         drop(client);
-        let went = match replying {
+        match replying {
             Ok(replying) => {
-                self.pass_reply(&mut stream.reply, hit, replying, &mut out)
+                self.pass_reply(&mut stream.reply, hit, replying, out, patience)
                     .await
             }
-            Err(went) => Err(went),
-        };
-        buffers::give(out);
-        match went {
-            Err(went) => went,
-            Ok(Begun::Whole(sent)) => {
-                hit.record.bytes_out = sent;
-                Went::Whole { last: false }
+            Err(went) => {
+                buffers::give(out);
+                went
             }
-            Ok(Begun::Waits(writer, rest)) => finish(writer, rest, patience, hit).await,
         }
     }
 
-    /// Begins a reply that is whole; leaves any other.
     async fn pass_reply(
         &self,
         sender: &mut SendResponse<Bytes>,
         hit: &mut Hit,
         replying: Replying,
-        out: &mut Vec<u8>,
-    ) -> Result<Begun, Went> {
+        mut out: Vec<u8>,
+        patience: Duration,
+    ) -> Went {
         let Replying {
             asked,
             wire,
             reply,
-            body,
+            mut body,
         } = replying;
-        let there = (wire.inbox.len() - wire.at) as u64;
-        let length = match body {
-            Body::Length(length) if length <= there => usize::try_from(length).unwrap_or(0),
-            _ => return Err(Went::Left(asked.leave(wire.connection, wire.inbox))),
-        };
-        hit.settle(reply.status, out).await;
+        let mut wire = wire;
+        hit.settle(reply.status, &mut out).await;
         let now = clock::now();
         asked.answered(reply.status, now, &mut hit.record);
         hit.record.status = reply.status.as_u16();
         proxied::finish_reply(
-            out,
+            &mut out,
             &reply,
             &hit.snapshot,
             hit.route,
             &hit.record,
             HeadEnd::Stream,
         );
-        let body = Bytes::copy_from_slice(&wire.inbox[wire.at..wire.at + length]);
-        if reply.keep_alive && there == length as u64 {
-            asked.finish(self.worker, wire.connection, now);
+        let ending = Ending {
+            worker: self.worker,
+            keep_alive: reply.keep_alive,
+        };
+        let there = (wire.inbox.len() - wire.at) as u64;
+        let is_whole = matches!(body, Body::Length(length) if length <= there);
+        let gone = Went::Broken(Failure::Client(ClientFault::Gone));
+        if !is_whole {
+            let response = response(hit.record.status, &out);
+            buffers::give(out);
+            let writer = response.and_then(|response| sender.send_response(response, false).ok());
+            let Some(writer) = writer else {
+                return gone;
+            };
+            let rest = (asked, wire, body);
+            return flow::pass_on(writer, rest, patience, &mut hit.record, ending).await;
         }
-        buffers::give(wire.inbox);
-        begin(sender, hit, out, body)
-            .map_err(|Gone| Went::Broken(Failure::Client(ClientFault::Gone)))
+        // What is whole is there, and breaks no rule.
+        let piece = wire.take(&mut body).unwrap_or_default();
+        ending.finish(asked, wire, now);
+        let begun = begin(sender, hit, &out, piece);
+        buffers::give(out);
+        match begun {
+            Ok(Begun::Whole(sent)) => {
+                hit.record.bytes_out = sent;
+                Went::Whole { last: false }
+            }
+            Ok(Begun::Waits(writer, rest)) => finish(writer, rest, patience, &mut hit.record).await,
+            Err(Gone) => gone,
+        }
+    }
+}
+
+/// Sends the rest of a body.
+async fn finish(
+    mut writer: SendStream<Bytes>,
+    rest: Bytes,
+    patience: Duration,
+    record: &mut Record,
+) -> Went {
+    match flow::send(&mut writer, rest, true, patience, &mut record.bytes_out).await {
+        Ok(()) => Went::Whole { last: false },
+        Err(Gone) => Went::Broken(Failure::Client(ClientFault::Gone)),
     }
 }
 
@@ -293,9 +316,6 @@ enum Begun {
     /// The client has to make room for the body.
     Waits(SendStream<Bytes>, Bytes),
 }
-
-/// The client has left.
-struct Gone;
 
 /// Sends the head that stands in `lines`, and the body if there is room for it.
 fn begin(
@@ -338,39 +358,10 @@ fn response(status: u16, lines: &[u8]) -> Option<Response<()>> {
     Some(response)
 }
 
-/// Sends the rest of a body as the client makes room for it.
-async fn finish(
-    mut writer: SendStream<Bytes>,
-    mut rest: Bytes,
-    patience: Duration,
-    hit: &mut Hit,
-) -> Went {
-    let gone = Went::Broken(Failure::Client(ClientFault::Gone));
-    while !rest.is_empty() {
-        writer.reserve_capacity(rest.len());
-        let room = timeout(patience, poll_fn(|cx| writer.poll_capacity(cx))).await;
-        let Ok(Some(Ok(room))) = room else {
-            return gone;
-        };
-        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
-        if room == 0 {
-            continue;
-        }
-        let piece = rest.split_to(room.min(rest.len()));
-        hit.record.bytes_out += piece.len() as u64;
-        let ends = rest.is_empty();
-        if writer.send_data(piece, ends).is_err() {
-            return gone;
-        }
-    }
-    Went::Whole { last: false }
-}
-
 /// A stream whose client is watched while its reply is waited for.
 struct Watched<'a> {
     reply: &'a mut SendResponse<Bytes>,
-    deadline: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Deadline,
 }
 
 impl Client for Watched<'_> {
@@ -379,18 +370,11 @@ impl Client for Watched<'_> {
     }
 
     fn set_deadline(&mut self, deadline: Option<Instant>) {
-        self.deadline = deadline;
-        self.timer = None;
+        self.deadline.set(deadline);
     }
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(deadline) = self.deadline else {
-            return Poll::Pending;
-        };
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
-        timer.as_mut().poll(cx)
+        self.deadline.poll(cx)
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 
 use crate::carry::failure::{ClientFault, Failure};
@@ -223,6 +224,28 @@ impl Wire {
         if self.inbox.capacity() < PIECE {
             self.inbox.reserve_exact(PIECE);
         }
+    }
+
+    /// Takes what there is of the body. What stands behind it stays.
+    pub(super) fn take(&mut self, body: &mut Body) -> Result<Bytes, Failure> {
+        let rest = &mut self.inbox[self.at..];
+        let (taken, data) = match body {
+            Body::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                *left -= here as u64;
+                (here, here)
+            }
+            Body::Chunked(scanner) => {
+                let (progress, data) = unchunk(scanner, rest)?;
+                if progress.done {
+                    *body = Body::Length(0);
+                }
+                (progress.consumed, data)
+            }
+        };
+        let piece = Bytes::copy_from_slice(&rest[..data]);
+        self.at += taken;
+        Ok(piece)
     }
 
     /// Passes on what there is of the body. What stands behind it stays.
