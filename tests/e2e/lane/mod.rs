@@ -331,6 +331,40 @@ fn a_client_that_says_no_more_is_treated_alike() {
 }
 
 #[test]
+fn what_comes_behind_a_last_request_does_not_cost_its_reply() {
+    const BODY: usize = 200_000;
+    const LATE: usize = 60_000;
+    let app = Origin::start(|seen| match seen.target.as_str() {
+        "/warm" => Answer::ok("warm"),
+        _ => Answer::ok(vec![b'x'; BODY]),
+    });
+    for lane in ["on", "off"] {
+        let edge = edge(&app, lane);
+        for last in [
+            "GET /a HTTP/1.0\r\n",
+            "GET /a HTTP/1.1\r\nConnection: close\r\n",
+        ] {
+            // So that what is sent last waits at the edge.
+            let socket = std::net::TcpStream::connect(edge.http()).expect("a connection");
+            let small = socket2::SockRef::from(&socket).set_recv_buffer_size(8 * 1024);
+            small.expect("a size");
+            let mut conn = Conn::from(socket);
+            let more = "x".repeat(100_000);
+            conn.send(format!(
+                "GET /warm HTTP/1.1\r\nHost: a\r\n\r\n{last}Host: a\r\n\r\n{more}"
+            ));
+            assert_eq!(conn.reply().expect(200).text(), "warm");
+            assert_eq!(conn.head().expect("a head").status, 200);
+            conn.exactly(BODY - LATE).expect("most of it");
+            // The edge is done with it.
+            wait::hold(wait::millis(100));
+            let rest = conn.exactly(LATE);
+            assert!(rest.is_ok(), "{last:?}, lane {lane}");
+        }
+    }
+}
+
+#[test]
 fn what_a_stream_has_no_room_for_waits_and_arrives_whole() {
     const BODY: usize = 60_000;
     let app = Origin::start(|_| Answer::ok(vec![b'a'; BODY]));

@@ -34,6 +34,7 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use date::KeptDate;
+use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
 
@@ -60,6 +61,7 @@ pub(crate) struct Conn {
     staged: Vec<u8>,
     gate: Gate,
     eof: bool,
+    closing: Closing,
     heard: bool,
     speaks_h2: bool,
     deadline: Option<Instant>,
@@ -126,6 +128,7 @@ impl Conn {
             staged: Vec::new(),
             gate: Gate::Open,
             eof: false,
+            closing: Closing::No,
             heard: false,
             speaks_h2: false,
             deadline: None,

@@ -15,6 +15,7 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::gate::Gate;
 use super::{Conn, TLS_WRITE};
 use crate::listen::buffers::{self, CHUNK};
 
@@ -84,8 +85,12 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_staged(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        // Who reads without bound, as HTTP/2 does, says goodbye himself.
+        if let Gate::Open = self.gate {
+            ready!(self.poll_staged(cx))?;
+            return Pin::new(&mut self.socket).poll_shutdown(cx);
+        }
+        self.poll_close(cx)
     }
 }
 
