@@ -232,6 +232,8 @@ pub struct Listener {
     pub h2: bool,
     /// Limits in force here.
     pub limits: Limits,
+    /// Networks whose connections begin with a PROXY header; none by default.
+    pub proxy_protocol: Vec<IpNet>,
     /// Whether its requests are written to the access log (`access_log = false`); default true.
     pub access_log: bool,
 }

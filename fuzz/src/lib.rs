@@ -55,6 +55,48 @@ use exchange::guard::{
     Framing, HeadFacts, Inspect, MAX_FIELDS, MethodKind, Reject, Version, inspect,
 };
 use exchange::normalise::{normalise, normalise_path};
+use exchange::proxy_header::{Parsed, parse};
+
+/// A balancer's header is read to its end and no further, however it comes, and what was read stays
+/// so whatever follows.
+pub fn proxy_header(data: &[u8]) {
+    let mut at = 0;
+    let announced = loop {
+        match parse(&data[..at]) {
+            Parsed::Partial(0) => panic!("nothing more, and not whole"),
+            Parsed::Partial(least) if at + least > data.len() => return,
+            Parsed::Partial(least) => at += least,
+            Parsed::Bad(_) => return,
+            Parsed::Whole(announced) => break announced,
+        }
+    };
+    assert!(at <= 16 * 1024, "longer than allowed");
+    let header = &data[..at];
+    match header.strip_prefix(b"PROXY ") {
+        Some(line) => {
+            assert!(line.ends_with(b"\r\n") && at <= 107, "{line:?}");
+            let line = std::str::from_utf8(line).expect("text");
+            let words: Vec<&str> = line.trim_end().split(' ').collect();
+            if let Some((from, to)) = announced.addresses {
+                let said = [
+                    from.ip().to_string(),
+                    to.ip().to_string(),
+                    from.port().to_string(),
+                    to.port().to_string(),
+                ];
+                // IPv6 has many spellings.
+                let is_v4 = words[0] == "TCP4";
+                assert!(from.is_ipv4() == is_v4 && to.is_ipv4() == is_v4);
+                assert!(!is_v4 || words[1..] == said, "{words:?} {said:?}");
+                assert_eq!(words[3..], said[2..]);
+            }
+        }
+        None => {
+            let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
+            assert_eq!(at, 16 + length);
+        }
+    }
+}
 
 /// Heads are judged alike however they are split, and what passes reads the
 /// same in httparse. The first octet sets the limit.

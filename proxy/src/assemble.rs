@@ -170,6 +170,7 @@ pub(crate) fn assemble(
                 tls,
                 h1: listener.h1,
                 h2: listener.h2,
+                announced: listener.proxy_protocol.clone(),
                 access_log: listener.access_log,
                 limits: listener.limits.clone(),
             })

@@ -504,6 +504,7 @@ impl Control {
             tls: settings.tls.clone(),
             h1: settings.h1,
             h2: settings.h2,
+            announced: settings.announced.clone(),
             access_log: settings.access_log,
             limits: settings.limits.clone(),
         }));

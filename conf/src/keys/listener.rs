@@ -1,7 +1,7 @@
 //! Keys of listeners and of the certificates they show.
 
 use super::process::LIMITS;
-use super::{Form, Kind, NAME, PATH, Shape, default, optional, required};
+use super::{Form, Kind, NAME, NETWORKS, PATH, Shape, default, optional, required};
 
 const ADDRESS: Form = Form {
     noun: "an IP address and a port",
@@ -54,6 +54,12 @@ pub(crate) static LISTENER: Shape = Shape {
             "those of [limits]",
             "Limits that differ here; the rest is taken from [limits].",
         ),
+        optional(
+            "proxy_protocol",
+            Kind::Table(&PROXY_PROTOCOL),
+            "nobody is believed",
+            "The PROXY header (version 1 or 2) that load balancers put in front of their connections to say whose they are.",
+        ),
         default(
             "access_log",
             Kind::Bool,
@@ -89,6 +95,14 @@ pub(crate) static LISTENER: Shape = Shape {
             "cert",
             "it stands in [tls]: certificates = [{ cert = \"...\", key = \"...\" }]",
         ),
+        (
+            "accept_proxy",
+            "write proxy_protocol = { from = [\"10.0.0.0/8\"] }",
+        ),
+        (
+            "send_proxy",
+            "that is for upstreams: [upstream.NAME] proxy_protocol = \"v2\"",
+        ),
         ("http2", "write protocols = [\"h1\", \"h2\"]"),
         ("alpn", "write protocols = [\"h1\", \"h2\"]"),
         ("route", "routes are [[route]] sections of their own"),
@@ -103,6 +117,27 @@ name = "https"
 address = "0.0.0.0:443"
 tls = true
 limits = { max_body_size = "64MiB" }
+"#,
+};
+
+pub(crate) static PROXY_PROTOCOL: Shape = Shape {
+    title: "proxy_protocol",
+    id: "proxy-protocol",
+    doc: "Connections from these networks begin with a PROXY header, and the address that it names is the client's for all that follows: limits, filters, logs, X-Forwarded-For. One that does not begin so within `header_timeout`, or otherwise than the specification writes it, is closed. Nobody else may send one.",
+    keys: &[required(
+        "from",
+        NETWORKS,
+        "Networks of the load balancers: IP addresses or CIDR.",
+    )],
+    foreign: &[
+        ("trusted", "write from = [\"10.0.0.0/8\"]"),
+        ("allow", "write from = [\"10.0.0.0/8\"]"),
+        ("version", "both versions are read"),
+    ],
+    example: r#"[[listener]]
+address = "0.0.0.0:443"
+tls = true
+proxy_protocol = { from = ["10.0.0.0/24"] }
 "#,
 };
 

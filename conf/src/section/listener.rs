@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use crate::config::{Certificate, Limits, Listener, Tls, TlsVersion};
 use crate::keys::{self, Kind};
 use crate::raw::Value;
@@ -74,8 +76,18 @@ fn listener(table: &Table<'_>, limits: &Limits) -> Option<Listener> {
         h1,
         h2,
         limits,
+        proxy_protocol: proxy_protocol(table),
         access_log: table.flag("access_log", true),
     })
+}
+
+/// Networks whose connections begin with a PROXY header.
+fn proxy_protocol(table: &Table<'_>) -> Vec<IpNet> {
+    let Some(inner) = table.table("proxy_protocol") else {
+        return Vec::new();
+    };
+    inner.require("from");
+    rules::networks(&inner, "from")
 }
 
 fn protocols(table: &Table<'_>) -> (bool, bool) {

@@ -7,3 +7,5 @@ pub(crate) mod chunked;
 pub(crate) mod guard;
 #[path = "../../../proxy/src/exchange/normalise.rs"]
 pub(crate) mod normalise;
+#[path = "../../../proxy/src/exchange/proxy_header.rs"]
+pub(crate) mod proxy_header;

@@ -54,6 +54,7 @@ pub(super) fn prepare(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
     record.protocol = arrival.protocol;
     if settings.access_log && snapshot.access.is_some() {
         record.captured = capture(arrival);
+        record.via = info.via.clone();
     }
     record
 }

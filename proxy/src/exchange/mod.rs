@@ -16,6 +16,7 @@ pub(crate) mod maintenance;
 pub(crate) mod normalise;
 pub(crate) mod onward;
 pub(crate) mod pages;
+pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
 

@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use crate::exchange::proxy_header::Via;
 use crate::observe::metrics::{ListenerMetrics, OpenConnection};
 
 /// The place of a listener whose connections outlive it.
@@ -31,10 +33,20 @@ pub(crate) struct ListenerSettings {
     pub(crate) h1: bool,
     /// HTTP/2 is spoken.
     pub(crate) h2: bool,
+    /// Connections from these networks begin with a PROXY header.
+    pub(crate) announced: Vec<IpNet>,
     /// Its requests are written to the access log.
     pub(crate) access_log: bool,
     /// Limits in force.
     pub(crate) limits: conf::Limits,
+}
+
+impl ListenerSettings {
+    /// Whether a connection from there begins with a PROXY header.
+    pub(crate) fn is_announced(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.announced.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// One listener of the configuration.
@@ -91,24 +103,42 @@ impl ListenerState {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::Listener);
         }
-        let client = client_key(peer.ip());
-        let mut by_client = self
-            .by_client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let of_client = by_client.entry(client).or_insert(0);
-        if *of_client >= settings.limits.max_connections_per_ip {
-            drop(by_client);
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Refusal::Client);
-        }
-        *of_client += 1;
-        drop(by_client);
+        let of = match settings.is_announced(peer.ip()) {
+            // Whose it is, a balancer is about to say.
+            true => None,
+            false => match self.count(peer, &settings) {
+                Ok(client) => Some(client),
+                Err(refusal) => {
+                    self.open.fetch_sub(1, Ordering::Relaxed);
+                    return Err(refusal);
+                }
+            },
+        };
         Ok(Slot {
             listener: self.clone(),
             peer,
+            of,
+            via: None,
             _counted: settings.metrics.connection(),
         })
+    }
+
+    /// Counts a connection for its client.
+    fn count(&self, peer: SocketAddr, settings: &ListenerSettings) -> Result<IpAddr, Refusal> {
+        let client = client_key(peer.ip());
+        let mut by_client = self.by_client();
+        let count = by_client.entry(client).or_insert(0);
+        if *count >= settings.limits.max_connections_per_ip {
+            return Err(Refusal::Client);
+        }
+        *count += 1;
+        Ok(client)
+    }
+
+    fn by_client(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.by_client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Connections open now.
@@ -129,6 +159,9 @@ fn client_key(address: IpAddr) -> IpAddr {
 pub(crate) struct Slot {
     listener: Arc<ListenerState>,
     peer: SocketAddr,
+    /// The client that it is counted for.
+    of: Option<IpAddr>,
+    via: Option<Arc<Via>>,
     _counted: OpenConnection,
 }
 
@@ -137,20 +170,36 @@ impl Slot {
         &self.listener
     }
 
+    /// Who connected, or for whom a balancer did.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// What a balancer said of it.
+    pub(crate) fn via(&self) -> Option<&Arc<Via>> {
+        self.via.as_ref()
+    }
+
+    /// A balancer has said whose it is; that may be one too many.
+    pub(crate) fn announce(&mut self, peer: SocketAddr, via: Arc<Via>) -> Result<(), Refusal> {
+        let settings = self.listener.settings.load();
+        // Its own checks are nobody's.
+        let is_its_own = via.local.is_none();
+        (self.peer, self.via) = (peer, Some(via));
+        if !is_its_own {
+            self.of = Some(self.listener.count(peer, &settings)?);
+        }
+        Ok(())
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         self.listener.open.fetch_sub(1, Ordering::Relaxed);
-        let client = client_key(self.peer.ip());
-        let mut by_client = self
-            .listener
-            .by_client
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let Some(client) = self.of else {
+            return;
+        };
+        let mut by_client = self.listener.by_client();
         if let Some(count) = by_client.get_mut(&client) {
             *count -= 1;
             if *count == 0 {

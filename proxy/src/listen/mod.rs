@@ -1,5 +1,6 @@
 //! Where clients arrive: sockets, TLS, limits, the connection type, and HTTP/2 streams.
 
+mod announced;
 mod bind;
 pub(crate) mod buffers;
 mod conn;

@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep_until, timeout};
 
+use super::announced::{self, NotAnnounced};
 use super::conn::{Conn, ConnInfo, conn_info};
 use super::h2::H2Session;
 use super::limits::{ListenerSettings, Slot};
@@ -56,6 +57,9 @@ pub(crate) async fn serve(
 ) {
     let listener = slot.listener().clone();
     let settings = listener.settings.load_full();
+    let Some((socket, slot)) = announced(socket, slot, &settings).await else {
+        return;
+    };
     let records = match &settings.tls {
         None => None,
         Some(config) => match Records::new(config.clone()) {
@@ -81,6 +85,33 @@ pub(crate) async fn serve(
     } else {
         serve_h1(conn, settings, carrier, draining).await;
     }
+}
+
+/// A balancer's header is read before anything else; `None`: it is not there, or names a client who
+/// has too many connections.
+async fn announced(
+    mut socket: TcpStream,
+    mut slot: Slot,
+    settings: &ListenerSettings,
+) -> Option<(TcpStream, Slot)> {
+    let balancer = slot.peer();
+    if !settings.is_announced(balancer.ip()) {
+        return Some((socket, slot));
+    }
+    let read = announced::read(&mut socket, balancer);
+    let (reason, detail) = match timeout(settings.limits.header_timeout, read).await {
+        Ok(Ok((client, via))) => match slot.announce(client, via) {
+            Ok(()) => return Some((socket, slot)),
+            Err(refusal) => (refusal.as_str(), None),
+        },
+        // A balancer that looks whether the port is open says nothing.
+        Ok(Err(NotAnnounced::Silent)) => return None,
+        Ok(Err(error)) => ("proxy_header", Some(error.to_string())),
+        Err(_) => ("proxy_header_timeout", None),
+    };
+    settings.metrics.refused(reason);
+    tracing::debug!(listener = settings.name, %balancer, reason, detail, "connection refused");
+    None
 }
 
 /// The whole handshake has the time that a request head has.

@@ -13,6 +13,7 @@ use super::attempts::Attempts;
 use super::labels::{Hedge, Refused, labels};
 use super::metrics::Endpoints;
 use super::text::Captured;
+use crate::exchange::proxy_header::Via;
 
 /// One request, from its first byte to the last byte of its answer.
 #[derive(Debug, Clone)]
@@ -64,6 +65,8 @@ pub(crate) struct Record {
     /// Why the answer is what it is, where it is not what was asked for:
     /// `connect_timeout`, `client_gone`, `no_endpoint`, `header_timeout`, ...
     pub(crate) why: Option<&'static str>,
+    /// What a load balancer said of the connection.
+    pub(crate) via: Option<Arc<Via>>,
     /// What the client sent; empty unless an access log is on.
     pub(crate) captured: Captured,
 }
@@ -102,6 +105,7 @@ impl Record {
             cache: CacheResult::None,
             hinted: false,
             why: None,
+            via: None,
             captured: Captured::default(),
         }
     }

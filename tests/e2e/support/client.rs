@@ -189,7 +189,14 @@ impl Conn {
         host: &str,
         config: Arc<ClientConfig>,
     ) -> Result<Self, std::io::Error> {
-        let mut socket = TcpStream::connect(address)?;
+        Self::tls_over(TcpStream::connect(address)?, host, config)
+    }
+
+    pub(crate) fn tls_over(
+        mut socket: TcpStream,
+        host: &str,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self, std::io::Error> {
         socket.set_read_timeout(Some(wait::SOON))?;
         let mut tls = ClientConnection::new(config, certs::name(host))
             .map_err(|error| std::io::Error::other(error.to_string()))?;

@@ -8,6 +8,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 
 use super::date::KeptDate;
 use crate::exchange::onward::AddressText;
+use crate::exchange::proxy_header::Via;
 use crate::listen::ListenerState;
 
 /// What is known of a connection while it lives; requests refer to it.
@@ -21,6 +22,8 @@ pub(crate) struct ConnInfo {
     pub(crate) peer_text: AddressText,
     /// Where it connected to.
     pub(crate) local: SocketAddr,
+    /// What a balancer said of it.
+    pub(crate) via: Option<Arc<Via>>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) tls: Option<&'static str>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.

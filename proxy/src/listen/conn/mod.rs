@@ -363,7 +363,12 @@ impl Conn {
     fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
         if self.info.is_none() {
             let info = Arc::new(ConnInfo {
-                local: self.local(),
+                local: self
+                    .slot
+                    .via()
+                    .and_then(|via| via.local)
+                    .unwrap_or_else(|| self.local()),
+                via: self.slot.via().cloned(),
                 listener: self.slot.listener().clone(),
                 peer: self.slot.peer(),
                 peer_text: AddressText::new(self.slot.peer().ip()),

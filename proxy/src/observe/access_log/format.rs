@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::date::Dates;
 use super::escape;
+use crate::exchange::proxy_header::{Said, Via};
 use crate::observe::Names;
 use crate::observe::attempts::Attempt;
 use crate::observe::record::{CacheResult, Record};
@@ -44,6 +45,9 @@ pub(super) fn json(
     json_answer(out, record);
     json_upstream(out, record, names);
     json_reasons(out, record, text);
+    if let Some(via) = &record.via {
+        json_via(out, via);
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -176,6 +180,42 @@ pub(super) fn combined(out: &mut Vec<u8>, dates: &mut Dates, record: &Record, te
     out.extend_from_slice(b"\" \"");
     escape::combined(out, shown(text.user_agent));
     out.extend_from_slice(b"\"\n");
+}
+
+/// What a load balancer said of the connection.
+fn json_via(out: &mut Vec<u8>, via: &Via) {
+    let Said {
+        authority,
+        unique_id,
+        tls,
+        common_name,
+    } = &via.said;
+    out.extend_from_slice(b",\"proxy_protocol\":{\"balancer\":\"");
+    // Into a vector: it cannot fail.
+    let _ = write!(out, "{}", via.balancer);
+    out.push(b'"');
+    let texts = [
+        (&b",\"authority\":\""[..], authority),
+        (b",\"tls\":\"", tls),
+        (b",\"client_cn\":\"", common_name),
+    ];
+    for (name, said) in texts {
+        if let Some(said) = said {
+            json_field(out, name, shown(said.as_bytes()));
+        }
+    }
+    if let Some(id) = unique_id {
+        out.extend_from_slice(b",\"unique_id\":\"");
+        if id.iter().all(u8::is_ascii_graphic) {
+            escape::json(out, id);
+        } else {
+            for octet in id {
+                let _ = write!(out, "{octet:02x}");
+            }
+        }
+        out.push(b'"');
+    }
+    out.push(b'}');
 }
 
 /// The part of a field that a line has room for.
