@@ -76,14 +76,15 @@ impl Stream {
         }
     }
 
+    fn has_body(&self) -> bool {
+        !self.body.is_end_stream() || !self.read.is_empty()
+    }
+
     /// Reads the body if it comes soon, and puts it behind the request's head as it goes up.
     ///
     /// # Errors
     /// It does not: the request for the other carrier.
     async fn take_body(&mut self, hit: &mut Hit) -> Result<(), upstream::Begun> {
-        if self.body.is_end_stream() && self.read.is_empty() {
-            return Ok(());
-        }
         let whole = async {
             while let Some(piece) = self.body.data().await {
                 let Ok(piece) = piece else {
@@ -213,7 +214,10 @@ impl Carrier {
     }
 
     async fn pass_stream(&self, stream: &mut Stream, hit: &mut Hit, patience: Duration) -> Went {
-        if let Err(begun) = stream.take_body(hit).await {
+        // Boxed, as all that most streams do not need: each one's task would have room for it.
+        if stream.has_body()
+            && let Err(begun) = Box::pin(stream.take_body(hit)).await
+        {
             return Went::Left(begun);
         }
         let to_head = stream.is_head();
@@ -278,7 +282,8 @@ impl Carrier {
                 return gone;
             };
             let rest = (asked, wire, body);
-            return flow::pass_on(writer, rest, patience, &mut hit.record, ending).await;
+            let passed = flow::pass_on(writer, rest, patience, &mut hit.record, ending);
+            return Box::pin(passed).await;
         }
         // What is whole is there, and breaks no rule.
         let piece = wire.take(&mut body).unwrap_or_default();
@@ -290,7 +295,9 @@ impl Carrier {
                 hit.record.bytes_out = sent;
                 Went::Whole { last: false }
             }
-            Ok(Begun::Waits(writer, rest)) => finish(writer, rest, patience, &mut hit.record).await,
+            Ok(Begun::Waits(writer, rest)) => {
+                Box::pin(finish(writer, rest, patience, &mut hit.record)).await
+            }
             Err(Gone) => gone,
         }
     }
