@@ -72,6 +72,7 @@ mod static_moving;
 mod static_nginx;
 mod sticky;
 mod strictness;
+mod strictness_table;
 mod tiers;
 mod tls;
 mod trust;

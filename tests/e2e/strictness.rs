@@ -6,15 +6,15 @@ use crate::support::h2::{Frames, Verdict};
 use crate::support::{Ask, Broken, Conn, Edge, Origin, Setup, wait};
 
 /// A request that no origin may see.
-struct Form {
-    what: &'static str,
-    bytes: Vec<u8>,
+pub(crate) struct Form {
+    pub(crate) what: &'static str,
+    pub(crate) bytes: Vec<u8>,
     /// Statuses that are right for it.
     status: Vec<u16>,
 }
 
 /// The forms of `forms/http1.txt`.
-fn forms() -> Vec<Form> {
+pub(crate) fn forms() -> Vec<Form> {
     let host = format!("Host: {HOST}\r\n");
     let long = "x".repeat(40_000);
     let many: String = (0..300).map(|n| format!("X-{n}: 1\r\n")).collect();
@@ -50,7 +50,7 @@ fn none_wrong(wrong: &[String]) {
     );
 }
 
-fn rows(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
+pub(crate) fn rows(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     let lines = table.lines().filter(|line| !line.starts_with('#'));
     lines
         .filter(|line| !line.is_empty())
@@ -58,7 +58,7 @@ fn rows(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
 }
 
 /// Each char of the result stands for one byte.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
@@ -100,7 +100,7 @@ impl Form {
     }
 }
 
-fn edge_before(origin: &Origin) -> Edge {
+pub(crate) fn edge_before(origin: &Origin) -> Edge {
     Setup::new().with("APP", origin.address).start(
         r#"
         [log]
@@ -284,7 +284,7 @@ const PATH: (&str, &str) = (":path", "/");
 const AUTHORITY: (&str, &str) = (":authority", HOST);
 
 /// The forms of `forms/http2.txt`: what each is, and its fields.
-fn h2_forms() -> Vec<(&'static str, Vec<(String, String)>)> {
+pub(crate) fn h2_forms() -> Vec<(&'static str, Vec<(String, String)>)> {
     let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
     let field = |text: &str| match text {
         "METHOD" => own(METHOD),
