@@ -90,7 +90,7 @@ fn v1(bytes: &[u8]) -> Result<Parsed, Stop> {
     if bytes[..known] != WORD[..known] {
         return Err(Stop::Bad("it does not begin as one"));
     }
-    let Some(end) = memchr::memchr(b'\n', bytes) else {
+    let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
         return match bytes.len() {
             // `UNKNOWN` and CR LF follow at least, or something longer.
             length if length <= WORD.len() => Err(Stop::More(SIGNATURE.len() - length)),
