@@ -66,6 +66,8 @@ pub fn proxy_header(data: &[u8]) {
             Parsed::Partial(0) => panic!("nothing more, and not whole"),
             Parsed::Partial(least) if at + least > data.len() => return,
             Parsed::Partial(least) => at += least,
+            Parsed::Line if at == data.len() => return,
+            Parsed::Line => at += 1,
             Parsed::Bad(_) => return,
             Parsed::Whole(announced) => break announced,
         }

@@ -25,6 +25,8 @@ const LONGEST_ID: usize = 128;
 pub(crate) enum Parsed {
     /// It goes on for at least so many octets more.
     Partial(usize),
+    /// It goes on to the end of its line.
+    Line,
     /// It ends with the last octet.
     Whole(Announced),
     /// It is none, for this reason.
@@ -75,12 +77,14 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     };
     read.unwrap_or_else(|stop| match stop {
         Stop::More(least) => Parsed::Partial(least),
+        Stop::Line => Parsed::Line,
         Stop::Bad(why) => Parsed::Bad(why),
     })
 }
 
 enum Stop {
     More(usize),
+    Line,
     Bad(&'static str),
 }
 
@@ -94,7 +98,7 @@ fn v1(bytes: &[u8]) -> Result<Parsed, Stop> {
         return match bytes.len() {
             // `UNKNOWN` and CR LF follow at least, or something longer.
             length if length <= WORD.len() => Err(Stop::More(SIGNATURE.len() - length)),
-            length if length < LONGEST_V1 => Err(Stop::More(1)),
+            length if length < LONGEST_V1 => Err(Stop::Line),
             _ => Err(Stop::Bad("its line does not end")),
         };
     };
@@ -169,6 +173,10 @@ fn v2(bytes: &[u8]) -> Result<Parsed, Stop> {
         0x21 => false,
         _ => return Err(Stop::Bad("its version or command is not known")),
     };
+    if is_local {
+        // Whatever else it says is to be ignored (section 2.2).
+        return Ok(Parsed::Whole(Announced::default()));
+    }
     let (addresses, tail) = match fixed[13] {
         // Not said, and sockets of UNIX, whose names are no addresses here.
         0x00 => (None, rest),
@@ -194,10 +202,7 @@ fn v2(bytes: &[u8]) -> Result<Parsed, Stop> {
         _ => return Err(Stop::Bad("its protocol is not TCP")),
     };
     let said = said(bytes, tail)?;
-    Ok(Parsed::Whole(Announced {
-        addresses: addresses.filter(|_| !is_local),
-        said,
-    }))
+    Ok(Parsed::Whole(Announced { addresses, said }))
 }
 
 fn block<const N: usize>(bytes: &[u8]) -> Result<(&[u8; N], &[u8]), Stop> {
@@ -387,6 +392,7 @@ mod tests {
             "its own check"
         );
         assert_eq!(whole(&binary(0x20, 0x00, b"")).addresses, None);
+        assert_eq!(whole(&binary(0x20, 0x12, b"x")), Announced::default());
         assert_eq!(whole(&binary(0x21, 0x31, &[0; 216])).addresses, None);
         let tls = [
             &[1, 0, 0, 0, 0][..],
@@ -477,6 +483,7 @@ mod tests {
                             prop_assert!(least > 0 && at + least <= header.len());
                             at += least;
                         }
+                        Parsed::Line => at += 1,
                         Parsed::Whole(_) => break,
                         Parsed::Bad(why) => prop_assert!(false, "{}", why),
                     }

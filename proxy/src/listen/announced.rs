@@ -51,8 +51,7 @@ async fn header(socket: &mut TcpStream) -> Result<Announced, NotAnnounced> {
         let least = match parse(&bytes) {
             Parsed::Whole(announced) => return Ok(announced),
             Parsed::Bad(why) => return Err(NotAnnounced::Malformed(why)),
-            // Of a line that is not known to end, what is there up to its end.
-            Parsed::Partial(1) => up_to_line_end(socket).await?,
+            Parsed::Line => up_to_line_end(socket).await?,
             Parsed::Partial(least) => least,
         };
         let start = bytes.len();
