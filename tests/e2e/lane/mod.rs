@@ -433,17 +433,7 @@ fn streams_that_are_not_read_hold_up_the_app_and_little_memory() {
         upstream = "app"
         "#,
     );
-    let warm = (0..CLIENTS).map(|_| {
-        let mut conn = edge.plain();
-        conn.send(Ask::get("/warm").host("shop.example").bytes());
-        conn
-    });
-    let warm: Vec<Conn> = warm.collect();
-    wait::eventually("all at the app", wait::SOON, || app.count() == CLIENTS);
-    gate.open();
-    for mut conn in warm {
-        conn.reply().expect(200);
-    }
+    keep_connections(&edge, &app, &gate, CLIENTS);
     for target in ["/", "/chunked"] {
         let before = edge.peak_memory();
         let mut conns: Vec<H2> = (0..CLIENTS)
@@ -453,14 +443,7 @@ fn streams_that_are_not_read_hold_up_the_app_and_little_memory() {
             .iter_mut()
             .map(|conn| conn.begin(&Ask::get(target)))
             .collect();
-        let (mut last, mut calm) = (0, 0);
-        wait::eventually("no more is taken from the app", wait::SOON, || {
-            let now = edge.peak_memory();
-            calm = if now == last { calm + 1 } else { 0 };
-            last = now;
-            calm > 20
-        });
-        let held = last.saturating_sub(before);
+        let held = calm_peak(&edge).saturating_sub(before);
         std::thread::scope(|scope| {
             for (status, mut body) in bodies {
                 assert_eq!(status, 200, "{target}");
@@ -510,6 +493,34 @@ fn a_stream_whose_reply_breaks_off_is_reset() {
     }
 }
 
+/// So many connections are kept to the app afterwards, and the short way is taken. Its replies to
+/// `/warm` wait for `gate`.
+fn keep_connections(edge: &Edge, app: &Origin, gate: &Gate, count: usize) {
+    let asked = (0..count).map(|_| {
+        let mut conn = edge.plain();
+        conn.send(Ask::get("/warm").host("shop.example").bytes());
+        conn
+    });
+    let asked: Vec<Conn> = asked.collect();
+    wait::eventually("all at the app", wait::SOON, || app.count() == count);
+    gate.open();
+    for mut conn in asked {
+        conn.reply().expect(200);
+    }
+}
+
+/// The most memory that the edge had, when it takes no more.
+fn calm_peak(edge: &Edge) -> u64 {
+    let (mut last, mut calm) = (0, 0);
+    wait::eventually("no more is taken from the app", wait::SOON, || {
+        let now = edge.peak_memory();
+        calm = if now == last { calm + 1 } else { 0 };
+        last = now;
+        calm > 20
+    });
+    last
+}
+
 /// Octets that may be held in the process for a client that does not read.
 const HELD: u64 = 256 * 1024;
 
@@ -534,38 +545,20 @@ fn clients_that_do_not_read_hold_up_the_app_and_little_memory() {
         upstream = "app"
         "#,
     );
-    let begin = |open: fn(&Edge) -> Conn, target| -> Vec<Conn> {
-        let clients = (0..CLIENTS).map(|_| {
-            let mut conn = open(&edge);
-            conn.send(Ask::get(target).host("shop.example").bytes());
-            conn
-        });
-        clients.collect()
-    };
-    // So many connections are kept to the app afterwards, and the short way is taken.
-    let warm = begin(Edge::plain, "/warm");
-    wait::eventually("all at the app", wait::SOON, || app.count() == CLIENTS);
-    gate.open();
-    for mut conn in warm {
-        conn.reply().expect(200);
-    }
+    keep_connections(&edge, &app, &gate, CLIENTS);
     for (name, open) in [
         ("plain", Edge::plain as fn(&Edge) -> Conn),
         ("tls", Edge::tls),
     ] {
         let before = edge.peak_memory();
-        let mut clients = begin(open, "/");
+        let mut clients: Vec<Conn> = (0..CLIENTS).map(|_| open(&edge)).collect();
+        for conn in &mut clients {
+            conn.send(Ask::get("/").host("shop.example").bytes());
+        }
         for conn in &mut clients {
             assert_eq!(conn.head().expect("a head").status, 200);
         }
-        let (mut last, mut calm) = (0, 0);
-        wait::eventually("no more is taken from the app", wait::SOON, || {
-            let now = edge.peak_memory();
-            calm = if now == last { calm + 1 } else { 0 };
-            last = now;
-            calm > 20
-        });
-        let held = last.saturating_sub(before);
+        let held = calm_peak(&edge).saturating_sub(before);
         for conn in &mut clients {
             let body = conn.exactly(BODY).expect("the whole body");
             assert!(body.iter().all(|&byte| byte == b'x'));

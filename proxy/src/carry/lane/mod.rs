@@ -4,7 +4,7 @@
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
 //! and nothing counted, to the carrier behind it: a request without upgrade or
 //! nominated fields, for an upstream to which a connection is kept ([`proxied`]), its
-//! body absent or small and there soon; or a GET or HEAD without body for a page that is
+//! body absent or small and there soon, on cached routes if it goes past the cache; or a GET or HEAD without body for a page that is
 //! stored whole and fresh and needs neither validation nor cutting ([`page`]), for a file
 //! that is there ([`file`]), or for a reply that the configuration gives ([`fixed`]).
 //! Each decision is asked of the same
@@ -29,7 +29,6 @@ mod streams;
 mod twin;
 mod wire;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use cache::Stored;
@@ -46,7 +45,7 @@ use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
 use crate::exchange::onward::X_REQUEST_ID;
 use crate::exchange::{self, Asked, Course, Way};
-use crate::filter::{Chain, FieldsMut, Reply};
+use crate::filter::{FieldsMut, Reply};
 use crate::listen::{Conn, ConnInfo, ListenerSettings};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route, Snapshot};
@@ -221,11 +220,12 @@ impl Carrier {
         let what = if changes {
             let mut copy = HeadCopy::new(head, &way.authority);
             let fields = &mut copy.fields();
-            let reply = filtered(&route.chain, &mut way, record.client, tls, fields);
+            let reply = exchange::filtered(&route.chain, &mut way, record.client, tls, fields);
             let head = copy.read()?;
             enter(&snapshot, by, route, reply, &way, &head, &mut record)?
         } else {
-            let reply = filtered(&route.chain, &mut way, record.client, tls, &mut NoEdits);
+            let fields = &mut NoEdits;
+            let reply = exchange::filtered(&route.chain, &mut way, record.client, tls, fields);
             enter(&snapshot, by, route, reply, &way, head, &mut record)?
         };
         match (&what, &route.action) {
@@ -389,20 +389,6 @@ fn changes_protocol_or_fields(head: &Checked<'_>) -> bool {
         });
     });
     names_fields || head.field(&header::UPGRADE).is_some()
-}
-
-/// What the filters answer, if they do.
-fn filtered(
-    chain: &Chain,
-    way: &mut Way,
-    client: IpAddr,
-    tls: bool,
-    fields: &mut dyn FieldsMut,
-) -> Option<Reply> {
-    match chain.is_empty() {
-        true => None,
-        false => exchange::filtered(chain, way, client, tls, fields),
-    }
 }
 
 /// The fields of a request whose filters do not edit any.

@@ -250,11 +250,10 @@ impl Carrier {
     ) -> Went {
         let Replying {
             asked,
-            wire,
+            mut wire,
             reply,
             mut body,
         } = replying;
-        let mut wire = wire;
         hit.settle(reply.status, &mut out).await;
         let now = clock::now();
         asked.answered(reply.status, now, &mut hit.record);
