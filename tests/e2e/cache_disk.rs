@@ -226,10 +226,7 @@ fn a_removed_folder_and_a_full_disk_fail_no_request() {
         number += 1;
         edge.metric("tidegate_cache_disk_write_errors_total") > 0.0
     });
-    assert!(
-        edge.stderr().contains("disk tier cannot be written"),
-        "it is said"
-    );
+    edge.await_stderr("disk tier cannot be written");
 }
 
 #[test]
@@ -260,11 +257,7 @@ fn a_change_of_the_disk_wants_a_restart_and_another_process_is_refused() {
     )
     .unwrap();
     edge.reload(false);
-    assert!(
-        edge.stderr().contains("needs a restart"),
-        "{}",
-        edge.stderr()
-    );
+    edge.await_stderr("needs a restart");
     let folder = edge.folder().join("cache");
     let setup = Setup::new().with("APP", origin.address);
     let file = setup.write(&format!(

@@ -237,7 +237,7 @@ fn whoever_interrupts_finds_nothing_half_written() {
         "{}",
         running.stderr()
     );
-    assert!(running.stderr().contains("stopped before the end"));
+    running.await_stderr("stopped before the end");
     let names = names(dir.path());
     assert!(!names.iter().any(|name| name.starts_with('.')), "{names:?}");
 }

@@ -297,7 +297,7 @@ fn a_name_that_vanishes_and_a_server_that_is_silent_change_nothing() {
     assert_eq!(edge.answering(), TWO);
     dns.answer("");
     edge.await_metric(FAILURES, 2.0);
-    assert!(edge.stderr().contains("NXDOMAIN"), "{}", edge.stderr());
+    edge.await_stderr("NXDOMAIN");
     assert_eq!(edge.answering(), TWO);
     dns.freeze();
     wait::eventually("the timeout in the log", wait::secs(20), || {
@@ -378,7 +378,7 @@ fn a_dns_server_that_does_not_answer_holds_up_no_start() {
         let edge = setup.start(&upstream("1s", ""));
         let reply = edge.get("/").expect(503);
         assert!(reply.field("retry-after").is_some(), "{reply:?}");
-        assert!(edge.stderr().contains("app.test"), "{}", edge.stderr());
+        edge.await_stderr("app.test");
         edge.await_metric(FAILURES, 1.0);
         match silent {
             true => dns.thaw(),

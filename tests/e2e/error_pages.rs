@@ -291,6 +291,6 @@ fn pages_are_read_anew_by_a_reload_and_a_broken_one_changes_nothing() {
     assert_eq!(edge.get("/down").text(), "new");
     std::fs::write(&page, vec![b'x'; 256 * 1024 + 1]).unwrap();
     edge.reload(false);
-    assert!(edge.stderr().contains("is larger than 256 KiB"));
+    edge.await_stderr("is larger than 256 KiB");
     assert_eq!(edge.get("/down").text(), "new");
 }

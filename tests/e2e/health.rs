@@ -249,7 +249,7 @@ fn upstreams_that_share_an_endpoint_and_its_check_share_the_probes() {
     });
     for upstream in ["one", "two", "three"] {
         let line = format!("upstream=\"{upstream}\"");
-        assert!(edge.stderr().contains(&line), "{}", edge.stderr());
+        edge.await_stderr(&line);
     }
     for path in ["/one", "/two", "/"] {
         edge.get(path).expect(503);

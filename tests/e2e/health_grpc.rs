@@ -88,11 +88,7 @@ fn grpcs_own_server_is_understood() {
 
     server.signal(Signal::SIGUSR1);
     wait::eventually("the service out", wait::SOON, || !healthy(&edge, "catalog"));
-    assert!(
-        edge.stderr().contains("grpc: NOT_SERVING"),
-        "{}",
-        edge.stderr()
-    );
+    edge.await_stderr("grpc: NOT_SERVING");
     assert!(
         healthy(&edge, "whole"),
         "the server as a whole still serves"
@@ -105,11 +101,7 @@ fn grpcs_own_server_is_understood() {
     wait::eventually("all out", wait::SOON, || {
         !healthy(&edge, "whole") && !healthy(&edge, "catalog")
     });
-    assert!(
-        edge.stderr().contains("connect: refused"),
-        "{}",
-        edge.stderr()
-    );
+    edge.await_stderr("connect: refused");
 }
 
 /// What the test's own server does with a check.

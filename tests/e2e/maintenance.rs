@@ -105,13 +105,13 @@ fn the_file_closes_the_site_within_seconds_and_its_absence_opens_it() {
     let marked = edge.get("/");
     assert_eq!(marked.field("x-marked"), Some("yes"), "filters run behind");
     assert_eq!(edge.metric("tidegate_maintenance"), 1.0);
-    assert!(edge.stderr().contains("maintenance begins"));
+    edge.await_stderr("maintenance begins");
     std::fs::remove_file(file(&edge)).unwrap();
     wait::eventually("the site to open", wait::SOON, || {
         edge.get("/").status == 200
     });
     assert_eq!(edge.metric("tidegate_maintenance"), 0.0);
-    assert!(edge.stderr().contains("maintenance is over"));
+    edge.await_stderr("maintenance is over");
     let log = std::fs::read_to_string(edge.folder().join("access.log")).unwrap();
     let line = log
         .lines()

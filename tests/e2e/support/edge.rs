@@ -351,6 +351,11 @@ impl Edge {
         });
     }
 
+    #[track_caller]
+    pub(crate) fn await_stderr(&self, words: &str) {
+        self.running.await_stderr(words);
+    }
+
     /// Whether the admin server calls this endpoint (by its configured name) healthy.
     pub(crate) fn is_healthy(&self, endpoint: SocketAddr) -> bool {
         self.metric(&format!(

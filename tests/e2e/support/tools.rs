@@ -195,6 +195,13 @@ impl Running {
         text(&self.stderr)
     }
 
+    /// Its log comes through a pipe, and may come after what it counts and answers.
+    #[track_caller]
+    pub(crate) fn await_stderr(&self, words: &str) {
+        let came = wait::try_until(wait::SOON, || self.stderr().contains(words).then_some(()));
+        assert!(came.is_some(), "{words:?} is not in\n{}", self.stderr());
+    }
+
     fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
