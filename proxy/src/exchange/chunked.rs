@@ -134,6 +134,13 @@ impl ChunkScanner {
         })
     }
 
+    /// Whether fields came behind the last chunk of a body that is done.
+    #[must_use]
+    pub(crate) fn has_trailers(&self) -> bool {
+        // Of the section that is done; CR of the empty line is its last octet that counts.
+        matches!(self.state, State::Done) && self.spent > 1
+    }
+
     /// Takes the next octets up to the end of the first stretch of data in them, and says where in
     /// them that stands; empty where there is none.
     ///

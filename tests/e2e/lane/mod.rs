@@ -5,6 +5,7 @@
 //! compared.
 
 mod cached;
+mod chunks;
 mod replies;
 mod uploads;
 

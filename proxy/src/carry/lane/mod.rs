@@ -27,6 +27,7 @@ mod page;
 mod proxied;
 mod streams;
 mod twin;
+mod upload;
 mod wire;
 
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use super::cached::past::Past;
 use super::request;
 use super::{Carrier, Held, Pending};
 use crate::clock;
-use crate::exchange::guard::{Framing, HeadFacts, MethodKind, Upgrade, Version};
+use crate::exchange::guard::{HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
 use crate::exchange::onward::X_REQUEST_ID;
 use crate::exchange::{self, Asked, Course, Way};
@@ -54,9 +55,10 @@ use block::Block;
 use copy::HeadCopy;
 use head::LaneHead;
 use page::Looked;
-use proxied::{Asking, length_of};
+use proxied::Asking;
 pub(crate) use streams::{Going, Stream, TakenStream};
 pub(crate) use twin::Twins;
+use upload::Upload;
 
 /// What became of a request that was offered.
 pub(crate) enum Taken {
@@ -157,7 +159,7 @@ impl Carrier {
         if !is_simple(facts) {
             return None;
         }
-        let length = length_of(facts) as u64;
+        let upload = Upload::of(facts);
         let head = Checked::new(conn.waiting().get(..facts.head_len)?, facts.method)?;
         if !head.target().starts_with('/') || changes_protocol_or_fields(&head) {
             return None;
@@ -166,8 +168,8 @@ impl Carrier {
             info: conn.info()?,
             settings,
             protocol: Protocol::Http11,
-            is_read: facts.method != MethodKind::Other && length == 0,
-            length,
+            is_read: facts.method != MethodKind::Other && upload.is_empty(),
+            upload,
             h2: None,
             sending: match conn.is_plain() {
                 true => Sending::FromFile,
@@ -251,8 +253,7 @@ struct By<'a> {
     protocol: Protocol,
     /// A GET or HEAD without a body.
     is_read: bool,
-    /// Octets of its body.
-    length: u64,
+    upload: Upload,
     /// As the HTTP/2 layer gave it.
     h2: Option<&'a Parts>,
     /// How files can be sent.
@@ -372,10 +373,7 @@ fn through(
 
 /// What the head's framing and version must be.
 fn is_simple(facts: &HeadFacts) -> bool {
-    facts.version == Version::Http11
-        && facts.body != Framing::Chunked
-        && facts.upgrade == Upgrade::None
-        && !facts.expect_continue
+    facts.version == Version::Http11 && facts.upgrade == Upgrade::None && !facts.expect_continue
 }
 
 /// An Upgrade field, or a Connection that names more than what it means for this connection

@@ -14,15 +14,16 @@ use super::block::Block;
 use super::date::http_date;
 use super::head::LaneHead;
 use super::lines::Lines;
+use super::upload::Upload;
 use super::wire::{Body, Client, Early, Step, Wire};
 use super::{By, HeadEnd, Hit, Taken, What, finish_head};
 use crate::carry::cached::past::{Past, Question};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY, EARLY_TIME};
+use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::exchange::backward::{ReplyBody, ReplyFacts, Translated, translate};
-use crate::exchange::guard::{Framing, HeadFacts, MethodKind};
+use crate::exchange::guard::{HeadFacts, MethodKind};
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, Origin};
 use crate::exchange::{self, Way};
@@ -40,6 +41,9 @@ const SPLICED: u64 = 128 * 1024;
 pub(super) struct Asking {
     /// Its head; the body is put behind it when it is there.
     pub(super) lines: Vec<u8>,
+    pub(super) upload: Upload,
+    /// Most octets of a body.
+    pub(super) most: u64,
     hash: Option<u64>,
     reuse: Reuse,
     /// It goes past the cache of its route.
@@ -66,8 +70,8 @@ pub(super) fn asking(
     let settings = upstream.settings();
     let most = route.max_body_size;
     let most = most.unwrap_or(by.settings.limits.max_body_size);
-    let is_held = by.length <= most.min(settings.retry.max_body_size).min(EARLY_BODY);
-    if !upstream.is_plain() || route.hints.is_some() || !is_held {
+    let most = most.min(settings.retry.max_body_size).min(EARLY_BODY);
+    if !upstream.is_plain() || route.hints.is_some() || !by.upload.may_be_of(most) {
         return None;
     }
     let sought = exchange::hash::Target {
@@ -89,9 +93,11 @@ pub(super) fn asking(
         (Some(past), Some(caching)) => past.question(caching, head),
         _ => None,
     };
-    write_head(&mut lines, head, way, by.length, &origin, question);
+    write_head(&mut lines, head, way, by.upload, &origin, question);
     Some(Asking {
         lines,
+        upload: by.upload,
+        most,
         hash,
         reuse: upstream::reuse(may_repeat),
         past: past.map(Box::new),
@@ -102,7 +108,7 @@ fn write_head(
     out: &mut Vec<u8>,
     head: &impl LaneHead,
     way: &Way,
-    length: u64,
+    upload: Upload,
     origin: &Origin<'_>,
     question: Option<Question>,
 ) {
@@ -122,14 +128,11 @@ fn write_head(
     head.write_lines(out, &|name| {
         onward::is_taken_over(name)
             && !(joins && name.eq_ignore_ascii_case(b"cookie"))
-            && !(length > 0 && name.eq_ignore_ascii_case(b"content-length"))
+            && (upload.is_empty() || !name.eq_ignore_ascii_case(b"content-length"))
             && (question.is_none() || Question::keeps(name))
     });
     let mut block = Block::new(out, 0);
-    if length > 0 {
-        let digits = &mut itoa::Buffer::new();
-        block.push(&header::CONTENT_LENGTH, digits.format(length).as_bytes());
-    }
+    upload.announce(&mut block);
     if joins {
         block.push(
             &header::COOKIE,
@@ -301,7 +304,12 @@ impl Carrier {
         settings: &Arc<ListenerSettings>,
     ) -> Taken {
         let went = match hit.take_body(conn, facts).await {
-            Ok(()) => self.exchange(conn, &mut hit, facts, closes).await,
+            Ok(octets) => {
+                let request_len = facts.head_len + octets;
+                let to_head = facts.method == MethodKind::Head;
+                self.exchange(conn, &mut hit, (request_len, to_head), closes)
+                    .await
+            }
             Err(begun) => Went::Left(begun),
         };
         let why = match went {
@@ -325,13 +333,11 @@ impl Carrier {
         &self,
         conn: &mut Conn,
         hit: &mut Hit,
-        request: &HeadFacts,
+        (request_len, to_head): (usize, bool),
         closes: bool,
     ) -> Went {
-        let request_len = request.head_len + length_of(request);
-        let kind = (request_len, request.method == MethodKind::Head);
         let mut out = buffers::take();
-        let replying = ask(self.worker, conn, hit, kind, &mut out).await;
+        let replying = ask(self.worker, conn, hit, (request_len, to_head), &mut out).await;
         let Replying {
             asked,
             mut wire,
@@ -424,14 +430,6 @@ pub(super) fn finish_reply(
     finish_head(block, snapshot, route, record, false, end);
 }
 
-/// Octets of a request's body.
-pub(super) fn length_of(request: &HeadFacts) -> usize {
-    match request.body {
-        Framing::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
-        Framing::None | Framing::Chunked => 0,
-    }
-}
-
 impl Hit {
     /// The reply whose head stands in `out` is the client's: what that means for the cache of the route.
     pub(super) async fn settle(&mut self, status: StatusCode, out: &mut Vec<u8>) {
@@ -452,51 +450,6 @@ impl Hit {
             // Boxed: it is seldom there, and every request would have room for it.
             Box::pin(settled.take_out(&self.snapshot)).await;
             settled.mark(&caching.policy, &mut Block::of_reply(out));
-        }
-    }
-
-    /// Puts the body behind the request's head as it goes up, if it is there soon; it waits on
-    /// `conn`, too.
-    ///
-    /// # Errors
-    /// It is not: the request for the other carrier.
-    async fn take_body(&mut self, conn: &mut Conn, request: &HeadFacts) -> Result<(), Begun> {
-        let length = length_of(request);
-        if length == 0 {
-            return Ok(());
-        }
-        let (start, end) = (request.head_len, request.head_len + length);
-        if conn.waiting().len() < end {
-            conn.set_deadline(Some(clock::now() + EARLY_TIME));
-            while conn.waiting().len() < end && !conn.ended() && conn.more().await.is_ok() {}
-        }
-        let body = conn.waiting().get(start..end);
-        self.bring(body)
-    }
-
-    /// Puts `body` behind the request's head.
-    ///
-    /// # Errors
-    /// There is none: the request for the other carrier.
-    pub(super) fn bring(&mut self, body: Option<&[u8]>) -> Result<(), Begun> {
-        let What::Proxied(asking) = &mut self.what else {
-            return Ok(());
-        };
-        if let Some(body) = body {
-            asking.lines.extend_from_slice(body);
-            self.record.bytes_in = body.len() as u64;
-            return Ok(());
-        }
-        buffers::release(&mut asking.lines);
-        // Only what is to be proxied has a body.
-        match self
-            .snapshot
-            .routes
-            .get(self.route)
-            .map(|route| &route.action)
-        {
-            Some(Action::Upstream { upstream, .. }) => Err(upstream::unbegun(upstream)),
-            _ => Ok(()),
         }
     }
 

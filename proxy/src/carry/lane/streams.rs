@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use super::flow::{self, Deadline, Gone};
 use super::head::StreamHead;
 use super::proxied::{self, Ending, Replying, Went, ask};
+use super::upload::Upload;
 use super::wire::{Body, Client};
 use super::{By, HeadEnd, Hit, What};
 use crate::carry::failure::{ClientFault, Failure};
@@ -65,14 +66,14 @@ impl Stream {
         (self.head, self.read.freeze(), self.body, self.reply)
     }
 
-    /// Octets of the body as they are announced; `None` where they are not.
-    fn length(&self) -> Option<u64> {
+    /// The body as it is announced; `None` where that is not what comes.
+    fn upload(&self) -> Option<Upload> {
         let announced = self.head.headers.get(header::CONTENT_LENGTH);
         match (announced, self.body.is_end_stream()) {
-            (None, true) => Some(0),
-            (Some(length), true) if length == "0" => Some(0),
-            (Some(length), false) => length.to_str().ok()?.parse().ok(),
-            (Some(_), true) | (None, false) => None,
+            (None, true) => Some(Upload::Length(0)),
+            (Some(length), true) => (length == "0").then_some(Upload::Length(0)),
+            (Some(length), false) => Some(Upload::Length(length.to_str().ok()?.parse().ok()?)),
+            (None, false) => Some(Upload::Unsaid),
         }
     }
 
@@ -94,13 +95,14 @@ impl Stream {
                 let _ = self.body.flow_control().release_capacity(piece.len());
                 // In one: pieces may be many and small, or empty.
                 self.read.extend_from_slice(&piece);
+                if self.read.len() as u64 > EARLY_BODY {
+                    return false;
+                }
             }
             true
         };
-        match timeout(EARLY_TIME, whole).await {
-            Ok(true) => hit.bring(Some(&self.read)),
-            Ok(false) | Err(_) => hit.bring(None),
-        }
+        let is_whole = timeout(EARLY_TIME, whole).await.unwrap_or(false);
+        hit.bring(is_whole.then_some(&self.read[..]))
     }
 
     fn is_head(&self) -> bool {
@@ -169,7 +171,7 @@ impl Carrier {
         settings: &ListenerSettings,
     ) -> Option<Box<Hit>> {
         let parts = &stream.head;
-        let length = stream.length()?;
+        let upload = stream.upload()?;
         if parts.method == Method::CONNECT {
             return None;
         }
@@ -178,8 +180,8 @@ impl Carrier {
             info,
             settings,
             protocol: Protocol::Http2,
-            is_read: length == 0 && matches!(parts.method, Method::GET | Method::HEAD),
-            length,
+            is_read: upload.is_empty() && matches!(parts.method, Method::GET | Method::HEAD),
+            upload,
             h2: Some(parts),
             sending: Sending::Copied,
             most: EARLY_BODY,
