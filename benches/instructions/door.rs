@@ -147,6 +147,7 @@ pub fn head_sent_on() -> Part {
     let mut out = Vec::with_capacity(4096);
     ready(move || {
         let origin = Origin {
+            certified: false,
             peer: &peer,
             trusted: false,
             tls: true,

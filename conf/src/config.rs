@@ -7,6 +7,7 @@
 
 mod cache;
 mod pages;
+mod tls;
 mod upstream;
 
 use std::fmt;
@@ -21,6 +22,9 @@ use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
 pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};
+pub use tls::{
+    Certificate, CipherSuite, ClientAuth, KeyExchangeGroup, Tls, TlsOptions, TlsVersion,
+};
 pub use upstream::{
     AdaptiveConcurrency, Balance, BodyPattern, Discovery, Endpoint, EndpointAddress, Family,
     HashKey, HashTable, HealthCheck, HealthCheckKind, Hedge, HttpCheck, Keepalive,
@@ -226,6 +230,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// Whether TLS is terminated here.
     pub tls: bool,
+    /// How TLS is spoken here, if it is.
+    pub tls_options: TlsOptions,
     /// HTTP/1.1 is spoken.
     pub h1: bool,
     /// HTTP/2 is spoken (by ALPN with TLS, by prior knowledge without).
@@ -236,33 +242,6 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether its requests are written to the access log (`access_log = false`); default true.
     pub access_log: bool,
-}
-
-/// `[tls]`
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Least version accepted.
-    pub min_version: TlsVersion,
-    /// Certificates; the first is the default for names that none carries.
-    pub certificates: Vec<Certificate>,
-}
-
-/// TLS protocol version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2 (RFC 5246).
-    V12,
-    /// TLS 1.3 (RFC 8446).
-    V13,
-}
-
-/// A PEM chain and its key. Existence is checked at load, content by who reads them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// Chain, leaf first.
-    pub cert: PathBuf,
-    /// Private key.
-    pub key: PathBuf,
 }
 
 /// `[static.NAME]`

@@ -19,6 +19,7 @@ mod pages;
 mod process;
 mod route;
 mod shop;
+mod tls;
 mod upstream;
 
 pub(crate) use kind::{Form, Kind, alternatives};

@@ -17,9 +17,10 @@ mod rules;
 mod secret;
 mod shop;
 mod template;
+mod tls;
 mod upstream;
 
-use crate::config::{Config, ErrorPagesId};
+use crate::config::{Config, ErrorPagesId, TlsOptions};
 use crate::keys;
 use crate::read::Table;
 use crate::shadow;
@@ -45,10 +46,14 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         .map(|_| process::admin(&entry::single(root, "admin", &keys::ADMIN)));
     let log = process::log(&entry::single(root, "log", &keys::LOG));
     let limits = process::limits(&entry::single(root, "limits", &keys::LIMITS), None);
-    let (listener_names, listeners) = listener::listeners(root, &limits);
-    let tls = root
-        .entry("tls")
-        .map(|_| listener::tls(&entry::single(root, "tls", &keys::TLS)));
+    let (tls, tls_options) = match root.entry("tls") {
+        Some(_) => {
+            let (tls, options) = listener::tls(&entry::single(root, "tls", &keys::TLS));
+            (Some(tls), options)
+        }
+        None => (None, TlsOptions::default()),
+    };
+    let (listener_names, listeners) = listener::listeners(root, &limits, &tls_options);
     let (upstream_names, upstreams) =
         entry::named(root, "upstream", &keys::UPSTREAM, |table, name| {
             upstream::upstream(table, name, zoned)
@@ -82,7 +87,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         admin: admin.flatten(),
         log,
         listeners: whole(listeners.into_iter().map(|(_, listener)| listener))?,
-        tls: tls.flatten(),
+        tls,
         upstreams: whole(upstreams)?,
         statics: whole(statics)?,
         error_pages: whole(error_pages)?,

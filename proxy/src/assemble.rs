@@ -15,7 +15,6 @@ use std::sync::Arc;
 
 use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
-use rustls::server::ProducesTickets;
 use static_server::images::ImageSettings;
 use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
@@ -26,7 +25,7 @@ use crate::exchange::hints::Hints;
 use crate::exchange::normalise::canonical;
 use crate::exchange::route::Router;
 use crate::filter::{Chain, FixedReply, Redirection};
-use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsError};
+use crate::listen::{self, Certificates, ListenerSettings, ListenerState, Tickets, TlsError};
 use crate::observe::{AccessLog, Metrics, Names, Table};
 use crate::snapshot::{Action, Cache, Route, Snapshot};
 use crate::upstreams::{self, Making, Upstream, UpstreamError};
@@ -79,7 +78,7 @@ pub enum AssembleError {
 #[derive(Clone)]
 pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) tickets: Arc<dyn ProducesTickets>,
+    pub(crate) tickets: Tickets,
     pub(crate) workers: usize,
     /// For sticky cookies without a configured secret; lives as long as the process.
     pub(crate) cookie_key: [u8; 32],
@@ -99,6 +98,9 @@ pub(crate) struct Assembled {
 pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     if let Some(tls) = &config.tls {
         Certificates::load(&tls.certificates)?;
+        for listener in config.listeners.iter().filter(|listener| listener.tls) {
+            listen::verify_tls(tls, &listener.tls_options)?;
+        }
     }
     for upstream in &config.upstreams {
         upstreams::verify(upstream)?;
@@ -194,6 +196,10 @@ pub(crate) fn assemble(
             cache: cache(&config, surroundings, previous)?,
             pages: pages_of(config.server.error_pages),
             maintenance: maintenance.map(Arc::new),
+            asks_for_certificates: config
+                .listeners
+                .iter()
+                .any(|listener| listener.tls && listener.tls_options.client_auth.is_some()),
             config,
         },
         listeners: settings,
@@ -219,10 +225,10 @@ fn listener_tls(
                 .then(|| {
                     listen::server_config(
                         certificates.clone(),
-                        surroundings.tickets.clone(),
-                        tls.min_version,
-                        listener.h1,
-                        listener.h2,
+                        &surroundings.tickets,
+                        &tls.ticket_keys,
+                        &listener.tls_options,
+                        (listener.h1, listener.h2),
                     )
                 })
                 .transpose()

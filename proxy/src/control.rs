@@ -133,7 +133,7 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
     let workers = config.server.workers.get();
     let surroundings = Surroundings {
         metrics: Arc::new(Metrics::new(workers, clock::wall())),
-        tickets: listen::ticketer()?,
+        tickets: listen::Tickets::default(),
         workers,
         cookie_key: upstreams::random_key().ok_or(RunError::NoRandomness)?,
     };

@@ -46,6 +46,8 @@ pub(crate) struct Snapshot {
     pub(crate) pages: Option<Arc<Pages>>,
     /// How the site is closed; the router knows whether it is.
     pub(crate) maintenance: Option<Arc<Maintenance>>,
+    /// A listener asks clients for certificates, so nobody may claim to have one.
+    pub(crate) asks_for_certificates: bool,
 }
 
 /// Pages that are read from the disk at once.

@@ -75,6 +75,7 @@ mod strictness;
 mod strictness_table;
 mod tiers;
 mod tls;
+mod tls_options;
 mod trust;
 mod upgrades;
 mod upstream_h2;

@@ -1,6 +1,9 @@
 //! Keys of listeners and of the certificates they show.
 
 use super::process::LIMITS;
+use super::tls::{
+    CIPHERS, CLIENT_AUTH, GROUPS, LISTENER_TLS, MAX_VERSION, MIN_VERSION, TICKET_KEYS,
+};
 use super::{Form, Kind, NAME, NETWORKS, PATH, Shape, default, optional, required};
 
 const ADDRESS: Form = Form {
@@ -32,9 +35,9 @@ pub(crate) static LISTENER: Shape = Shape {
         ),
         default(
             "tls",
-            Kind::Bool,
+            Kind::Either(&[Kind::Bool, Kind::Table(&LISTENER_TLS)]),
             "false",
-            "Whether TLS is spoken here, with the certificates of [tls].",
+            "Whether TLS is spoken here, with the certificates of [tls]; as a table, with what differs here.",
         ),
         default(
             "protocols",
@@ -146,16 +149,16 @@ pub(crate) static TLS: Shape = Shape {
     id: "tls",
     doc: "Certificates for every listener with `tls = true`. The one sent is chosen by the name the client asks for (SNI); names are read from the certificates.",
     keys: &[
-        default(
-            "min_version",
-            Kind::Choice(&[("1.2", "TLS 1.2 (RFC 5246)"), ("1.3", "TLS 1.3 (RFC 8446)")]),
-            "\"1.2\"",
-            "The least version accepted.",
-        ),
+        MIN_VERSION,
+        MAX_VERSION,
+        CIPHERS,
+        GROUPS,
+        CLIENT_AUTH,
+        TICKET_KEYS,
         required(
             "certificates",
             Kind::Tables(&CERTIFICATE),
-            "Certificates and their keys, as PEM files. The first is sent where no name fits. Included files may add theirs.",
+            "Certificates and their keys, as PEM files. The first is sent where no name fits. Of two for one name, such as one of an elliptic curve and one of RSA, each client gets the first that it can use. Included files may add theirs.",
         ),
     ],
     foreign: &[
@@ -173,6 +176,21 @@ pub(crate) static TLS: Shape = Shape {
         ),
         ("ssl_protocols", "write min_version = \"1.2\""),
         ("versions", "write min_version = \"1.2\""),
+        (
+            "ssl_ciphers",
+            "write ciphers = [\"TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\"], or leave it out",
+        ),
+        ("curves", "write groups = [\"x25519\"]"),
+        ("ssl_ecdh_curve", "write groups = [\"x25519\"]"),
+        ("client_ca", "write client_auth = { ca = \"clients.pem\" }"),
+        (
+            "ssl_client_certificate",
+            "write client_auth = { ca = \"clients.pem\" }",
+        ),
+        (
+            "ssl_session_ticket_key",
+            "write ticket_keys = \"tickets.key\"",
+        ),
         (
             "ca",
             "towards app servers it is [upstream.NAME] tls = { ca = \"...\" }",

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::config::{Certificate, Limits, Listener, Tls, TlsVersion};
+use crate::config::{Certificate, Limits, Listener, Tls, TlsOptions};
 use crate::keys::{self, Kind};
 use crate::raw::Value;
 use crate::read::{Finding, Table};
@@ -12,7 +12,7 @@ use crate::source::Place;
 use crate::text;
 
 use super::entry::Named;
-use super::{entry, process, rules};
+use super::{entry, process, rules, tls};
 
 /// A version of HTTP.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,15 @@ enum Protocol {
 pub(super) type Placed = (Place, Option<Listener>);
 
 /// Listeners in file order, and what routes call them.
-pub(super) fn listeners(root: &Table<'_>, limits: &Limits) -> (Named, Vec<Placed>) {
+pub(super) fn listeners(
+    root: &Table<'_>,
+    limits: &Limits,
+    tls: &TlsOptions,
+) -> (Named, Vec<Placed>) {
     let (names, listeners) = entry::list(root, "listener", &keys::LISTENER)
         .iter()
         .map(|table| {
-            let listener = listener(table, limits);
+            let listener = listener(table, limits, tls);
             let name = match &listener {
                 Some(listener) => listener.name.clone(),
                 None => called(table).unwrap_or_default(),
@@ -49,7 +53,7 @@ fn called(table: &Table<'_>) -> Option<String> {
     }
 }
 
-fn listener(table: &Table<'_>, limits: &Limits) -> Option<Listener> {
+fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<Listener> {
     table.require("address");
     let address = table.text("address", text::address);
     let name = table.text("name", text::name);
@@ -67,18 +71,30 @@ fn listener(table: &Table<'_>, limits: &Limits) -> Option<Listener> {
             process::limits(&own, Some(limits))
         }
     };
-    let tls = table.flag("tls", false);
+    let (tls, tls_options) = spoken(table, general);
     let address = address?;
     Some(Listener {
         name: name.unwrap_or_else(|| address.to_string()),
         address,
         tls,
+        tls_options,
         h1,
         h2,
         limits,
         proxy_protocol: proxy_protocol(table),
         access_log: table.flag("access_log", true),
     })
+}
+
+/// Whether TLS is spoken, and how.
+fn spoken(table: &Table<'_>, general: &TlsOptions) -> (bool, TlsOptions) {
+    let own = match table.get("tls").map(|node| &node.value) {
+        None | Some(Value::Bool(_)) => return (table.flag("tls", false), general.clone()),
+        // What is neither is reported, and was meant to be TLS.
+        Some(_) => table.table("tls"),
+    };
+    let options = own.map_or_else(|| general.clone(), |own| tls::options(&own, general));
+    (true, options)
 }
 
 /// Networks whose connections begin with a PROXY header.
@@ -114,12 +130,9 @@ fn protocols(table: &Table<'_>) -> (bool, bool) {
     )
 }
 
-pub(super) fn tls(table: &Table<'_>) -> Option<Tls> {
-    let min_version = table.choice(
-        "min_version",
-        &[TlsVersion::V12, TlsVersion::V13],
-        TlsVersion::V12,
-    );
+/// `[tls]`, and what it says of every listener.
+pub(super) fn tls(table: &Table<'_>) -> (Tls, TlsOptions) {
+    let options = tls::options(table, &TlsOptions::default());
     table.require("certificates");
     let mut certificates: Vec<Certificate> = Vec::new();
     for table in entry::list(table, "certificates", &keys::CERTIFICATE) {
@@ -139,10 +152,11 @@ pub(super) fn tls(table: &Table<'_>) -> Option<Tls> {
     {
         table.missing("certificates");
     }
-    Some(Tls {
-        min_version,
+    let tls = Tls {
         certificates,
-    })
+        ticket_keys: tls::files(table, "ticket_keys"),
+    };
+    (tls, options)
 }
 
 fn certificate(table: &Table<'_>) -> Option<Certificate> {

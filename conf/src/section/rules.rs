@@ -65,12 +65,17 @@ pub(super) fn distinct<'n, T: PartialEq>(
 /// A file that is there and can be read.
 pub(super) fn readable_file(table: &Table<'_>, name: &'static str) -> Option<PathBuf> {
     let path = table.path(name)?;
-    if let (Err(error), Some(node)) = (table.cx.environment.open(&path), table.get(name)) {
-        table
-            .cx
-            .error(unreadable(node.place, &path, &reason(&error)));
+    if let Some(node) = table.get(name) {
+        check_readable(table.cx, node, &path);
     }
     Some(path)
+}
+
+/// Reports that the file at `path`, which `node` names, cannot be read.
+pub(super) fn check_readable(cx: &Cx<'_>, node: &Node, path: &Path) {
+    if let Err(error) = cx.environment.open(path) {
+        cx.error(unreadable(node.place, path, &reason(&error)));
+    }
 }
 
 /// A directory that is there.

@@ -55,6 +55,7 @@ pub(super) fn prepare(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
     if settings.access_log && snapshot.access.is_some() {
         record.captured = capture(arrival);
         record.via = info.via.clone();
+        record.client_cert = info.client_cert.clone();
     }
     record
 }

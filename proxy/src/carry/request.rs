@@ -5,12 +5,13 @@
 
 use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
 use crate::exchange;
 use crate::exchange::guard::Upgrade;
 use crate::exchange::head::HeadView;
-use crate::exchange::onward::{self, Origin};
+use crate::exchange::onward::{self, CLIENT_CERT, Origin};
 use crate::listen::ConnInfo;
 use crate::snapshot::Snapshot;
 
@@ -84,6 +85,27 @@ pub(super) fn enter(head: &mut RequestHeader, authority: &str) -> pingora::Resul
     head.insert_header(header::HOST, value(authority)?)
 }
 
+/// Puts in what is known of the client's certificate. Nobody else may say it, but a trusted proxy
+/// of a client of its own (RFC 9440 section 2.4).
+pub(super) fn certify(
+    head: &mut RequestHeader,
+    info: &ConnInfo,
+    trusted: &[IpNet],
+) -> pingora::Result<()> {
+    let known = info.client_cert.as_deref();
+    if known.is_none() && exchange::client::is_trusted(info.peer.ip(), trusted) {
+        return Ok(());
+    }
+    let values = known.map(|known| [&known.encoded, &known.subject, &known.fingerprint]);
+    for (nth, name) in CLIENT_CERT.iter().enumerate() {
+        match values {
+            Some(values) => head.insert_header(name, values[nth])?,
+            None => drop(head.remove_header(name)),
+        }
+    }
+    Ok(())
+}
+
 fn value(text: &str) -> pingora::Result<HeaderValue> {
     HeaderValue::from_str(text).map_err(|_| no_header())
 }
@@ -153,6 +175,7 @@ mod tests {
             peer: &AddressText::new("192.0.2.7".parse().unwrap()),
             trusted,
             tls: true,
+            certified: false,
             authority: "shop.example",
             id: b"id",
         };

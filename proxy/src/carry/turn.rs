@@ -113,6 +113,10 @@ impl Turn {
 
     async fn serve(&mut self, session: &mut ServerSession) -> Result<(), Broken> {
         let snapshot = self.snapshot.clone();
+        if snapshot.asks_for_certificates {
+            let trusted = &snapshot.config.server.trusted_proxies;
+            request::certify(session.req_header_mut(), &self.info, trusted)?;
+        }
         let head = session.req_header();
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return self.reject(session, Reject::BadTarget).await;
@@ -325,6 +329,7 @@ impl Turn {
                 &self.snapshot.config.server.trusted_proxies,
             ),
             tls: self.info.tls.is_some(),
+            certified: self.snapshot.asks_for_certificates,
             authority: &way.authority,
             id: self.id.as_bytes(),
         };

@@ -14,6 +14,12 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+/// Who a client is by its certificate: the certificate (RFC 9440), its subject, its SHA-256.
+pub(crate) static CLIENT_CERT: [HeaderName; 3] = [
+    HeaderName::from_static("client-cert"),
+    HeaderName::from_static("x-client-cert-subject"),
+    HeaderName::from_static("x-client-cert-fingerprint"),
+];
 /// A request's id, towards upstreams and clients.
 pub(crate) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -25,6 +31,8 @@ pub(crate) struct Origin<'a> {
     pub(crate) trusted: bool,
     /// The client's connection is encrypted.
     pub(crate) tls: bool,
+    /// What the request says of a client's certificate was put there by the edge.
+    pub(crate) certified: bool,
     /// Host and port in one spelling.
     pub(crate) authority: &'a str,
     /// 32 hexadecimal digits.
@@ -46,11 +54,14 @@ pub(crate) fn is_taken_over(name: &[u8]) -> bool {
         7 => &[b"upgrade", b"trailer"],
         9 => &[b"forwarded"],
         10 => &[b"connection", b"keep-alive"],
+        11 => &[b"client-cert"],
         12 => &[b"x-request-id"],
         15 => &[b"x-forwarded-for"],
         16 => &[b"x-forwarded-host", b"proxy-connection"],
         17 => &[b"x-forwarded-proto", b"transfer-encoding"],
         19 => &[b"proxy-authorization"],
+        21 => &[b"x-client-cert-subject"],
+        25 => &[b"x-client-cert-fingerprint"],
         _ => &[],
     };
     !stays.iter().any(|one| one.eq_ignore_ascii_case(name)) && memchr::memchr(b'_', name).is_none()
@@ -84,6 +95,18 @@ pub(crate) fn added(
     let host = theirs(&X_FORWARDED_HOST).unwrap_or(origin.authority.as_bytes());
     add(&X_FORWARDED_HOST, host);
     add(&X_REQUEST_ID, origin.id);
+    if origin.trusted || origin.certified {
+        for name in &CLIENT_CERT {
+            if let Some(value) = head.field(name) {
+                add(name, value);
+            }
+        }
+    }
+}
+
+/// Whether a request says something of a client's certificate.
+pub(crate) fn speaks_of_certificate(head: &impl HeadView) -> bool {
+    CLIENT_CERT.iter().any(|name| head.field(name).is_some())
 }
 
 /// The values of all lines of a field as one.
@@ -147,6 +170,7 @@ mod tests {
             peer: &AddressText::new("::ffff:192.0.2.7".parse().unwrap()),
             trusted,
             tls: true,
+            certified: false,
             authority: "shop.example",
             id: b"id",
         };

@@ -18,4 +18,6 @@ pub(crate) use conn::{Conn, ConnInfo, conn_info};
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;
-pub(crate) use tls::{Certificates, load_pair, provider, server_config, ticketer};
+pub(crate) use tls::{
+    Certificates, ClientCert, Tickets, load_pair, provider, server_config, verify as verify_tls,
+};

@@ -5,6 +5,9 @@
 //! connection costs its key material and little else; records are decrypted in
 //! the thread's scratch space and a reply is encrypted into one write.
 
+mod clients;
+mod tickets;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::fs;
@@ -12,18 +15,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, UnbufferedServerConnection,
-};
+use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ProtocolVersion, ServerConfig};
+use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
 use x509_parser::extensions::GeneralName;
 
 use super::buffers::CHUNK;
+use clients::Admission;
+pub(crate) use clients::ClientCert;
+use tickets::Audience;
+pub(crate) use tickets::Tickets;
 
 /// Why a certificate cannot be used. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +68,22 @@ pub enum TlsError {
         /// What is wrong.
         reason: String,
     },
+    /// A file of revocation lists is of no use.
+    #[error("{}: no usable revocation list (PEM): {reason}", path.display())]
+    Revocations {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A secret for session tickets is too short to be one.
+    #[error("{}: {len} bytes are too few for a secret: it needs 32 at least, such as `openssl rand 80` writes", path.display())]
+    TicketKey {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        len: usize,
+    },
     /// The library refused the settings.
     #[error("TLS settings: {0}")]
     Settings(#[from] rustls::Error),
@@ -69,11 +91,14 @@ pub enum TlsError {
 
 /// Certificates by the names they carry; the first is the default.
 pub(crate) struct Certificates {
-    exact: HashMap<String, Arc<CertifiedKey>>,
+    exact: HashMap<String, Keys>,
     /// `*.shop.example` as `shop.example`: exactly one label in front (RFC 6125 section 6.4.3).
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
+    wildcard: HashMap<String, Keys>,
+    default: Keys,
 }
+
+/// Those for one name, in the order of the file: clients differ in what they can verify.
+type Keys = Vec<Arc<CertifiedKey>>;
 
 impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,27 +113,34 @@ impl Certificates {
     /// Reads every pair; `None` for an empty list.
     pub(crate) fn load(pairs: &[conf::Certificate]) -> Result<Option<Self>, TlsError> {
         let mut loaded: Option<Self> = None;
+        let mut first_names = Vec::new();
         for pair in pairs {
             let key = Arc::new(load_pair(&pair.cert, &pair.key)?);
             let names = names_of(&pair.cert, &key)?;
             let all = loaded.get_or_insert_with(|| Self {
                 exact: HashMap::new(),
                 wildcard: HashMap::new(),
-                default: key.clone(),
+                default: Vec::new(),
             });
+            // One of another kind may stand in for the first, if it is for the same names.
+            if all.default.is_empty() {
+                first_names.clone_from(&names);
+            }
+            if names == first_names {
+                all.default.push(key.clone());
+            }
             for name in names {
                 let (table, name) = match name.strip_prefix("*.") {
                     Some(parent) => (&mut all.wildcard, parent.to_owned()),
                     None => (&mut all.exact, name),
                 };
-                // The first pair in the file keeps a name that two carry.
-                table.entry(name).or_insert_with(|| key.clone());
+                table.entry(name).or_default().push(key.clone());
             }
         }
         Ok(loaded)
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
+    fn find(&self, name: &str) -> Option<&Keys> {
         self.exact.get(name).or_else(|| {
             let (_, parent) = name.split_once('.')?;
             self.wildcard.get(parent)
@@ -120,7 +152,15 @@ impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // rustls gives the name validated and in lower case.
         let found = hello.server_name().and_then(|name| self.find(name));
-        Some(found.unwrap_or(&self.default).clone())
+        let keys = found.unwrap_or(&self.default);
+        // Those schemes that no suite of the client's goes with were taken out.
+        let schemes = hello.signature_schemes();
+        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let key = match &keys[..] {
+            [only] => Some(only),
+            several => several.iter().find(fits).or(several.first()),
+        };
+        key.cloned()
     }
 }
 
@@ -189,29 +229,35 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
-/// Session ticket keys. One for the process, so that a reload keeps sessions resumable;
-/// rustls changes the key every six hours and honours the one before.
-pub(crate) fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
-    Ok(rustls::crypto::aws_lc_rs::Ticketer::new()?)
-}
-
 /// Settings of one listener.
+///
+/// # Errors
+/// A file that `options` or `ticket_keys` name cannot be used.
 pub(crate) fn server_config(
-    certificates: Arc<Certificates>,
-    tickets: Arc<dyn ProducesTickets>,
-    least: conf::TlsVersion,
-    h1: bool,
-    h2: bool,
+    certificates: Arc<dyn ResolvesServerCert>,
+    tickets: &Tickets,
+    ticket_keys: &[PathBuf],
+    options: &conf::TlsOptions,
+    (h1, h2): (bool, bool),
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    static ALL: [&rustls::SupportedProtocolVersion; 2] =
-        [&rustls::version::TLS13, &rustls::version::TLS12];
-    let versions = match least {
-        conf::TlsVersion::V12 => &ALL[..],
-        conf::TlsVersion::V13 => &ALL[..1],
+    let versions: Vec<_> = [
+        (conf::TlsVersion::V13, &rustls::version::TLS13),
+        (conf::TlsVersion::V12, &rustls::version::TLS12),
+    ]
+    .into_iter()
+    .filter(|(version, _)| (options.min_version..=options.max_version).contains(version))
+    .map(|(_, version)| version)
+    .collect();
+    let (verifier, audience) = match &options.client_auth {
+        None => (Arc::new(NoClientAuth) as _, Audience::default()),
+        Some(settings) => {
+            let admission = Admission::new(settings)?;
+            (admission.verifier, admission.audience)
+        }
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)?
-        .with_no_client_auth()
+    let mut config = ServerConfig::builder_with_provider(offering(options))
+        .with_protocol_versions(&versions)?
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificates);
     if h2 {
         config.alpn_protocols.push(b"h2".to_vec());
@@ -219,9 +265,68 @@ pub(crate) fn server_config(
     if h1 {
         config.alpn_protocols.push(b"http/1.1".to_vec());
     }
-    config.ticketer = tickets;
+    config.ticketer = tickets.sealer(audience, ticket_keys)?;
     config.send_tls13_tickets = 2;
     Ok(Arc::new(config))
+}
+
+/// The process's provider, with no more than `options` want.
+fn offering(options: &conf::TlsOptions) -> Arc<CryptoProvider> {
+    let whole = provider();
+    if options.ciphers.is_none() && options.groups.is_none() {
+        return whole;
+    }
+    let mut some = (*whole).clone();
+    if let Some(ciphers) = &options.ciphers {
+        some.cipher_suites = ciphers.iter().copied().map(suite).collect();
+    }
+    if let Some(groups) = &options.groups {
+        some.kx_groups = groups.iter().copied().map(group).collect();
+    }
+    Arc::new(some)
+}
+
+fn suite(named: conf::CipherSuite) -> SupportedCipherSuite {
+    use conf::CipherSuite as Named;
+    match named {
+        Named::Aes256GcmSha384 => cipher_suite::TLS13_AES_256_GCM_SHA384,
+        Named::Aes128GcmSha256 => cipher_suite::TLS13_AES_128_GCM_SHA256,
+        Named::Chacha20Poly1305Sha256 => cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+        Named::EcdheEcdsaAes256GcmSha384 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        Named::EcdheEcdsaAes128GcmSha256 => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        Named::EcdheEcdsaChacha20Poly1305Sha256 => {
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+        Named::EcdheRsaAes256GcmSha384 => cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        Named::EcdheRsaAes128GcmSha256 => cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        Named::EcdheRsaChacha20Poly1305Sha256 => {
+            cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+        }
+    }
+}
+
+fn group(named: conf::KeyExchangeGroup) -> &'static dyn SupportedKxGroup {
+    use conf::KeyExchangeGroup as Named;
+    match named {
+        Named::X25519MlKem768 => kx_group::X25519MLKEM768,
+        Named::Secp256r1MlKem768 => kx_group::SECP256R1MLKEM768,
+        Named::X25519 => kx_group::X25519,
+        Named::Secp256r1 => kx_group::SECP256R1,
+        Named::Secp384r1 => kx_group::SECP384R1,
+    }
+}
+
+/// Whether clients that `options` ask for certificates can be told apart by them.
+///
+/// # Errors
+/// A file that is named is of no use.
+pub(crate) fn verify(tls: &conf::Tls, options: &conf::TlsOptions) -> Result<(), TlsError> {
+    if let Some(settings) = &options.client_auth {
+        Admission::new(settings)?;
+    }
+    Tickets::default()
+        .sealer(Audience::default(), &tls.ticket_keys)
+        .map(drop)
 }
 
 /// What one turn of [`Records::process`] did.
@@ -256,6 +361,12 @@ impl Records {
     /// Whether ALPN chose HTTP/2.
     pub(crate) fn chose_h2(&self) -> bool {
         self.connection.alpn_protocol() == Some(b"h2")
+    }
+
+    /// The certificate of a client that was asked for one and has one.
+    pub(crate) fn client_cert(&self) -> Option<Arc<ClientCert>> {
+        let chain = self.connection.peer_certificates()?;
+        ClientCert::new(chain.first()?).map(Arc::new)
     }
 
     /// `TLSv1.3` or `TLSv1.2`.

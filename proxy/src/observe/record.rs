@@ -14,6 +14,7 @@ use super::labels::{Hedge, Refused, labels};
 use super::metrics::Endpoints;
 use super::text::Captured;
 use crate::exchange::proxy_header::Via;
+use crate::listen::ClientCert;
 
 /// One request, from its first byte to the last byte of its answer.
 #[derive(Debug, Clone)]
@@ -67,6 +68,8 @@ pub(crate) struct Record {
     pub(crate) why: Option<&'static str>,
     /// What a load balancer said of the connection.
     pub(crate) via: Option<Arc<Via>>,
+    /// The client's certificate.
+    pub(crate) client_cert: Option<Arc<ClientCert>>,
     /// What the client sent; empty unless an access log is on.
     pub(crate) captured: Captured,
 }
@@ -106,6 +109,7 @@ impl Record {
             hinted: false,
             why: None,
             via: None,
+            client_cert: None,
             captured: Captured::default(),
         }
     }

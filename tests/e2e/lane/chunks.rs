@@ -31,8 +31,8 @@ fn outcome(edge: &Edge, origin: &Origin, pieces: &[&[u8]]) -> (Outcome, Vec<bool
         conn.send(piece);
     }
     let reply = conn.read(false).ok().map(|reply| {
-        let body = reply.text().to_owned();
-        let body = body
+        let body = reply
+            .text()
             .split("Request id: ")
             .next()
             .unwrap_or_default()

@@ -44,7 +44,7 @@ use super::{Carrier, Held, Pending};
 use crate::clock;
 use crate::exchange::guard::{HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
-use crate::exchange::onward::X_REQUEST_ID;
+use crate::exchange::onward::{self, X_REQUEST_ID};
 use crate::exchange::{self, Asked, Course, Way};
 use crate::filter::{FieldsMut, Reply};
 use crate::listen::{Conn, ConnInfo, ListenerSettings};
@@ -186,7 +186,10 @@ impl Carrier {
         let (info, settings) = (by.info, by.settings);
         let (start, wall) = (clock::now(), clock::wall());
         let snapshot = self.snapshot();
-        if !snapshot.config.server.lane {
+        if !snapshot.config.server.lane
+            || (snapshot.asks_for_certificates
+                && (info.client_cert.is_some() || onward::speaks_of_certificate(head)))
+        {
             return None;
         }
         let asked = Asked {

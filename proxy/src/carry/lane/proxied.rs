@@ -84,6 +84,8 @@ pub(super) fn asking(
         peer: &info.peer_text,
         trusted: exchange::client::is_trusted(peer, &snapshot.config.server.trusted_proxies),
         tls: info.tls.is_some(),
+        // Requests that could be are not taken.
+        certified: false,
         authority: &way.authority,
         id: &account::id_digits(record.id),
     };

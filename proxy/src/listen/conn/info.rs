@@ -9,7 +9,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use super::date::KeptDate;
 use crate::exchange::onward::AddressText;
 use crate::exchange::proxy_header::Via;
-use crate::listen::ListenerState;
+use crate::listen::{ClientCert, ListenerState};
 
 /// What is known of a connection while it lives; requests refer to it.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct ConnInfo {
     pub(crate) via: Option<Arc<Via>>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub(crate) tls: Option<&'static str>,
+    /// The client's certificate, where it was asked for one.
+    pub(crate) client_cert: Option<Arc<ClientCert>>,
     /// Set when the framing of a chunked body was broken: the request is answered with 400.
     pub(crate) bad_chunk: AtomicBool,
     /// Requests that were refused as malformed.

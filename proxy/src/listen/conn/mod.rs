@@ -373,6 +373,7 @@ impl Conn {
                 peer: self.slot.peer(),
                 peer_text: AddressText::new(self.slot.peer().ip()),
                 tls: self.tls.as_ref().map(|tls| tls.records.version()),
+                client_cert: self.tls.as_ref().and_then(|tls| tls.records.client_cert()),
                 bad_chunk: AtomicBool::new(false),
                 malformed: AtomicU32::new(0),
                 broke_off: AtomicBool::new(false),

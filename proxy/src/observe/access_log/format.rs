@@ -48,6 +48,14 @@ pub(super) fn json(
     if let Some(via) = &record.via {
         json_via(out, via);
     }
+    if let Some(cert) = &record.client_cert {
+        json_field(out, b",\"client_cert\":\"", cert.subject.as_bytes());
+        json_field(
+            out,
+            b",\"client_cert_sha256\":\"",
+            cert.fingerprint.as_bytes(),
+        );
+    }
     out.extend_from_slice(b"}\n");
 }
 
