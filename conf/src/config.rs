@@ -242,6 +242,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Whether its requests are written to the access log (`access_log = false`); default true.
     pub access_log: bool,
+    /// Connections that are passed on as they are.
+    pub forward: Option<Forward>,
 }
 
 /// `[static.NAME]`
@@ -374,6 +376,17 @@ pub struct Match {
     pub headers: Vec<FieldMatch<HeaderName>>,
     /// All of these.
     pub query: Vec<FieldMatch<String>>,
+}
+
+/// `forward` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Where connections go that no name covers.
+    pub upstream: Option<UpstreamId>,
+    /// Where those go whose clients ask for these names.
+    pub names: Vec<(HostPattern, UpstreamId)>,
+    /// A connection on which nothing moves for so long is closed.
+    pub idle_timeout: Duration,
 }
 
 /// Host names are lower-case, without port or trailing dot.

@@ -145,3 +145,6 @@ pub const REDIRECT_STATUS: u16 = 308;
 pub const RESPOND_STATUS: u16 = 200;
 /// Of a fixed reply.
 pub const RESPOND_CONTENT_TYPE: &str = "text/plain; charset=utf-8";
+
+/// `forward.idle_timeout`
+pub const FORWARD_IDLE_TIMEOUT: Duration = Duration::from_secs(600);

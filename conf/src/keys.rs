@@ -10,6 +10,7 @@ mod cache;
 mod connection;
 mod endpoint;
 mod filter;
+mod forward;
 mod health;
 mod images;
 mod kind;

@@ -7,6 +7,7 @@ mod cache;
 mod checks;
 mod entry;
 mod filter;
+mod forward;
 mod images;
 mod listener;
 mod names;
@@ -53,7 +54,9 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         }
         None => (None, TlsOptions::default()),
     };
-    let (listener_names, listeners) = listener::listeners(root, &limits, &tls_options);
+    let listener_tables = entry::list(root, "listener", &keys::LISTENER);
+    let (listener_names, mut listeners) =
+        listener::listeners(root, &listener_tables, &limits, &tls_options);
     let (upstream_names, upstreams) =
         entry::named(root, "upstream", &keys::UPSTREAM, |table, name| {
             upstream::upstream(table, name, zoned)
@@ -74,6 +77,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         .get("error_pages")
         .and_then(|node| names.error_pages.find(cx, node))
         .map(ErrorPagesId);
+    forward::forwards(&listener_tables, &mut listeners, &names, &upstreams);
     let routes = route::routes(root, &names, &upstreams, &cache, &server);
 
     checks::sections(root, &listeners, admin.as_ref(), &routes);

@@ -20,6 +20,7 @@ use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
 
 use self::pages::PageError;
+use crate::carry::Forward;
 use crate::exchange::caching::Caching;
 use crate::exchange::hints::Hints;
 use crate::exchange::normalise::canonical;
@@ -173,6 +174,10 @@ pub(crate) fn assemble(
                 h1: listener.h1,
                 h2: listener.h2,
                 announced: listener.proxy_protocol.clone(),
+                forward: listener
+                    .forward
+                    .as_ref()
+                    .map(|forward| Arc::new(Forward::new(forward, &upstreams))),
                 access_log: listener.access_log,
                 limits: listener.limits.clone(),
             })

@@ -505,6 +505,7 @@ impl Control {
             h1: settings.h1,
             h2: settings.h2,
             announced: settings.announced.clone(),
+            forward: settings.forward.clone(),
             access_log: settings.access_log,
             limits: settings.limits.clone(),
         }));

@@ -50,6 +50,14 @@ impl State for AdminState {
             listeners: snapshot
                 .listeners
                 .iter()
+                // A connection to one that passes all on would be one to its upstream.
+                .filter(|listener| {
+                    let settings = listener.settings.load();
+                    settings
+                        .forward
+                        .as_ref()
+                        .is_none_or(|forward| forward.peeks())
+                })
                 .map(|listener| ListenerAddress {
                     name: listener.settings.load().name.clone(),
                     address: listener.address,

@@ -46,6 +46,7 @@ mod early_hints;
 mod error_pages;
 mod failover;
 mod filters;
+mod forwarded;
 mod harness;
 mod health;
 mod health_grpc;

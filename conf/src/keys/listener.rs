@@ -1,5 +1,6 @@
 //! Keys of listeners and of the certificates they show.
 
+use super::forward::FORWARD;
 use super::process::LIMITS;
 use super::tls::{
     CIPHERS, CLIENT_AUTH, GROUPS, LISTENER_TLS, MAX_VERSION, MIN_VERSION, TICKET_KEYS,
@@ -63,6 +64,12 @@ pub(crate) static LISTENER: Shape = Shape {
             "nobody is believed",
             "The PROXY header (version 1 or 2) that load balancers put in front of their connections to say whose they are.",
         ),
+        optional(
+            "forward",
+            Kind::Table(&FORWARD),
+            "every connection is HTTP",
+            "Connections that are passed on as they are: TCP, or TLS by the name that is asked for.",
+        ),
         default(
             "access_log",
             Kind::Bool,
@@ -105,6 +112,19 @@ pub(crate) static LISTENER: Shape = Shape {
         (
             "send_proxy",
             "that is for upstreams: [upstream.NAME] proxy_protocol = \"v2\"",
+        ),
+        ("tcp", "write forward = { upstream = \"db\" }"),
+        (
+            "proxy_pass",
+            "write forward = { upstream = \"db\" } for TCP; for HTTP it belongs in a [[route]]",
+        ),
+        (
+            "ssl_preread",
+            "write forward = { names = { \"pay.example\" = \"pay\" } }",
+        ),
+        (
+            "passthrough",
+            "write forward = { names = { \"pay.example\" = \"pay\" } }",
         ),
         ("http2", "write protocols = [\"h1\", \"h2\"]"),
         ("alpn", "write protocols = [\"h1\", \"h2\"]"),

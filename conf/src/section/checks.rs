@@ -19,7 +19,9 @@ pub(super) fn sections(
                 .help("help: add a section [[listener]] with address = \"127.0.0.1:8080\""),
         );
     }
-    if root.entry("route").is_none() && !root.explains("route") {
+    let is_http = |listener: &Option<Listener>| !matches!(listener, Some(listener) if listener.forward.is_some() && !listener.tls);
+    let any_http = listeners.is_empty() || listeners.iter().any(|(_, listener)| is_http(listener));
+    if any_http && root.entry("route").is_none() && !root.explains("route") {
         cx.error(
             Finding::error(
                 root.place,

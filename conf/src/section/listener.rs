@@ -27,10 +27,11 @@ pub(super) type Placed = (Place, Option<Listener>);
 /// Listeners in file order, and what routes call them.
 pub(super) fn listeners(
     root: &Table<'_>,
+    tables: &[Table<'_>],
     limits: &Limits,
     tls: &TlsOptions,
 ) -> (Named, Vec<Placed>) {
-    let (names, listeners) = entry::list(root, "listener", &keys::LISTENER)
+    let (names, listeners) = tables
         .iter()
         .map(|table| {
             let listener = listener(table, limits, tls);
@@ -83,6 +84,8 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
         limits,
         proxy_protocol: proxy_protocol(table),
         access_log: table.flag("access_log", true),
+        // Read when the names of upstreams are known.
+        forward: None,
     })
 }
 

@@ -14,6 +14,7 @@ mod files;
 mod forward;
 mod hints;
 mod lane;
+mod passed;
 mod request;
 mod respond;
 mod sticky;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 
 pub(crate) use cached::purge;
 pub(crate) use lane::{Going, Stream as LaneStream, Taken, TakenStream, Twins};
+pub(crate) use passed::Forward;
 pub(crate) use respond::Refused;
 pub(crate) use turn::Pending;
 

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use crate::carry::Forward;
 use crate::exchange::proxy_header::Via;
 use crate::observe::metrics::{ListenerMetrics, OpenConnection};
 
@@ -35,6 +36,8 @@ pub(crate) struct ListenerSettings {
     pub(crate) h2: bool,
     /// Connections from these networks begin with a PROXY header.
     pub(crate) announced: Vec<IpNet>,
+    /// Connections that are passed on as they are.
+    pub(crate) forward: Option<Arc<Forward>>,
     /// Its requests are written to the access log.
     pub(crate) access_log: bool,
     /// Limits in force.

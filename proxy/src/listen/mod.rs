@@ -9,6 +9,7 @@ mod limits;
 pub(crate) mod pipe;
 mod serve;
 mod service;
+pub(crate) mod sni;
 mod tls;
 
 pub(crate) use self::h2::is_h2;

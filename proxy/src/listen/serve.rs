@@ -60,6 +60,16 @@ pub(crate) async fn serve(
     let Some((socket, slot)) = announced(socket, slot, &settings).await else {
         return;
     };
+    let (socket, heard) = match &settings.forward {
+        None => (socket, Vec::new()),
+        // Boxed: every connection would have room for it.
+        Some(forward) => {
+            match Box::pin(carrier.forwarded(socket, &slot, &settings, forward)).await {
+                Some(back) => back,
+                None => return,
+            }
+        }
+    };
     let records = match &settings.tls {
         None => None,
         Some(config) => match Records::new(config.clone()) {
@@ -76,7 +86,7 @@ pub(crate) async fn serve(
         slot,
         settings.limits.body_timeout,
     ));
-    if settings.tls.is_some() && !handshake_done(&mut conn, &settings).await {
+    if settings.tls.is_some() && !handshake_done(&mut conn, heard, &settings).await {
         return;
     }
     conn.prepare_digest();
@@ -115,9 +125,12 @@ async fn announced(
 }
 
 /// The whole handshake has the time that a request head has.
-async fn handshake_done(conn: &mut Conn, settings: &ListenerSettings) -> bool {
+async fn handshake_done(conn: &mut Conn, heard: Vec<u8>, settings: &ListenerSettings) -> bool {
     conn.set_deadline(Some(clock::now() + settings.limits.header_timeout));
-    let result = conn.handshake().await;
+    let result = match conn.take_heard(heard) {
+        Ok(()) => conn.handshake().await,
+        Err(error) => Err(error),
+    };
     if result.is_err() && conn.ended() && !conn.heard() {
         // A port that was looked at and left is no failed handshake.
         return false;

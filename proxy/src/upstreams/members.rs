@@ -158,6 +158,26 @@ impl Members {
         links.connect(worker, purpose, reuse, now).await
     }
 
+    /// A new connection to `endpoint` for whatever is spoken on it, on behalf of `from`.
+    ///
+    /// # Errors
+    /// None came about.
+    pub(crate) async fn connect_raw(
+        &self,
+        endpoint: EndpointIndex,
+        worker: usize,
+        from: Addresses,
+    ) -> Result<Box<Connection>, DialError> {
+        let at = endpoint.as_usize();
+        let (links, target) = (&self.links[at], &self.targets[at]);
+        let purpose = Purpose {
+            dialer: &self.common.dialer,
+            target,
+            from: Some(from),
+        };
+        links.dial(worker, purpose).await
+    }
+
     /// A kept HTTP/1.1 connection to `endpoint` and how long it was idle, if `worker` has one that
     /// will do.
     pub(crate) fn take(

@@ -165,6 +165,35 @@ impl Conn {
         self.deadline = deadline;
     }
 
+    /// Takes what was read of a TLS connection before it was known to end here.
+    ///
+    /// # Errors
+    /// It is not TLS.
+    pub(crate) fn take_heard(&mut self, mut bytes: Vec<u8>) -> io::Result<()> {
+        let Some(tls) = self.tls.as_mut().filter(|_| !bytes.is_empty()) else {
+            return Ok(());
+        };
+        self.heard = true;
+        let done = tls
+            .records
+            .process(&mut bytes, &mut self.pre, &mut self.out);
+        let done = match done {
+            Ok(done) => done,
+            Err(error) => {
+                // The alert that tells the peer why.
+                let _ = self.socket.try_write(&self.out);
+                return Err(error);
+            }
+        };
+        let rest = &bytes[done.used..];
+        if rest.len() > 2 * CHUNK {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        tls.unfinished.extend_from_slice(rest);
+        self.eof |= done.closed;
+        Ok(())
+    }
+
     /// The TLS handshake to its end. Fails with `TimedOut` at the deadline.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         while !self.established() {

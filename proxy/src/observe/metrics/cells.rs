@@ -103,6 +103,32 @@ pub(super) struct ExchangeCells {
     pub(super) hinted: Counter,
 }
 
+/// How a connection that was passed on ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ForwardEnd {
+    /// Both sides had ended theirs.
+    Ended,
+    /// One of them broke it off.
+    Broken,
+    /// Nothing moved for its idle time.
+    Idle,
+}
+
+impl ForwardEnd {
+    /// Every end; the discriminant is the place in it.
+    pub(super) const ALL: [Self; 3] = [Self::Ended, Self::Broken, Self::Idle];
+
+    /// Label value.
+    #[must_use]
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Broken => "broken",
+            Self::Idle => "idle",
+        }
+    }
+}
+
 /// How a TLS handshake ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TlsHandshake {
@@ -136,6 +162,7 @@ pub(super) struct ListenerCells {
     pub(super) connections_active: Level,
     pub(super) connections: Counter,
     pub(super) handshakes: [Counter; TlsHandshake::ALL.len()],
+    pub(super) forwarded: [Counter; ForwardEnd::ALL.len()],
     pub(super) refused: Reasons,
     pub(super) rejected: Reasons,
 }

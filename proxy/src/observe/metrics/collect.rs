@@ -10,7 +10,7 @@ use prometheus::proto::{
 
 use static_server::images::Counts as ImageCounts;
 
-use super::cells::{BOUNDS, HistogramSum, TlsHandshake, level, sum, sum_histogram};
+use super::cells::{BOUNDS, ForwardEnd, HistogramSum, TlsHandshake, level, sum, sum_histogram};
 use super::families::{self as f, Family};
 use super::table::Table;
 use super::upstream::{EndpointGauges, UpstreamGauges};
@@ -127,6 +127,18 @@ fn connections(page: &mut Page, table: &Table) {
         for (name, listener) in table.listeners() {
             let count = sum(&listener.cells, |cells| &cells.connections);
             samples.value(&[name], count as f64);
+        }
+    });
+    page.family(&f::FORWARDED, |samples| {
+        for (name, listener) in table.listeners() {
+            let counts = ForwardEnd::ALL
+                .map(|end| sum(&listener.cells, |cells| &cells.forwarded[end as usize]));
+            // Most listeners pass none on.
+            if counts != [0; 3] {
+                for (end, count) in ForwardEnd::ALL.into_iter().zip(counts) {
+                    samples.value(&[name, end.as_str()], count as f64);
+                }
+            }
         }
     });
     page.family(&f::TLS_HANDSHAKES, |samples| {

@@ -87,6 +87,8 @@ families! {
         "Client connections closed at once because of a limit.");
     TLS_HANDSHAKES = counter("tidegate_tls_handshakes_total", ["listener", "result"],
         "TLS handshakes with clients.");
+    FORWARDED = counter("tidegate_forwarded_connections_total", ["listener", "result"],
+        "Client connections that were passed on as they are, by how they ended.");
     UPSTREAM_REQUESTS = counter("tidegate_upstream_requests_total",
         ["upstream", "endpoint", "class"],
         "Attempts on an endpoint, by status class of its answer; class none: it gave none.");

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::cells::{ListenerCells, TlsHandshake};
+use super::cells::{ForwardEnd, ListenerCells, TlsHandshake};
 use crate::observe::shard::Sharded;
 
 /// What is counted on a listener beside finished requests.
@@ -55,6 +55,11 @@ impl ListenerMetrics {
     /// A request was refused as malformed, for this reason.
     pub(crate) fn rejected(&self, reason: &'static str) {
         self.cells.here().rejected.add(reason);
+    }
+
+    /// A connection that was passed on ended.
+    pub(crate) fn forwarded(&self, end: ForwardEnd) {
+        self.cells.here().forwarded[end as usize].add(1);
     }
 
     /// A TLS handshake ended.

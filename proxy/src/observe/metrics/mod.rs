@@ -33,7 +33,7 @@ use prometheus::TextEncoder;
 use static_server::images::Counts as ImageCounts;
 
 use self::cells::Counter;
-pub(crate) use self::cells::TlsHandshake;
+pub(crate) use self::cells::{ForwardEnd, TlsHandshake};
 pub(crate) use self::handles::{ListenerMetrics, OpenConnection};
 pub(crate) use self::table::Table;
 pub(crate) use self::upstream::{EndpointGauges, Endpoints, UpstreamGauges, UpstreamMetrics};

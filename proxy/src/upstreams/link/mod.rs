@@ -271,10 +271,23 @@ impl EndpointLinks {
         }
     }
 
-    async fn open_h1(&self, worker: usize, to: Purpose<'_>) -> Result<Connected, DialError> {
+    /// A new connection, which is not kept.
+    ///
+    /// # Errors
+    /// See [`DialError`].
+    pub(crate) async fn dial(
+        &self,
+        worker: usize,
+        to: Purpose<'_>,
+    ) -> Result<Box<Connection>, DialError> {
         let slot = self.reserve(worker, to.dialer.keep())?;
         let mut connection = to.dialer.dial(to.target, to.from).await?;
         connection.hold(slot);
+        Ok(connection)
+    }
+
+    async fn open_h1(&self, worker: usize, to: Purpose<'_>) -> Result<Connected, DialError> {
+        let connection = self.dial(worker, to).await?;
         Ok(Connected {
             session: HttpSession::H1(H1Session::new(connection)),
             reused: false,
