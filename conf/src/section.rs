@@ -10,6 +10,7 @@ mod filter;
 mod images;
 mod listener;
 mod names;
+mod overload;
 mod pages;
 mod process;
 mod route;
@@ -45,6 +46,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         .map(|_| process::admin(&entry::single(root, "admin", &keys::ADMIN)));
     let log = process::log(&entry::single(root, "log", &keys::LOG));
     let limits = process::limits(&entry::single(root, "limits", &keys::LIMITS), None);
+    let overload = overload::overload(&entry::single(root, "overload", &keys::OVERLOAD));
     let (listener_names, listeners) = listener::listeners(root, &limits);
     let tls = root
         .entry("tls")
@@ -81,6 +83,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         server,
         admin: admin.flatten(),
         log,
+        overload,
         listeners: whole(listeners.into_iter().map(|(_, listener)| listener))?,
         tls: tls.flatten(),
         upstreams: whole(upstreams)?,

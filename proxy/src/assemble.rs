@@ -178,7 +178,8 @@ pub(crate) fn assemble(
         .collect();
     let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
     let maintenance = pages::closed(&config, before)?;
-    let mut router = Router::new(&config.routes);
+    let load = surroundings.metrics.load().clone();
+    let mut router = Router::new(&config.routes).shed_by(&load, &config.routes);
     if let Some(maintenance) = &maintenance {
         router = router.closed_by(maintenance.switch(), &config.routes);
     }
@@ -194,6 +195,7 @@ pub(crate) fn assemble(
             cache: cache(&config, surroundings, previous)?,
             pages: pages_of(config.server.error_pages),
             maintenance: maintenance.map(Arc::new),
+            load,
             config,
         },
         listeners: settings,
