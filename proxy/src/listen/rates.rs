@@ -76,9 +76,8 @@ impl Table {
     fn of(&self, client: IpAddr) -> [&AtomicU64; OF_ONE] {
         let hash = self.keys.hash_one(client);
         std::array::from_fn(|nth| {
-            // Fifteen bits each.
-            let place = (hash >> (nth * 16)) as usize % PLACES;
-            &self.places[place]
+            let bits = (hash >> (nth * 16)) & 0xffff;
+            &self.places[usize::try_from(bits).unwrap_or(0) % PLACES]
         })
     }
 }

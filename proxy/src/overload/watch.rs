@@ -24,9 +24,6 @@ const BEATS: usize = 5;
 /// A worker may be silent for so long as two of its beats may be apart.
 pub(super) const SILENCE_MILLIS: u64 = 400;
 
-/// What a size without a limit behind it is taken for: a part of that.
-const ROOM: f64 = 1.3;
-
 /// On a worker's event loop: measures how late that is. Never ends.
 ///
 /// The least of several samples counts: one that is late may be so for one large job, a loop that is
@@ -71,7 +68,8 @@ fn marks(settings: &conf::Overload) -> Marks {
             let end = memory::there_is()?;
             Some((end / 100 * u64::from(percent), end))
         }
-        conf::MemoryMark::Bytes(bytes) => Some((bytes, (bytes as f64 * ROOM) as u64)),
+        // Without a limit behind it there is taken to be so much more.
+        conf::MemoryMark::Bytes(bytes) => Some((bytes, bytes.saturating_add(bytes / 10 * 3))),
     });
     Marks {
         memory,
