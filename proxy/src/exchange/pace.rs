@@ -74,6 +74,15 @@ impl Pace {
         self.waiting = self.waiting.saturating_sub(1);
     }
 
+    /// The same for one of several. Once all who waited in vain are gone, it begins anew: who comes next
+    /// has not been slow yet.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.end(now);
+        if self.waiting == 0 && self.left == 0 {
+            self.restore(now);
+        }
+    }
+
     /// Bytes came through.
     pub(crate) fn took(&mut self, bytes: usize) {
         self.left = (self.left + bytes as u128 * BYTE).min(self.most);
@@ -180,6 +189,20 @@ mod tests {
         pace.begin(now);
         assert!(!pace.is_over(now + Duration::from_secs(19)));
         assert!(pace.is_over(now + Duration::from_secs(21)));
+    }
+
+    #[test]
+    fn all_who_waited_in_vain_are_cut_and_who_comes_next_is_not() {
+        let (mut pace, mut now) = pace(500);
+        pace.begin(now);
+        pace.begin(now);
+        now += GRACE;
+        assert!(pace.is_over(now));
+        pace.leave(now);
+        assert!(pace.is_over(now), "the other one, too");
+        pace.leave(now);
+        pace.begin(now);
+        assert!(!pace.is_over(now + GRACE / 2));
     }
 
     #[test]

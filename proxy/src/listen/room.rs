@@ -120,7 +120,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(mut pace) = self.pace.lock() {
-            pace.end(clock::now());
+            pace.leave(clock::now());
         }
     }
 }

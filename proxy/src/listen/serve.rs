@@ -362,8 +362,8 @@ async fn serve_h2(
                     Some(Ok((request, reply))) => {
                         Event::Stream(Box::new(LaneStream::new(request, reply)))
                     }
-                    Some(Err(error)) => Event::End(error.reason()),
-                    None => Event::End(None),
+                    Some(Err(error)) if error.is_library() => Event::End(error.reason()),
+                    Some(Err(_)) | None => Event::End(None),
                 });
             }
             if let Some(info) = info(&digest)
@@ -413,7 +413,7 @@ async fn serve_h2(
 /// What a connection of HTTP/2 waits for.
 enum Event {
     Stream(Box<LaneStream>),
-    /// The client ended the connection, or broke it; what it, or the library, called that.
+    /// The client ended the connection, or broke it; what the library called that.
     End(Option<Reason>),
     /// Its frames give work and have none.
     Flood,

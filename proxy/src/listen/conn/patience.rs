@@ -15,6 +15,9 @@ use super::Conn;
 use crate::clock;
 use crate::exchange::pace::{Pace, Slow};
 
+/// A deadline that is over for so long was not looked at: its timer would have been heard.
+const UNSEEN: Duration = Duration::from_secs(1);
+
 /// A connection's.
 pub(super) struct Patience {
     /// How long the client may take nothing.
@@ -107,7 +110,7 @@ impl Conn {
         };
         if paused {
             let now = clock::now();
-            let late = pace.deadline() <= now;
+            let late = pace.deadline() + UNSEEN <= now;
             pace.end(now);
             if late {
                 // Who waited for them did not look for a while: they may have been there.
