@@ -179,7 +179,7 @@ pub(crate) fn assemble(
     let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
     let maintenance = pages::closed(&config, before)?;
     let load = surroundings.metrics.load().clone();
-    let mut router = Router::new(&config.routes).shed_by(&load, &config.routes);
+    let mut router = Router::new(&config.routes).shed_by(load.shedding(), &config.routes);
     if let Some(maintenance) = &maintenance {
         router = router.closed_by(maintenance.switch(), &config.routes);
     }

@@ -50,7 +50,7 @@ fn await_level(edge: &Edge, wanted: &str) {
 /// Memory of the process, as a size for the file.
 fn memory(edge: &Edge, factor: f64) -> String {
     let bytes = edge.metric("process_resident_memory_bytes");
-    format!("{}B", (bytes * factor) as u64)
+    format!("{:.0}B", bytes * factor)
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl Carrier {
 
     /// Whether connections end with what is under way on them: the process is ending, or overloaded.
     pub(crate) fn ends_connections(&self) -> bool {
-        self.is_draining() || self.load.ends_connections()
+        self.is_draining() || self.load.shedding().ends_connections()
     }
 
     /// Tells the client that the connection ends with this reply, if it does.

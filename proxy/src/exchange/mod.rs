@@ -21,6 +21,7 @@ pub(crate) mod pages;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
+pub(crate) mod shedding;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -212,11 +212,11 @@ struct Drain<'a, F> {
 
 impl<F: Future<Output = ()>> Drain<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let load = self.carrier.load();
-        if self.carrier.is_draining() || (self.is_served && load.ends_connections()) {
+        let shedding = self.carrier.load().shedding();
+        if self.carrier.is_draining() || (self.is_served && shedding.ends_connections()) {
             return Poll::Ready(());
         }
-        let called = Some(load.called());
+        let called = Some(shedding.called());
         match std::mem::replace(&mut self.is_watched, called) == called {
             false => self.begins.as_mut().poll(cx),
             true => Poll::Pending,

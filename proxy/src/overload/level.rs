@@ -6,59 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-/// How far it has gone, and with that what is given up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Level {
-    /// Nothing.
-    Calm = 0,
-    /// Connections that wait for their next request.
-    Connections = 1,
-    /// And requests of routes with `priority = "sheddable"`.
-    Sheddable = 2,
-    /// And those with `priority = "normal"`.
-    Normal = 3,
-}
-
-impl From<u8> for Level {
-    fn from(number: u8) -> Self {
-        match number {
-            0 => Self::Calm,
-            1 => Self::Connections,
-            2 => Self::Sheddable,
-            _ => Self::Normal,
-        }
-    }
-}
-
-impl Level {
-    /// For the log and the admin server.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Connections => "connections",
-            Self::Sheddable => "sheddable",
-            Self::Normal => "normal",
-        }
-    }
-
-    /// Whether a request of this priority is given up.
-    pub(crate) fn sheds(self, priority: conf::Priority) -> bool {
-        match priority {
-            conf::Priority::Critical => false,
-            conf::Priority::Normal => self >= Self::Normal,
-            conf::Priority::Sheddable => self >= Self::Sheddable,
-        }
-    }
-
-    fn below(self) -> Self {
-        Self::from((self as u8).saturating_sub(1))
-    }
-
-    fn above(self) -> Self {
-        Self::from(self as u8 + 1)
-    }
-}
+use crate::exchange::shedding::Level;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -257,16 +205,6 @@ mod tests {
             assert_eq!(run.sample(memory, 0), Level::Connections, "round {round}");
         }
         assert_eq!(run.samples(11, 629, 0).last(), Some(&0));
-    }
-
-    #[test]
-    fn priorities_go_in_their_order_and_critical_never() {
-        use conf::Priority::{Critical, Normal, Sheddable};
-        let shed = |level: u8| [Sheddable, Normal, Critical].map(|p| Level::from(level).sheds(p));
-        assert_eq!(shed(0), [false, false, false]);
-        assert_eq!(shed(1), [false, false, false]);
-        assert_eq!(shed(2), [true, false, false]);
-        assert_eq!(shed(3), [true, true, false]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What is given up is chosen by the operator (`[overload]`, `priority` of routes); when, is decided
 //! here from two signs: memory, whose end is the end of the process, and how late the event loops
-//! are, which every visitor feels. A request's way asks for one number ([`Load::sheds`]), and the
+//! are, which every visitor feels. A request's way asks for one number ([`Shedding`]), and the
 //! control thread sets it ([`watch`]).
 
 mod level;
@@ -10,21 +10,20 @@ mod memory;
 mod watch;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch as channel;
 
-pub(crate) use level::{Level, Sign};
 pub(crate) use watch::{beat, watch};
 
+use crate::exchange::shedding::{Level, Shedding};
 use level::{Ladder, Signs};
 
 /// How overloaded the process is. One for its whole life.
 #[derive(Debug)]
 pub(crate) struct Load {
-    /// The level in the lowest octet, and above it how many calls there were.
-    state: AtomicU32,
+    shedding: Arc<Shedding>,
     /// Told each time that idle connections are to be closed.
     calls: channel::Sender<u32>,
     ladder: Mutex<Ladder>,
@@ -55,7 +54,7 @@ pub(crate) struct Standing {
 impl Load {
     pub(crate) fn new(workers: usize, now: Instant) -> Self {
         Self {
-            state: AtomicU32::new(0),
+            shedding: Arc::default(),
             calls: channel::Sender::new(0),
             ladder: Mutex::new(Ladder::new(now)),
             signs: Mutex::default(),
@@ -65,25 +64,9 @@ impl Load {
         }
     }
 
-    /// How far it has gone.
-    pub(crate) fn level(&self) -> Level {
-        let [.., level] = self.state.load(Ordering::Relaxed).to_be_bytes();
-        Level::from(level)
-    }
-
-    /// Whether a request of this priority is given up now.
-    pub(crate) fn sheds(&self, priority: conf::Priority) -> bool {
-        self.level().sheds(priority)
-    }
-
-    /// Whether connections end with what is under way on them.
-    pub(crate) fn ends_connections(&self) -> bool {
-        self.level() > Level::Calm
-    }
-
-    /// How often idle connections were to be closed.
-    pub(crate) fn called(&self) -> u32 {
-        self.state.load(Ordering::Relaxed) >> 8
+    /// What is in force.
+    pub(crate) fn shedding(&self) -> &Arc<Shedding> {
+        &self.shedding
     }
 
     /// Tells of each time that idle connections are to be closed.
@@ -101,7 +84,7 @@ impl Load {
     pub(crate) fn standing(&self) -> Standing {
         let signs = self.signs.lock();
         Standing {
-            level: self.level(),
+            level: self.shedding.level(),
             signs: *signs.unwrap_or_else(PoisonError::into_inner),
             shed: [0, 1].map(|place: usize| self.shed[place].load(Ordering::Relaxed)),
         }
@@ -143,13 +126,10 @@ impl Load {
     fn take(&self, signs: Signs, marks: &level::Marks, now: Instant) -> Option<(Level, Level)> {
         *self.signs.lock().unwrap_or_else(PoisonError::into_inner) = signs;
         let mut ladder = self.ladder.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.level();
+        let before = self.shedding.level();
         let after = ladder.step(&signs, marks, now);
-        let calls = self.called() + u32::from(before == Level::Calm && after > before);
-        let state = (calls << 8) | u32::from(after as u8);
-        self.state.store(state, Ordering::Relaxed);
-        if before == Level::Calm && after > before {
-            self.calls.send_replace(calls);
+        if self.shedding.set(after) {
+            self.calls.send_replace(self.shedding.called());
         }
         (before != after).then_some((before, after))
     }

@@ -7,9 +7,10 @@ use arc_swap::ArcSwap;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::Load;
-use super::level::{Level, Marks, Signs};
+use super::level::{Marks, Sign, Signs};
 use super::memory;
 use crate::clock;
+use crate::exchange::shedding::Level;
 use crate::snapshot::Snapshot;
 
 /// Between two looks at the signs.
@@ -81,7 +82,7 @@ fn say(before: Level, after: Level, signs: &Signs, marks: &Marks) {
     let (from, to) = (before.as_str(), after.as_str());
     let memory = signs.memory;
     let lag = signs.lag.as_millis();
-    match marks.why(signs, after).map(super::Sign::as_str) {
+    match marks.why(signs, after).map(Sign::as_str) {
         Some(why) if after > before => {
             tracing::warn!(
                 from,

@@ -29,7 +29,7 @@ use regex::Regex;
 use super::head::HeadView;
 use super::maintenance::Switch;
 use super::normalise::canonical;
-use crate::overload::Load;
+use super::shedding::{Level, Shedding};
 use conditions::{Conditions, Verdict};
 use precedence::{HostRank, PathRank, Precedence};
 
@@ -75,7 +75,7 @@ pub(crate) struct Router {
     /// What closes the site, and which routes it does not close.
     closing: Option<(Arc<Switch>, Vec<bool>)>,
     /// What gives requests up, and the priority of each route.
-    shedding: Option<(Arc<Load>, Vec<conf::Priority>)>,
+    shedding: Option<(Arc<Shedding>, Vec<conf::Priority>)>,
 }
 
 /// Routes by host pattern.
@@ -145,19 +145,20 @@ impl Router {
     }
 
     /// With what gives requests up when there are too many.
-    pub(crate) fn shed_by(mut self, load: &Arc<Load>, routes: &[conf::Route]) -> Self {
+    pub(crate) fn shed_by(mut self, shedding: &Arc<Shedding>, routes: &[conf::Route]) -> Self {
         let priorities = routes.iter().map(|route| route.priority).collect();
-        self.shedding = Some((load.clone(), priorities));
+        self.shedding = Some((shedding.clone(), priorities));
         self
     }
 
     /// Whether requests of a route are given up now.
     pub(crate) fn is_shed(&self, route: usize) -> bool {
-        let Some((load, priorities)) = &self.shedding else {
+        let Some((shedding, priorities)) = &self.shedding else {
             return false;
         };
+        let level = shedding.level();
         let priority = priorities.get(route);
-        load.ends_connections() && priority.is_some_and(|priority| load.sheds(*priority))
+        level > Level::Calm && priority.is_some_and(|priority| level.sheds(*priority))
     }
 
     /// The route of the highest precedence that fits.
