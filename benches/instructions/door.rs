@@ -124,6 +124,7 @@ pub fn route() -> Part {
             target: head.target(),
             tls: true,
             h2: None,
+            max_fields: 128,
             merge_slashes: true,
         };
         match course(&router, &asked) {

@@ -6,13 +6,14 @@
 //! another set of types (`raw`).
 
 mod cache;
+mod overload;
 mod pages;
 mod tls;
 mod upstream;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use ipnet::IpNet;
 use regex::Regex;
 
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
+pub use overload::{MemoryMark, Overload, Priority};
 pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};
 pub use tls::{
     Certificate, CipherSuite, ClientAuth, KeyExchangeGroup, Tls, TlsOptions, TlsVersion,
@@ -41,6 +43,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// What is written about the run and about each request.
     pub log: Log,
+    /// When, and how, load is shed.
+    pub overload: Overload,
     /// Where clients connect, in file order; at least one.
     pub listeners: Vec<Listener>,
     /// Certificates; present whenever a listener has `tls`.
@@ -205,20 +209,34 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between two reads of a request body, and between two writes of a reply.
     pub body_timeout: Duration,
+    /// A whole request body, from the end of its head; else 408.
+    pub request_timeout: Duration,
+    /// Bytes a second that a client must send of a body, and take of what waits for it; `None`: any.
+    pub min_rate: Option<NonZeroU64>,
+    /// Over how long that is averaged.
+    pub min_rate_grace: Duration,
     /// A keep-alive connection without a request.
     pub idle_timeout: Duration,
     /// Bytes of the request line and fields; else 431.
     pub max_header_size: usize,
+    /// Fields of a request, all cookies together being one; else 431.
+    pub max_headers: usize,
     /// Bytes of a request body; else 413.
     pub max_body_size: u64,
     /// Open connections on the listener.
     pub max_connections: usize,
     /// Open connections from one address.
     pub max_connections_per_ip: usize,
+    /// New connections a second from one address; `None`: any.
+    pub max_connection_rate_per_ip: Option<NonZeroU64>,
+    /// TLS handshakes a second from one address; `None`: any.
+    pub max_handshake_rate_per_ip: Option<NonZeroU64>,
     /// Requests on one connection before it is closed.
     pub max_requests_per_connection: NonZeroU32,
     /// Concurrent HTTP/2 streams on one connection.
     pub max_concurrent_streams: NonZeroU32,
+    /// HTTP/2 control frames a second beyond what useful ones earn; `None`: any.
+    pub max_control_frame_rate: Option<NonZeroU64>,
 }
 
 /// `[[listener]]`
@@ -355,6 +373,8 @@ pub struct Route {
     pub maintenance: bool,
     /// Overrides the listener's.
     pub max_body_size: Option<u64>,
+    /// When its requests are given up.
+    pub priority: Priority,
     /// Whether a request whose method is not idempotent may be sent again.
     pub retry_non_idempotent: bool,
 }

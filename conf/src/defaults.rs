@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use crate::config::Precompressed;
+use crate::config::{MemoryMark, Precompressed};
 
 const KIB: usize = 1024;
 const MIB: u64 = 1024 * 1024;
@@ -19,20 +19,41 @@ pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of a body: bridges a hand-over of a mobile phone.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest body that is taken by default needs 4.7 KB/s to be through; nothing lasts for ever.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+/// Bytes a second. The slowest of mobile networks (GPRS) has ten times as much.
+pub const MIN_RATE: u64 = 500;
+/// As long as `body_timeout`, so that a phone between two cells is not taken for a slow attacker.
+pub const MIN_RATE_GRACE: Duration = Duration::from_secs(30);
 /// Longer than the keep-alive of common load balancers (60 s), so that they close first.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// Holds the cookies that shops really send, with room.
 pub const MAX_HEADER_SIZE: usize = 32 * KIB;
+/// A browser sends 20, and proxies add as many.
+pub const MAX_HEADERS: usize = 100;
 /// Holds a photograph from a phone; larger uploads are asked for by route.
 pub const MAX_BODY_SIZE: u64 = 16 * MIB;
 /// About 200 MB at the size of an idle connection.
 pub const MAX_CONNECTIONS: usize = 20_000;
 /// High enough for an office or a mobile carrier behind one address.
 pub const MAX_CONNECTIONS_PER_IP: usize = 2_000;
+/// A second. Five thousand at once, and that much for ever, is what no office does.
+pub const MAX_CONNECTION_RATE_PER_IP: u64 = 500;
+/// A second: a twentieth of a core.
+pub const MAX_HANDSHAKE_RATE_PER_IP: u64 = 100;
 /// Then a client connects anew, and load spreads again.
 pub const MAX_REQUESTS_PER_CONNECTION: u32 = 10_000;
 /// The least that RFC 9113 section 6.5.2 recommends is 100.
 pub const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// A second. Browsers ping once in many seconds; a page that is left resets a hundred streams at once.
+pub const MAX_CONTROL_FRAME_RATE: u64 = 100;
+
+/// What is left of a cgroup's memory then goes in a moment.
+pub const OVERLOAD_MEMORY: MemoryMark = MemoryMark::Share(90);
+/// A visitor sees it; a garbage collection of a neighbour is shorter.
+pub const OVERLOAD_LAG: Duration = Duration::from_millis(500);
+/// A visitor who reloads at once gets the same answer.
+pub const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// App nodes are near: what takes longer is down.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

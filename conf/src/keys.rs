@@ -16,6 +16,7 @@ mod images;
 mod kind;
 mod listener;
 mod matcher;
+mod overload;
 mod pages;
 mod process;
 mod route;
@@ -91,6 +92,11 @@ pub(crate) static ROOT: Shape = Shape {
             "What is written about the run and about each request.",
         ),
         section("limits", &LIMITS, "Limits of every listener."),
+        section(
+            "overload",
+            &OVERLOAD,
+            "What is given up first when there is more to do than can be done.",
+        ),
         required(
             "listener",
             Kind::Tables(&LISTENER),
@@ -176,6 +182,7 @@ pub(crate) use health::OUTLIER_DETECTION;
 pub(crate) use images::IMAGES;
 pub(crate) use listener::{CERTIFICATE, LISTENER, TLS};
 pub(crate) use matcher::VALUE_REGEX;
+pub(crate) use overload::OVERLOAD;
 pub(crate) use pages::ERROR_PAGES;
 pub(crate) use process::{ADMIN, LIMITS, LOG, SERVER};
 pub(crate) use route::{REDIRECT, RESPOND, ROUTE};

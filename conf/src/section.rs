@@ -11,6 +11,7 @@ mod forward;
 mod images;
 mod listener;
 mod names;
+mod overload;
 mod pages;
 mod process;
 mod route;
@@ -57,6 +58,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
     let listener_tables = entry::list(root, "listener", &keys::LISTENER);
     let (listener_names, mut listeners) =
         listener::listeners(root, &listener_tables, &limits, &tls_options);
+    let overload = overload::overload(&entry::single(root, "overload", &keys::OVERLOAD));
     let (upstream_names, upstreams) =
         entry::named(root, "upstream", &keys::UPSTREAM, |table, name| {
             upstream::upstream(table, name, zoned)
@@ -90,6 +92,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
         server,
         admin: admin.flatten(),
         log,
+        overload,
         listeners: whole(listeners.into_iter().map(|(_, listener)| listener))?,
         tls,
         upstreams: whole(upstreams)?,

@@ -6,6 +6,7 @@
 mod http_words;
 mod network;
 mod quantity;
+mod rate;
 mod url;
 
 pub(crate) use http_words::{
@@ -16,6 +17,7 @@ pub(crate) use network::{
     AdminText, address, admin_address, dns_server, endpoint, network, srv, unix_path,
 };
 pub(crate) use quantity::{duration, percent, size};
+pub(crate) use rate::{byte_rate, memory_mark, rate};
 pub(crate) use url::http_url;
 
 /// Why a string is not what its key wants.

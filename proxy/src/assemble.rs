@@ -185,7 +185,8 @@ pub(crate) fn assemble(
         .collect();
     let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
     let maintenance = pages::closed(&config, before)?;
-    let mut router = Router::new(&config.routes);
+    let load = surroundings.metrics.load().clone();
+    let mut router = Router::new(&config.routes).shed_by(load.shedding(), &config.routes);
     if let Some(maintenance) = &maintenance {
         router = router.closed_by(maintenance.switch(), &config.routes);
     }
@@ -205,6 +206,7 @@ pub(crate) fn assemble(
                 .listeners
                 .iter()
                 .any(|listener| listener.tls && listener.tls_options.client_auth.is_some()),
+            load,
             config,
         },
         listeners: settings,

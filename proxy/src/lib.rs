@@ -15,6 +15,7 @@ mod exchange;
 mod filter;
 mod listen;
 mod observe;
+mod overload;
 mod privileges;
 mod random;
 mod signals;

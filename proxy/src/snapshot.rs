@@ -20,6 +20,7 @@ use crate::exchange::route::Router;
 use crate::filter::Chain;
 use crate::listen::ListenerState;
 use crate::observe::{AccessLog, CacheCounts, Table};
+use crate::overload::Load;
 use crate::upstreams::Upstream;
 
 /// See the module's text.
@@ -44,6 +45,8 @@ pub(crate) struct Snapshot {
     pub(crate) cache: Arc<Cache>,
     /// Pages for the errors of requests that have no route.
     pub(crate) pages: Option<Arc<Pages>>,
+    /// How overloaded the process is; the router knows what that means for a route.
+    pub(crate) load: Arc<Load>,
     /// How the site is closed; the router knows whether it is.
     pub(crate) maintenance: Option<Arc<Maintenance>>,
     /// A listener asks clients for certificates, so nobody may claim to have one.

@@ -88,6 +88,17 @@ impl State for AdminState {
         })
     }
 
+    fn overload(&self) -> Value {
+        let standing = self.metrics.load().standing();
+        let [sheddable, normal] = standing.shed;
+        json!({
+            "level": standing.level.as_str(),
+            "memory_bytes": standing.signs.memory,
+            "lag_ms": u64::try_from(standing.signs.lag.as_millis()).unwrap_or(u64::MAX),
+            "shed": { "sheddable": sheddable, "normal": normal },
+        })
+    }
+
     fn upstreams(&self) -> Value {
         let snapshot = self.snapshot.load();
         let now = clock::now();

@@ -20,6 +20,17 @@ const TOKEN_FILE: Form = Form {
     example: "admin.token",
     pattern: ".",
 };
+/// Of things a second.
+const RATE: Form = Form {
+    noun: "a rate",
+    example: "100/s",
+    pattern: "^[0-9]+/s$",
+};
+const BYTE_RATE: Form = Form {
+    noun: "a rate",
+    example: "500B/s",
+    pattern: "^[0-9]+[KMGT]?i?B/s$",
+};
 const LOG_FILE: Form = Form {
     noun: "a path",
     example: "access.log",
@@ -281,6 +292,24 @@ pub(crate) static LIMITS: Shape = Shape {
             "Between two reads of a request body, then 408; and the longest time that a client takes no byte of its reply, then the connection is closed.",
         ),
         default(
+            "request_timeout",
+            TIME,
+            "\"1h\"",
+            "For a whole request body, from the end of the head to the last byte, however steadily it comes. Then 408.",
+        ),
+        default(
+            "min_rate",
+            Kind::Either(&[Kind::Text(&BYTE_RATE), Kind::Only(false)]),
+            "\"500B/s\"",
+            "The least that a client must send of a request body, and take of replies that wait for it, on average over `min_rate_grace`; over HTTP/2 all requests of the connection together. Slower ones get 408, or the connection is closed where a reply has begun. `false`: as slowly as they like.",
+        ),
+        default(
+            "min_rate_grace",
+            TIME,
+            "\"30s\"",
+            "How long a client may send or take nothing, or too little, before `min_rate` counts; time in which it is fast earns this anew.",
+        ),
+        default(
             "idle_timeout",
             TIME,
             "\"75s\"",
@@ -294,6 +323,12 @@ pub(crate) static LIMITS: Shape = Shape {
             },
             "\"32KiB\"",
             "Request line and header fields together. Beyond it 431.",
+        ),
+        default(
+            "max_headers",
+            Kind::Integer { min: 1, max: 128 },
+            "100",
+            "Header fields of a request; cookies that HTTP/2 sends apart count as one. Beyond it 431.",
         ),
         default(
             "max_body_size",
@@ -320,6 +355,18 @@ pub(crate) static LIMITS: Shape = Shape {
             "Open connections of one client address at one listener.",
         ),
         default(
+            "max_connection_rate_per_ip",
+            Kind::Either(&[Kind::Text(&RATE), Kind::Only(false)]),
+            "\"500/s\"",
+            "New connections of one client address (IPv6: of one /64) at one listener; ten times as many may come at once. The rest is closed at once. `false`: any number.",
+        ),
+        default(
+            "max_handshake_rate_per_ip",
+            Kind::Either(&[Kind::Text(&RATE), Kind::Only(false)]),
+            "\"100/s\"",
+            "The same for TLS handshakes, which cost a hundred times as much. The rest is closed before one begins. `false`: any number.",
+        ),
+        default(
             "max_requests_per_connection",
             Kind::Integer {
                 min: 1,
@@ -337,6 +384,12 @@ pub(crate) static LIMITS: Shape = Shape {
             "128",
             "Requests at the same time on one HTTP/2 connection.",
         ),
+        default(
+            "max_control_frame_rate",
+            Kind::Either(&[Kind::Text(&RATE), Kind::Only(false)]),
+            "\"100/s\"",
+            "Frames of an HTTP/2 connection that carry nothing (PING, SETTINGS, WINDOW_UPDATE, resets, empty ones) beyond those that its requests and their bodies earn; twenty times as many may come at once. A client that sends more is told to calm down (ENHANCE_YOUR_CALM) and the connection closed. `false`: any number.",
+        ),
     ],
     foreign: &[
         ("client_max_body_size", "write max_body_size = \"16MiB\""),
@@ -345,12 +398,23 @@ pub(crate) static LIMITS: Shape = Shape {
         ("client_body_timeout", "write body_timeout = \"30s\""),
         ("worker_connections", "write max_connections = 20000"),
         (
-            "request_timeout",
-            "there is header_timeout for the head and body_timeout between two reads of a body",
+            "send_timeout",
+            "body_timeout is for a client that takes nothing, min_rate for one that takes little",
+        ),
+        ("min_data_rate", "write min_rate = \"500B/s\""),
+        ("limit_conn", "write max_connections_per_ip = 200"),
+        (
+            "rate_limit",
+            "connections: max_connection_rate_per_ip = \"500/s\"",
+        ),
+        ("max_header_count", "write max_headers = 100"),
+        (
+            "large_client_header_buffers",
+            "write max_header_size = \"32KiB\"",
         ),
         (
             "timeout",
-            "there are header_timeout, body_timeout and idle_timeout",
+            "there are header_timeout, body_timeout, request_timeout and idle_timeout",
         ),
         (
             "read_timeout",
@@ -360,5 +424,7 @@ pub(crate) static LIMITS: Shape = Shape {
     example: r#"[limits]
 header_timeout = "10s"
 max_body_size = "16MiB"
+max_connections_per_ip = 500
+min_rate = "1KiB/s"
 "#,
 };

@@ -114,6 +114,16 @@ pub(crate) static ROUTE: Shape = Shape {
             "A request body. Beyond it 413.",
         ),
         default(
+            "priority",
+            Kind::Choice(&[
+                ("critical", "never: what earns the money, health checks"),
+                ("normal", "last"),
+                ("sheddable", "first: what nobody misses for a minute"),
+            ]),
+            "\"normal\"",
+            "Whether, and when, requests of this route are given up under [overload]: they get 503. Which route takes a request has nothing to do with it.",
+        ),
+        default(
             "retry_non_idempotent",
             Kind::Bool,
             "false",
@@ -188,7 +198,7 @@ pub(crate) static ROUTE: Shape = Shape {
         ),
         ("middlewares", "write filters = [\"NAME\"]"),
         (
-            "priority",
+            "order",
             "the more specific route wins; ties go by the order in the file",
         ),
         (

@@ -219,7 +219,7 @@ fn the_defaults_in_the_manual_are_those_in_force() {
         [
             format!("[server]\nzone = \"z\"\nmaintenance = {{ file = \"closed\"{} }}\n{}", more("maintenance"), lines(&keys::SERVER)),
             format!("[log]\n{}\n[log.access]\npath = \"-\"\n{}", lines(&keys::LOG), only("access_log").replace(", ", "\n")),
-            format!("[limits]\n{}", lines(&keys::LIMITS)),
+            format!("[limits]\n{}\n[overload]\n{}", lines(&keys::LIMITS), lines(&keys::OVERLOAD)),
             format!("[cache]\n{}", lines(&keys::CACHE)),
             format!("[[listener]]\naddress = \"127.0.0.1:80\"\n{}", lines(&keys::LISTENER)),
             "[[listener]]\naddress = \"127.0.0.1:443\"\ntls = true".into(),
@@ -430,6 +430,7 @@ fn soup() -> impl Strategy<Value = String> {
         "[admin]",
         "[log]",
         "[limits]",
+        "[overload]",
         "[[listener]]",
         "[tls]",
         "[upstream.a]",

@@ -53,7 +53,9 @@ impl<'a> Table<'a> {
         let node = self.get(name)?;
         let kind = self.kind(name);
         let duration = self.cx.parsed(node, name, kind, text::duration)?;
-        if duration.is_zero() && matches!(kind, Kind::Duration { zero: false }) {
+        let above_zero = |kind: &Kind| matches!(kind, Kind::Duration { zero: false });
+        let one_is = matches!(kind, Kind::Either(kinds) if kinds.iter().any(above_zero));
+        if duration.is_zero() && (above_zero(kind) || one_is) {
             self.cx.error(
                 Finding::error(
                     node.place,
@@ -312,7 +314,7 @@ fn better(value: &Value, kind: &Kind) -> Option<String> {
         (Value::Integer(n), Kind::Percent { .. }) => Some(format!("\"{n}%\"")),
         (Value::Integer(n), Kind::Text(form)) => Some(match form.example.rsplit_once(':') {
             Some((host, port)) if port.parse::<u16>().is_ok() => format!("\"{host}:{n}\""),
-            _ => format!("\"{n}\""),
+            _ => format!("\"{n}{}\"", unit(form.example)),
         }),
         (Value::Float(n), Kind::Percent { min, max }) => {
             let share = (n.parse::<f64>().ok()? * 100.0).round();
@@ -343,6 +345,15 @@ fn better(value: &Value, kind: &Kind) -> Option<String> {
         (_, Kind::Either(kinds)) => kinds.iter().find_map(|kind| better(value, kind)),
         (_, Kind::OneOrMore(of)) => better(value, of),
         _ => None,
+    }
+}
+
+/// What stands behind the number in `500B/s` or `80%`; nothing in a text of another form.
+fn unit(example: &str) -> &str {
+    let unit = example.trim_start_matches(|c: char| c.is_ascii_digit());
+    match unit.len() < example.len() && !unit.contains(|c: char| c.is_ascii_digit()) {
+        true => unit,
+        false => "",
     }
 }
 

@@ -68,6 +68,18 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
                     "this listener does not speak HTTP/2",
                     "delete it, or add \"h2\" to protocols",
                 );
+                own.no_effect(
+                    "max_control_frame_rate",
+                    "this listener does not speak HTTP/2",
+                    "delete it, or add \"h2\" to protocols",
+                );
+            }
+            if !table.flag("tls", false) {
+                own.no_effect(
+                    "max_handshake_rate_per_ip",
+                    "this listener does not speak TLS",
+                    "delete it, or add tls = true",
+                );
             }
             process::limits(&own, Some(limits))
         }

@@ -1,6 +1,6 @@
 //! `[server]`, `[admin]`, `[log]` and `[limits]`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use crate::config::{
@@ -12,7 +12,7 @@ use crate::raw::{Node, Value};
 use crate::read::{Finding, Table, not_empty};
 use crate::text::{self, AdminText};
 
-use super::{pages, rules, secret};
+use super::{overload, pages, rules, secret};
 
 pub(super) fn server(table: &Table<'_>) -> Server {
     let user = table.text("user", |text| {
@@ -129,32 +129,74 @@ pub(super) fn limits(table: &Table<'_>, outer: Option<&Limits>) -> Limits {
     let standard = Limits {
         header_timeout: defaults::HEADER_TIMEOUT,
         body_timeout: defaults::BODY_TIMEOUT,
+        request_timeout: defaults::REQUEST_TIMEOUT,
+        min_rate: NonZeroU64::new(defaults::MIN_RATE),
+        min_rate_grace: defaults::MIN_RATE_GRACE,
         idle_timeout: defaults::IDLE_TIMEOUT,
         max_header_size: defaults::MAX_HEADER_SIZE,
+        max_headers: defaults::MAX_HEADERS,
         max_body_size: defaults::MAX_BODY_SIZE,
         max_connections: defaults::MAX_CONNECTIONS,
         max_connections_per_ip: defaults::MAX_CONNECTIONS_PER_IP,
+        max_connection_rate_per_ip: NonZeroU64::new(defaults::MAX_CONNECTION_RATE_PER_IP),
+        max_handshake_rate_per_ip: NonZeroU64::new(defaults::MAX_HANDSHAKE_RATE_PER_IP),
         max_requests_per_connection: rules::count(defaults::MAX_REQUESTS_PER_CONNECTION),
         max_concurrent_streams: rules::count(defaults::MAX_CONCURRENT_STREAMS),
+        max_control_frame_rate: NonZeroU64::new(defaults::MAX_CONTROL_FRAME_RATE),
     };
     let outer = outer.unwrap_or(&standard);
     Limits {
         header_timeout: table.duration_or("header_timeout", outer.header_timeout),
         body_timeout: table.duration_or("body_timeout", outer.body_timeout),
+        request_timeout: table.duration_or("request_timeout", outer.request_timeout),
+        min_rate: rate(table, "min_rate", text::byte_rate, outer.min_rate),
+        min_rate_grace: table.duration_or("min_rate_grace", outer.min_rate_grace),
         idle_timeout: table.duration_or("idle_timeout", outer.idle_timeout),
         max_header_size: table
             .size("max_header_size")
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(outer.max_header_size),
+        max_headers: table.integer_or("max_headers", outer.max_headers),
         max_body_size: table.size_or("max_body_size", outer.max_body_size),
         max_connections: table.integer_or("max_connections", outer.max_connections),
         max_connections_per_ip: table
             .integer_or("max_connections_per_ip", outer.max_connections_per_ip),
+        max_connection_rate_per_ip: rate(
+            table,
+            "max_connection_rate_per_ip",
+            text::rate,
+            outer.max_connection_rate_per_ip,
+        ),
+        max_handshake_rate_per_ip: rate(
+            table,
+            "max_handshake_rate_per_ip",
+            text::rate,
+            outer.max_handshake_rate_per_ip,
+        ),
         max_requests_per_connection: table.count_or(
             "max_requests_per_connection",
             outer.max_requests_per_connection.get(),
         ),
         max_concurrent_streams: table
             .count_or("max_concurrent_streams", outer.max_concurrent_streams.get()),
+        max_control_frame_rate: rate(
+            table,
+            "max_control_frame_rate",
+            text::rate,
+            outer.max_control_frame_rate,
+        ),
+    }
+}
+
+/// A rate, `false` for none, or what holds without it.
+fn rate(
+    table: &Table<'_>,
+    name: &'static str,
+    parse: fn(&str) -> Result<NonZeroU64, text::Wrong>,
+    outer: Option<NonZeroU64>,
+) -> Option<NonZeroU64> {
+    match overload::is_off(table, name) {
+        true => None,
+        false => table.text(name, parse).or(outer),
     }
 }

@@ -3,8 +3,8 @@
 use http::Method;
 
 use crate::config::{
-    Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Route, Server, StaticId, Upstream,
-    UpstreamId,
+    Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Priority, Route, Server, StaticId,
+    Upstream, UpstreamId,
 };
 use crate::keys;
 use crate::raw::Value;
@@ -98,6 +98,12 @@ fn route(
             .map(|inner| pages::early_hints(&inner)),
         maintenance: maintenance(table, server),
         max_body_size: table.size("max_body_size"),
+        // In the order of the key's choices.
+        priority: table.choice(
+            "priority",
+            &[Priority::Critical, Priority::Normal, Priority::Sheddable],
+            Priority::Normal,
+        ),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
     })
 }

@@ -24,7 +24,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// What there is, in the order in which it is shown.
-const ENDPOINTS: [Endpoint; 12] = [
+const ENDPOINTS: [Endpoint; 13] = [
     Endpoint::reads("/", Page::Index, "this list"),
     Endpoint::reads(
         "/metrics",
@@ -46,6 +46,11 @@ const ENDPOINTS: [Endpoint; 12] = [
         "/maintenance",
         Page::Maintenance,
         "whether the site is closed for maintenance",
+    ),
+    Endpoint::reads(
+        "/overload",
+        Page::Overload,
+        "how overloaded the process is, and what it gives up",
     ),
     Endpoint::reads(
         "/upstreams",
@@ -110,6 +115,7 @@ enum Page {
     Ready,
     Config,
     Maintenance,
+    Overload,
     Upstreams,
     Change,
     Routes,
@@ -153,6 +159,7 @@ pub(super) async fn answer<B>(request: &Request<B>, state: &Arc<dyn State>) -> A
             Some(found) => json_answer(StatusCode::OK, &found),
             None => error(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"),
         },
+        Page::Overload => json_answer(StatusCode::OK, &state.overload()),
         Page::Upstreams => json_answer(StatusCode::OK, &state.upstreams()),
         Page::Change => change(request.headers(), request.uri().query(), state),
         Page::Routes => json_answer(StatusCode::OK, &state.routes()),

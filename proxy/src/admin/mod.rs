@@ -62,6 +62,8 @@ pub(crate) trait State: Send + Sync {
     fn config(&self) -> Value;
     /// Whether the site is closed for maintenance; looks first. Called on a thread that may block.
     fn maintenance(&self) -> Value;
+    /// How overloaded the process is, by what signs, and what was given up.
+    fn overload(&self) -> Value;
     /// Upstreams with their endpoints and the state of each.
     fn upstreams(&self) -> Value;
     /// Changes an endpoint by hand.

@@ -46,6 +46,9 @@ impl State for Fake {
     fn maintenance(&self) -> Value {
         json!({ "on": false })
     }
+    fn overload(&self) -> Value {
+        json!({ "level": "calm" })
+    }
     fn upstreams(&self) -> Value {
         json!([{ "name": "app" }])
     }

@@ -61,8 +61,13 @@ impl Turn {
             other => other,
         };
         self.record.why = Some(failure.as_str());
-        if failure == Failure::Client(ClientFault::BadBody) {
-            self.settings.metrics.rejected("bad_body");
+        match failure {
+            Failure::Client(ClientFault::BadBody) => self.settings.metrics.rejected("bad_body"),
+            Failure::Client(ClientFault::BodyTimeout | ClientFault::TooSlow(_)) => {
+                let client = self.info.peer.ip();
+                self.info.listener.rejected(failure.as_str(), client);
+            }
+            _ => {}
         }
         let told = session
             .response_written()
@@ -181,6 +186,28 @@ impl Turn {
             route.chain.response(&mut *head);
         }
         self.write(session, head, body).await
+    }
+
+    /// There is more to do than can be done, and this request is not among the most important.
+    pub(super) async fn shed(
+        &mut self,
+        session: &mut ServerSession,
+        route: usize,
+    ) -> Result<(), Broken> {
+        let snapshot = self.snapshot.clone();
+        self.record.why = Some("overload");
+        if let Some(settings) = snapshot.config.routes.get(route) {
+            snapshot.load.count(settings.priority);
+        }
+        let after = snapshot.config.overload.retry_after.as_secs().max(1);
+        let explanation = "The server is busy.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let route = snapshot.routes.get(route);
+        self.error(session, route, status, explanation, |head| {
+            // A number: it cannot be refused.
+            let _ = head.insert_header(header::RETRY_AFTER, HeaderValue::from(after));
+        })
+        .await
     }
 
     /// What stands in for the body of an error that was found here.

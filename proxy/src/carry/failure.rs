@@ -1,10 +1,13 @@
 //! What can go wrong between a request and its reply, and what each is called:
 //! towards the client, in the log, and for the endpoint that was asked.
 
+use std::io;
+
 use balancer::Outcome;
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::exchange::pace::Slow;
 use crate::observe::UpstreamFailure;
 use crate::upstreams::{DialError, refused_certificate, unprocessed};
 
@@ -50,6 +53,8 @@ pub(crate) enum ClientFault {
     Gone,
     /// Its body did not go on in time.
     BodyTimeout,
+    /// Its body came too slowly, or the whole of it did not come in time.
+    TooSlow(Slow),
     /// Its body is larger than allowed.
     BodyTooLarge,
     /// Its body's framing is broken.
@@ -72,7 +77,9 @@ impl Failure {
             Self::Connect | Self::Tls | Self::Reset | Self::BadReply | Self::Unprocessed => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Client(ClientFault::BodyTimeout) => StatusCode::REQUEST_TIMEOUT,
+            Self::Client(ClientFault::BodyTimeout | ClientFault::TooSlow(_)) => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             Self::Client(ClientFault::BodyTooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Client(ClientFault::BadBody | ClientFault::Gone) => StatusCode::BAD_REQUEST,
         }
@@ -95,6 +102,7 @@ impl Failure {
             Self::BadReply => "bad_reply",
             Self::Client(ClientFault::Gone) => "client_gone",
             Self::Client(ClientFault::BodyTimeout) => "body_timeout",
+            Self::Client(ClientFault::TooSlow(slow)) => slow.as_str(),
             Self::Client(ClientFault::BodyTooLarge) => "body_too_large",
             Self::Client(ClientFault::BadBody) => "bad_body",
         }
@@ -158,6 +166,9 @@ pub(super) fn read_failure(error: &Error) -> Failure {
 }
 
 pub(super) fn client_fault(error: &Error) -> ClientFault {
+    if let Some(slow) = slow(error) {
+        return ClientFault::TooSlow(slow);
+    }
     match error.etype() {
         ErrorType::ReadTimedout => ClientFault::BodyTimeout,
         ErrorType::ConnectionClosed | ErrorType::H2Error | ErrorType::WriteError => {
@@ -166,4 +177,14 @@ pub(super) fn client_fault(error: &Error) -> ClientFault {
         _ if *error.esource() == ErrorSource::Downstream => ClientFault::Gone,
         _ => ClientFault::BadBody,
     }
+}
+
+/// What the connection, or the stream, found the client to be.
+fn slow(error: &Error) -> Option<Slow> {
+    let cause = error.root_cause();
+    if let Some(slow) = cause.downcast_ref() {
+        return Some(*slow);
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    error.get_ref()?.downcast_ref().copied()
 }

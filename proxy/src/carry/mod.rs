@@ -46,6 +46,7 @@ use turn::Turn;
 use crate::clock;
 use crate::listen::{NO_PLACE, Slot, conn_info, is_h2};
 use crate::observe::Record;
+use crate::overload::Load;
 use crate::snapshot::Snapshot;
 
 /// The snapshot as a worker holds it: the references of its requests are counted here, where no
@@ -69,6 +70,7 @@ pub(crate) struct Carrier {
     snapshot: Arc<ArcSwap<Snapshot>>,
     held: ArcSwap<Held>,
     draining: watch::Receiver<bool>,
+    load: Arc<Load>,
 }
 
 impl Carrier {
@@ -80,6 +82,7 @@ impl Carrier {
         Self {
             worker,
             held: ArcSwap::from_pointee(Held(snapshot.load_full())),
+            load: snapshot.load().load.clone(),
             snapshot,
             draining,
         }
@@ -156,7 +159,10 @@ impl Carrier {
         let snapshot = self.snapshot.load();
         let settings = slot.listener().settings.load();
         let reply = refused.to_bytes();
-        settings.metrics.rejected(refused.as_str());
+        match refused.is_limit() {
+            true => slot.listener().rejected(refused.as_str(), slot.peer().ip()),
+            false => settings.metrics.rejected(refused.as_str()),
+        }
         if settings.place != NO_PLACE {
             let client = slot.peer().ip().to_canonical();
             let id = crate::random::id();
@@ -178,9 +184,19 @@ impl Carrier {
         self.draining.has_changed().unwrap_or(true)
     }
 
-    /// Tells the client that the connection ends with this reply, if the process is ending.
+    /// How overloaded the process is.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    /// Whether connections end with what is under way on them: the process is ending, or overloaded.
+    pub(crate) fn ends_connections(&self) -> bool {
+        self.is_draining() || self.load.shedding().ends_connections()
+    }
+
+    /// Tells the client that the connection ends with this reply, if it does.
     fn close_if_draining(&self, session: &mut ServerSession) {
-        if self.is_draining() && !is_h2(session) {
+        if self.ends_connections() && !is_h2(session) {
             session.set_keepalive(None);
         }
     }

@@ -108,13 +108,13 @@ impl Carrier {
                 Ok(Err(_)) => {
                     // What speaks first and is no TLS goes where all goes that has no name.
                     if forward.rest.is_none() {
-                        settings.metrics.refused("not_tls");
+                        slot.listener().refused("not_tls", slot.peer().ip());
                         return None;
                     }
                     None
                 }
                 Err(_) => {
-                    settings.metrics.refused("hello_timeout");
+                    slot.listener().refused("hello_timeout", slot.peer().ip());
                     return None;
                 }
             };
@@ -123,7 +123,7 @@ impl Carrier {
             if settings.tls.is_some() {
                 return Some((socket, heard));
             }
-            settings.metrics.refused("unknown_name");
+            slot.listener().refused("unknown_name", slot.peer().ip());
             // Whether it arrives or not, the connection is closed.
             let _ = socket.try_write(&UNRECOGNIZED_NAME);
             return None;
@@ -145,7 +145,7 @@ impl Carrier {
                     reason,
                     "connection not passed on"
                 );
-                settings.metrics.refused(reason);
+                slot.listener().refused(reason, slot.peer().ip());
                 return None;
             }
             Ok((_place, endpoint)) => pass(socket, heard, endpoint, forward.idle_timeout).await,

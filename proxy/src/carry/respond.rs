@@ -40,6 +40,12 @@ impl Refused {
         }
     }
 
+    /// Whether it would have been served, had it been less, or faster.
+    pub(crate) fn is_limit(self) -> bool {
+        let too_much = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        self == Self::HeadTimeout || self.status() == too_much
+    }
+
     /// Metric label.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -129,6 +135,7 @@ pub(super) fn explanation(failure: Failure) -> &'static str {
         Failure::ReadTimeout => "The app server stopped in the middle of its reply.",
         Failure::BadReply => "The app server's reply is not valid HTTP.",
         Failure::Client(ClientFault::BodyTimeout) => "The request body did not arrive in time.",
+        Failure::Client(ClientFault::TooSlow(_)) => "The request body came too slowly.",
         Failure::Client(ClientFault::BodyTooLarge) => {
             "The request body is larger than this server accepts."
         }

@@ -129,6 +129,7 @@ impl Turn {
                 tls: self.info.tls.is_some(),
                 target,
                 h2: is_h2(session).then_some(&**head),
+                max_fields: self.settings.limits.max_headers,
                 merge_slashes: snapshot.config.server.merge_slashes,
             },
         );
@@ -153,6 +154,10 @@ impl Turn {
             Course::Closed(way) if !self.is_let_in() => {
                 self.record.route = u16::try_from(way.route).ok();
                 self.closed(session, snapshot.routes.get(way.route)).await
+            }
+            Course::Shed(way) => {
+                self.record.route = u16::try_from(way.route).ok();
+                self.shed(session, way.route).await
             }
             Course::Route(way) | Course::Closed(way) => {
                 self.record.route = u16::try_from(way.route).ok();

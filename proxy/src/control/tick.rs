@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::time::interval;
 
 use crate::clock;
+use crate::overload;
 use crate::snapshot::Snapshot;
 
 /// How often idle upstream connections are looked through and ejections end.
@@ -14,6 +15,8 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Never ends.
 pub(super) async fn tick(snapshot: Arc<ArcSwap<Snapshot>>) {
+    let load = snapshot.load().load.clone();
+    tokio::spawn(overload::watch(load, snapshot.clone()));
     let mut every = interval(TICK);
     loop {
         every.tick().await;
@@ -21,6 +24,9 @@ pub(super) async fn tick(snapshot: Arc<ArcSwap<Snapshot>>) {
         let now = clock::now();
         for upstream in &snapshot.upstreams {
             upstream.tick(now);
+        }
+        for listener in &snapshot.listeners {
+            listener.say_rest(now);
         }
     }
 }

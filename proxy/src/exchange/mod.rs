@@ -8,6 +8,7 @@ pub(crate) mod backward;
 pub(crate) mod caching;
 pub(crate) mod chunked;
 pub(crate) mod client;
+pub(crate) mod frames;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
@@ -15,10 +16,12 @@ pub(crate) mod hints;
 pub(crate) mod maintenance;
 pub(crate) mod normalise;
 pub(crate) mod onward;
+pub(crate) mod pace;
 pub(crate) mod pages;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
+pub(crate) mod shedding;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -43,6 +46,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) tls: bool,
     /// The same head where it came as HTTP/2, whose framing left some things to check.
     pub(crate) h2: Option<&'a Parts>,
+    /// Most fields that such a head may have.
+    pub(crate) max_fields: usize,
     /// See [`normalise::normalise`].
     pub(crate) merge_slashes: bool,
 }
@@ -59,6 +64,8 @@ pub(crate) enum Course {
     Route(Way),
     /// This one, and the site is closed to all but a few.
     Closed(Way),
+    /// This one, and there is more to do than can be done.
+    Shed(Way),
 }
 
 /// A request that has a route.
@@ -120,7 +127,7 @@ pub(crate) fn course(router: &Router, asked: &Asked<'_>) -> Course {
 
 fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     if let Some(parts) = asked.h2 {
-        guard::inspect_parts(parts)?;
+        guard::inspect_parts(parts, asked.max_fields)?;
     }
     let authority = guard::authority_of(host(asked)?)?;
     let host = guard::lower(authority.host);
@@ -144,9 +151,10 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
                 query: target.query.map(str::to_owned),
                 before_rewrite: None,
             };
-            match router.is_closed(route) {
-                false => Course::Route(way),
-                true => Course::Closed(way),
+            match (router.is_closed(route), router.is_shed(route)) {
+                (true, _) => Course::Closed(way),
+                (false, true) => Course::Shed(way),
+                (false, false) => Course::Route(way),
             }
         }
     })

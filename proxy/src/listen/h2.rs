@@ -10,7 +10,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::h2::server::SendResponse;
 use ::h2::{Reason, RecvStream, SendStream};
@@ -28,7 +28,10 @@ use pingora::protocols::http::{HttpTask, ServerSession, v2};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr};
 
+use super::conn::{ConnInfo, conn_info};
+use super::room;
 use crate::carry::LaneStream;
+use crate::clock;
 
 /// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
@@ -50,6 +53,8 @@ pub(super) struct H2Session {
     sent: usize,
     digest: Arc<Digest>,
     write_timeout: Option<Duration>,
+    /// When the body must have come whole; `None`: it comes for as long as it likes.
+    until: Option<Instant>,
 }
 
 impl H2Session {
@@ -65,9 +70,29 @@ impl H2Session {
             ended: false,
             read: 0,
             sent: 0,
+            until: None,
             digest,
             write_timeout: None,
         }
+        .with_limits()
+    }
+
+    /// What sends messages now and then sends no body that is late (gRPC).
+    fn with_limits(mut self) -> Self {
+        let kind = self.head.headers.get(header::CONTENT_TYPE);
+        let is_messages = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if let Some(info) = self.info()
+            && !self.body.is_end_stream()
+            && !is_messages
+        {
+            let limits = &info.listener.settings.load().limits;
+            self.until = Some(clock::now() + limits.request_timeout);
+        }
+        self
+    }
+
+    fn info(&self) -> Option<&Arc<ConnInfo>> {
+        self.digest.proxy_digest.as_deref().and_then(conn_info)
     }
 
     /// Ends when the client resets the stream, or its connection is gone.
@@ -85,7 +110,20 @@ impl H2Session {
             self.read += self.given.len();
             return Ok(Some(std::mem::take(&mut self.given)));
         }
-        let piece = self.body.data().await.transpose();
+        let (until, info) = (self.until, self.info().cloned());
+        let piece = match info.filter(|_| until.is_some()) {
+            None => self.body.data().await,
+            Some(info) => {
+                let data = self.body.data();
+                let piece = info.up.wait(None, until, data).await;
+                let piece =
+                    piece.or_err(ErrorType::ReadTimedout, "while reading a request body")?;
+                let length = piece.as_ref().and_then(|piece| piece.as_ref().ok());
+                info.up.took(length.map_or(0, Bytes::len));
+                piece
+            }
+        };
+        let piece = piece.transpose();
         let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
         if let Some(piece) = &piece {
             self.read += piece.len();
@@ -151,12 +189,23 @@ impl H2Session {
         if self.ended {
             return Ok(());
         }
-        let length = piece.len();
-        let patience = self.write_timeout;
-        v2::write_body(self.writer()?, piece, end, patience)
-            .await
-            .map_err(|error| error.into_down())?;
-        self.sent += length;
+        let (patience, info) = (self.write_timeout, self.info().cloned());
+        let (Some(patience), Some(info)) = (patience, info) else {
+            let length = piece.len();
+            v2::write_body(self.writer()?, piece, end, patience)
+                .await
+                .map_err(|error| error.into_down())?;
+            self.sent += length;
+            self.ended = end;
+            return Ok(());
+        };
+        let mut sent = 0;
+        let done = room::send(self.writer()?, piece, end, (patience, &info), &mut sent).await;
+        self.sent += usize::try_from(sent).unwrap_or(usize::MAX);
+        if done.is_err() {
+            let why = "the client has left, or takes too little";
+            return Err(Error::explain(ErrorType::WriteError, why).into_down());
+        }
         self.ended = end;
         Ok(())
     }

@@ -4,16 +4,20 @@
 //! state it was accepted under, a reload puts new settings into it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use super::rates::{Rates, client_key};
 use crate::carry::Forward;
+use crate::clock;
 use crate::exchange::proxy_header::Via;
+use crate::observe::Notices;
 use crate::observe::metrics::{ListenerMetrics, OpenConnection};
 
 /// The place of a listener whose connections outlive it.
@@ -60,6 +64,9 @@ pub(crate) struct ListenerState {
     pub(crate) settings: ArcSwap<ListenerSettings>,
     open: AtomicUsize,
     by_client: Mutex<HashMap<IpAddr, usize>>,
+    connections: Rates,
+    handshakes: Rates,
+    notices: Notices,
 }
 
 impl std::fmt::Debug for ListenerState {
@@ -77,6 +84,10 @@ pub(crate) enum Refusal {
     Listener,
     /// `max_connections_per_ip` are open from this client.
     Client,
+    /// This client opens more than `max_connection_rate_per_ip`.
+    Rate,
+    /// It begins more TLS handshakes than `max_handshake_rate_per_ip`.
+    Handshakes,
 }
 
 impl Refusal {
@@ -84,6 +95,8 @@ impl Refusal {
         match self {
             Self::Listener => "max_connections",
             Self::Client => "max_connections_per_ip",
+            Self::Rate => "max_connection_rate_per_ip",
+            Self::Handshakes => "max_handshake_rate_per_ip",
         }
     }
 }
@@ -95,6 +108,50 @@ impl ListenerState {
             settings: ArcSwap::from_pointee(settings),
             open: AtomicUsize::new(0),
             by_client: Mutex::new(HashMap::new()),
+            connections: Rates::new(),
+            handshakes: Rates::new(),
+            notices: Notices::default(),
+        }
+    }
+
+    /// Counts a connection that is not taken, or ended, for this reason, and says so in the log now
+    /// and then.
+    pub(crate) fn refused(&self, reason: &'static str, client: IpAddr) {
+        let settings = self.settings.load();
+        settings.metrics.refused(reason);
+        if let Some(line) = self.notices.note(reason, client, clock::now()) {
+            line.write(&settings.name);
+        }
+    }
+
+    /// The same for a request.
+    pub(crate) fn rejected(&self, reason: &'static str, client: IpAddr) {
+        let settings = self.settings.load();
+        settings.metrics.rejected(reason);
+        if let Some(line) = self.notices.note(reason, client, clock::now()) {
+            line.write(&settings.name);
+        }
+    }
+
+    /// Says in the log what was not worth a line of its own when it happened.
+    pub(crate) fn say_rest(&self, now: Instant) {
+        for line in self.notices.due(now) {
+            line.write(&self.settings.load().name);
+        }
+    }
+
+    /// Whether this client may begin one more TLS handshake.
+    pub(crate) fn may_shake_hands(&self, client: IpAddr) -> Result<(), Refusal> {
+        let rate = self.settings.load().limits.max_handshake_rate_per_ip;
+        match rate {
+            Some(rate)
+                if !self
+                    .handshakes
+                    .admits(client_key(client), rate, clock::now()) =>
+            {
+                Err(Refusal::Handshakes)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -129,6 +186,10 @@ impl ListenerState {
     /// Counts a connection for its client.
     fn count(&self, peer: SocketAddr, settings: &ListenerSettings) -> Result<IpAddr, Refusal> {
         let client = client_key(peer.ip());
+        let rate = settings.limits.max_connection_rate_per_ip;
+        if rate.is_some_and(|rate| !self.connections.admits(client, rate, clock::now())) {
+            return Err(Refusal::Rate);
+        }
         let mut by_client = self.by_client();
         let count = by_client.entry(client).or_insert(0);
         if *count >= settings.limits.max_connections_per_ip {
@@ -147,14 +208,6 @@ impl ListenerState {
     /// Connections open now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
-    }
-}
-
-/// An IPv6 host commands a /64, so that is what counts as one client.
-fn client_key(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (!0_u128 << 64))),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -7,6 +7,8 @@ mod conn;
 mod h2;
 mod limits;
 pub(crate) mod pipe;
+mod rates;
+pub(crate) mod room;
 mod serve;
 mod service;
 pub(crate) mod sni;

@@ -33,7 +33,7 @@ use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
 use crate::carry::{Carrier, Going, LaneStream, Pending, Refused, Taken, TakenStream};
 use crate::clock;
-use crate::exchange::guard::{self, HeadFacts, Inspect};
+use crate::exchange::guard::{self, HeadFacts, Inspect, Reject};
 use crate::observe::metrics::TlsHandshake;
 
 /// RFC 9113 section 3.4.
@@ -86,8 +86,14 @@ pub(crate) async fn serve(
         slot,
         settings.limits.body_timeout,
     ));
-    if settings.tls.is_some() && !handshake_done(&mut conn, heard, &settings).await {
-        return;
+    if settings.tls.is_some() {
+        let client = conn.slot().peer().ip();
+        if let Err(refusal) = listener.may_shake_hands(client) {
+            return listener.refused(refusal.as_str(), client);
+        }
+        if !handshake_done(&mut conn, heard, &settings).await {
+            return;
+        }
     }
     conn.prepare_digest();
     if conn.speaks_h2() {
@@ -119,7 +125,7 @@ async fn announced(
         Ok(Err(error)) => ("proxy_header", Some(error.to_string())),
         Err(_) => ("proxy_header_timeout", None),
     };
-    settings.metrics.refused(reason);
+    slot.listener().refused(reason, slot.peer().ip());
     tracing::debug!(listener = settings.name, %balancer, reason, detail, "connection refused");
     None
 }
@@ -166,15 +172,17 @@ async fn serve_h1(
     let mut served: u32 = 0;
     let mut drain = Drain {
         carrier: &carrier,
-        begins: pin!(begun(draining.clone())),
-        is_watched: false,
+        begins: pin!(begun(draining.clone(), carrier.load().calls())),
+        is_watched: None,
+        is_served: false,
     };
     loop {
         match next(&mut conn, &settings, served == 0, &mut drain).await {
             Next::Request(facts) => {
                 served += 1;
                 let last = served >= settings.limits.max_requests_per_connection.get()
-                    || carrier.is_draining();
+                    || carrier.ends_connections();
+                drain.is_served = true;
                 let left = match carrier.take(&mut conn, &facts, last, &settings).await {
                     Taken::Served => None,
                     Taken::Last => return conn.close().await,
@@ -203,28 +211,44 @@ async fn serve_h1(
     }
 }
 
-/// The process's end, as a connection between two requests sees it.
+/// The process's end, as a connection between two requests sees it, and the end of connections that
+/// have served while the process is overloaded.
 struct Drain<'a, F> {
     carrier: &'a Carrier,
     begins: Pin<&'a mut F>,
-    /// `begins` knows whom to wake. It is asked once: a connection stays in its task.
-    is_watched: bool,
+    /// `begins` knows whom to wake, since so many calls. It is asked once: a connection stays in its
+    /// task.
+    is_watched: Option<u32>,
+    /// A request came on the connection.
+    is_served: bool,
 }
 
 impl<F: Future<Output = ()>> Drain<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.carrier.is_draining() {
+        let shedding = self.carrier.load().shedding();
+        if self.carrier.is_draining() || (self.is_served && shedding.ends_connections()) {
             return Poll::Ready(());
         }
-        match std::mem::replace(&mut self.is_watched, true) {
+        let called = Some(shedding.called());
+        match std::mem::replace(&mut self.is_watched, called) == called {
             false => self.begins.as_mut().poll(cx),
             true => Poll::Pending,
         }
     }
 }
 
-async fn begun(mut draining: watch::Receiver<bool>) {
-    begins(&mut draining).await;
+/// Ends when the process does; wakes when idle connections are to be closed, too.
+async fn begun(mut draining: watch::Receiver<bool>, mut calls: watch::Receiver<u32>) {
+    loop {
+        let called = tokio::select! {
+            biased;
+            () = begins(&mut draining) => return,
+            called = calls.changed() => called,
+        };
+        if called.is_err() {
+            return begins(&mut draining).await;
+        }
+    }
 }
 
 /// Waits until a whole request head is there.
@@ -252,6 +276,9 @@ async fn next(
             } else {
                 match guard::inspect(waiting, limits.max_header_size) {
                     Inspect::Head(_) if !settings.h1 => return Next::Refuse(Refused::ProtocolOff),
+                    Inspect::Head(facts) if facts.fields > limits.max_headers => {
+                        return Next::Refuse(Refused::Malformed(Reject::TooManyFields));
+                    }
                     Inspect::Head(facts) => return Next::Request(facts),
                     Inspect::Reject(reject) => return Next::Refuse(Refused::Malformed(reject)),
                     Inspect::Partial => {}
@@ -315,7 +342,7 @@ async fn refuse(conn: &mut Conn, carrier: &Carrier, refused: Refused) {
 }
 
 async fn serve_h2(
-    conn: Box<Conn>,
+    mut conn: Box<Conn>,
     settings: Arc<ListenerSettings>,
     carrier: Arc<Carrier>,
     draining: watch::Receiver<bool>,
@@ -325,6 +352,9 @@ async fn serve_h2(
         proxy_digest: conn.get_proxy_digest(),
         ..Digest::default()
     });
+    if let Some(rate) = limits.max_control_frame_rate {
+        conn.count_frames(rate);
+    }
     let handshake = handshake(conn as Stream, Some(h2_options(limits)));
     let Ok(Ok(mut h2)) = timeout(limits.header_timeout, handshake).await else {
         return;
@@ -332,8 +362,9 @@ async fn serve_h2(
     let active = Arc::new(());
     let mut drain = Drain {
         carrier: &carrier,
-        begins: pin!(begun(draining)),
-        is_watched: false,
+        begins: pin!(begun(draining, carrier.load().calls())),
+        is_watched: None,
+        is_served: false,
     };
     let mut is_leaving = false;
     let mut idle = Idle::new(limits.idle_timeout);
@@ -344,8 +375,14 @@ async fn serve_h2(
                     Some(Ok((request, reply))) => {
                         Event::Stream(Box::new(LaneStream::new(request, reply)))
                     }
-                    Some(Err(_)) | None => Event::End,
+                    Some(Err(error)) if error.is_library() => Event::End(error.reason()),
+                    Some(Err(_)) | None => Event::End(None),
                 });
+            }
+            if let Some(info) = info(&digest)
+                && info.flooded.load(Ordering::Relaxed)
+            {
+                return Poll::Ready(Event::Flood);
             }
             if !is_leaving && drain.poll(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
@@ -355,14 +392,23 @@ async fn serve_h2(
         match event.await {
             // Malformed ones were answered; who sends many of them is cut off.
             Event::Stream(_) if malformed(&digest) > MOST_MALFORMED_STREAMS => {
+                refused(&digest, "h2_malformed");
+                h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                return say_goodbye(h2).await;
+            }
+            Event::Flood => {
+                refused(&digest, "h2_control_frames");
                 h2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                 return say_goodbye(h2).await;
             }
             Event::Stream(stream) => {
+                drain.is_served = true;
                 dispatch(stream, &carrier, &digest, &active);
                 idle.restart();
             }
-            Event::End => return,
+            // The library found that it was attacked, and said so to the client.
+            Event::End(Some(Reason::ENHANCE_YOUR_CALM)) => return refused(&digest, "h2_abuse"),
+            Event::End(_) => return,
             Event::Drain => {
                 // GOAWAY, then what is open is served to its end (RFC 9113 section 6.8).
                 h2.graceful_shutdown();
@@ -380,8 +426,10 @@ async fn serve_h2(
 /// What a connection of HTTP/2 waits for.
 enum Event {
     Stream(Box<LaneStream>),
-    /// The client ended the connection, or broke it.
-    End,
+    /// The client ended the connection, or broke it; what the library called that.
+    End(Option<Reason>),
+    /// Its frames give work and have none.
+    Flood,
     Drain,
     /// For so long no stream came.
     Idle,
@@ -389,7 +437,21 @@ enum Event {
 
 /// Lets the GOAWAY out, for a client that still reads.
 async fn say_goodbye(mut h2: H2Connection<Stream, Bytes>) {
-    let _ = timeout(Duration::from_secs(1), h2.accept()).await;
+    let _ = timeout(GOODBYE, h2.accept()).await;
+}
+
+/// Longer than what a connection lingers.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Counts a connection that is ended for this reason.
+fn refused(digest: &Digest, reason: &'static str) {
+    if let Some(info) = info(digest) {
+        info.listener.refused(reason, info.peer.ip());
+    }
+}
+
+fn info(digest: &Digest) -> Option<&Arc<ConnInfo>> {
+    digest.proxy_digest.as_deref().and_then(conn_info)
 }
 
 /// The time without a new stream. Its timer is set anew when it fires, not for each stream, and
@@ -452,10 +514,7 @@ fn h2_options(limits: &conf::Limits) -> H2Options {
 
 /// Requests of this connection that were refused as malformed.
 fn malformed(digest: &Digest) -> u32 {
-    let info = digest.proxy_digest.as_deref().and_then(conn_info);
-    info.map_or(0, |info: &Arc<ConnInfo>| {
-        info.malformed.load(Ordering::Relaxed)
-    })
+    info(digest).map_or(0, |info| info.malformed.load(Ordering::Relaxed))
 }
 
 /// Serves a stream: at once, or in a task of its own.
@@ -465,8 +524,7 @@ fn dispatch(
     digest: &Arc<Digest>,
     active: &Arc<()>,
 ) {
-    let info = digest.proxy_digest.as_deref().and_then(conn_info);
-    let taken = match info {
+    let taken = match info(digest) {
         Some(info) => carrier.take_stream(stream, info),
         None => TakenStream::No(stream),
     };

@@ -21,6 +21,7 @@ use super::serve::{begins, serve};
 use crate::carry::Carrier;
 use crate::clock;
 use crate::observe::shard::enter_worker;
+use crate::overload::beat;
 
 /// Pause after the system refused to accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -64,6 +65,7 @@ impl Worker {
     async fn run(&mut self) {
         // One thread runs all of this worker's tasks, this one among them.
         enter_worker(self.index);
+        tokio::spawn(beat(self.carrier.load().clone(), self.index));
         let mut listening: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
         loop {
             let command = tokio::select! {
@@ -161,7 +163,7 @@ fn take(
             tokio::spawn(serve(stream, slot, carrier.clone(), draining.clone()));
         }
         Err(refusal) => {
-            listener.settings.load().metrics.refused(refusal.as_str());
+            listener.refused(refusal.as_str(), peer.ip());
             tracing::debug!(address = %listener.address, %peer, reason = refusal.as_str(), "connection refused");
         }
     }

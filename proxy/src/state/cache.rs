@@ -146,12 +146,13 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
                 tls,
                 target: &target,
                 h2: None,
+                max_fields: usize::MAX,
                 merge_slashes: snapshot.config.server.merge_slashes,
             };
             course(&snapshot.router, &asked)
         });
     ways.find_map(|found| match found {
-        Course::Route(way) | Course::Closed(way) => {
+        Course::Route(way) | Course::Closed(way) | Course::Shed(way) => {
             let route = snapshot.routes.get(way.route)?;
             Some((way, route))
         }

@@ -233,6 +233,7 @@ pub(crate) const DATA: u8 = 0x0;
 pub(crate) const HEADERS: u8 = 0x1;
 pub(crate) const RST_STREAM: u8 = 0x3;
 pub(crate) const SETTINGS: u8 = 0x4;
+pub(crate) const PING: u8 = 0x6;
 pub(crate) const GOAWAY: u8 = 0x7;
 pub(crate) const END_STREAM: u8 = 0x1;
 pub(crate) const END_HEADERS: u8 = 0x4;
@@ -252,17 +253,8 @@ impl Frames {
 
     /// HEADERS with these fields, literally and in this order (RFC 7541 section 6.2.2).
     pub(crate) fn headers(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                block.push(u8::try_from(text.len()).expect("a short text"));
-                assert!(text.len() < 127, "one length byte is enough here");
-                block.extend_from_slice(text.as_bytes());
-            }
-        }
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
-        self.frame(HEADERS, flags, stream, &block);
+        self.frame(HEADERS, flags, stream, &block(fields));
     }
 
     pub(crate) fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
@@ -288,7 +280,25 @@ impl Frames {
         }
     }
 
-    fn read_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    /// With these settings in place of none, each an identifier and a value.
+    pub(crate) fn open_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let mut frames = Self::open(address);
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
+        frames.frame(SETTINGS, 0, 0, &payload);
+        frames
+    }
+
+    /// How long to wait for what the peer says.
+    pub(crate) fn patience(&self, limit: std::time::Duration) {
+        let set = self.socket.set_read_timeout(Some(limit));
+        set.expect("set a read timeout");
+    }
+
+    /// Type, flags, stream and payload; `None` at the end, or where nothing comes.
+    pub(crate) fn read_frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         self.socket.read_exact(&mut head).ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -298,21 +308,40 @@ impl Frames {
         Some((head[3], head[4], id, payload))
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a short payload");
-        let mut bytes = length.to_be_bytes()[1..].to_vec();
-        bytes.extend_from_slice(&[kind, flags]);
-        bytes.extend_from_slice(&stream.to_be_bytes());
-        bytes.extend_from_slice(payload);
-        self.write(&bytes);
+    pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.write(&frame(kind, flags, stream, payload));
     }
 
-    fn write(&mut self, bytes: &[u8]) {
+    pub(crate) fn write(&mut self, bytes: &[u8]) {
         let _ = self.socket.write_all(bytes);
     }
 }
 
-fn code(payload: &[u8]) -> u32 {
+/// Fields, literally and in this order (RFC 7541 section 6.2.2).
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).expect("a short text"));
+            assert!(text.len() < 127, "one length byte is enough here");
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// A frame's octets.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload");
+    let mut bytes = length.to_be_bytes()[1..].to_vec();
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    bytes
+}
+
+pub(crate) fn code(payload: &[u8]) -> u32 {
     let four = payload.get(..4).and_then(|bytes| bytes.try_into().ok());
     four.map_or(u32::MAX, u32::from_be_bytes)
 }

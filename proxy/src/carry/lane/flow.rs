@@ -1,23 +1,21 @@
 //! A reply's body on its way down a stream of HTTP/2, as the client makes room for it.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::{Reason, SendStream};
-use tokio::time::{Sleep, timeout};
+use tokio::time::Sleep;
 
 use super::proxied::{Ending, Went};
 use super::wire::{Body, Client, Step, Wire};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::Asked;
 use crate::clock;
+use crate::listen::ConnInfo;
+use crate::listen::room::{Gone, send};
 use crate::observe::Record;
-
-/// The client has left, or takes nothing.
-pub(super) struct Gone;
 
 impl From<Gone> for Failure {
     fn from(Gone: Gone) -> Self {
@@ -25,43 +23,11 @@ impl From<Gone> for Failure {
     }
 }
 
-/// Sends `data`, `ends` that of the whole body. `patience`: how long the client may make no room.
-pub(super) async fn send(
-    writer: &mut SendStream<Bytes>,
-    mut data: Bytes,
-    ends: bool,
-    patience: Duration,
-    count: &mut u64,
-) -> Result<(), Gone> {
-    while !data.is_empty() {
-        writer.reserve_capacity(data.len());
-        let room = timeout(patience, poll_fn(|cx| writer.poll_capacity(cx))).await;
-        let Ok(Some(Ok(room))) = room else {
-            return Err(Gone);
-        };
-        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
-        if room == 0 {
-            continue;
-        }
-        let piece = data.split_to(room.min(data.len()));
-        *count += piece.len() as u64;
-        let is_last = ends && data.is_empty();
-        writer.send_data(piece, is_last).map_err(|_| Gone)?;
-        if is_last {
-            return Ok(());
-        }
-    }
-    match ends {
-        true => writer.send_data(data, true).map_err(|_| Gone),
-        false => Ok(()),
-    }
-}
-
 /// Passes on a body that is not all there, as it comes.
 pub(super) async fn pass_on(
     writer: SendStream<Bytes>,
     (asked, mut wire, mut body): (Asked, Wire, Body),
-    patience: Duration,
+    waits: (Duration, &ConnInfo),
     record: &mut Record,
     ending: Ending,
 ) -> Went {
@@ -70,7 +36,7 @@ pub(super) async fn pass_on(
         deadline: Deadline::default(),
     };
     let sent = &mut record.bytes_out;
-    let broken = match transfer(&mut client, &asked, &mut wire, &mut body, patience, sent).await {
+    let broken = match transfer(&mut client, &asked, &mut wire, &mut body, waits, sent).await {
         Ok(()) => {
             ending.finish(asked, wire, clock::now());
             return Went::Whole { last: false };
@@ -88,14 +54,14 @@ async fn transfer(
     asked: &Asked,
     wire: &mut Wire,
     body: &mut Body,
-    patience: Duration,
+    waits: (Duration, &ConnInfo),
     sent: &mut u64,
 ) -> Result<(), Failure> {
     loop {
         let piece = wire.take(body)?;
         let ends = body.is_done();
         if ends || !piece.is_empty() {
-            send(&mut client.writer, piece, ends, patience, sent).await?;
+            send(&mut client.writer, piece, ends, waits, sent).await?;
         }
         if ends {
             return Ok(());

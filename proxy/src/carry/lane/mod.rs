@@ -198,6 +198,7 @@ impl Carrier {
             tls: info.tls.is_some(),
             target: head.target(),
             h2: by.h2,
+            max_fields: settings.limits.max_headers,
             merge_slashes: snapshot.config.server.merge_slashes,
         };
         let Course::Route(mut way) = exchange::course(&snapshot.router, &asked) else {

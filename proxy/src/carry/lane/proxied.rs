@@ -361,7 +361,7 @@ impl Carrier {
         record.status = reply.status.as_u16();
         conn.take_request(request_len);
         wire.request_len = 0;
-        let last = closes || self.is_draining();
+        let last = closes || self.ends_connections();
         let end = HeadEnd::of_h1(last);
         finish_reply(&mut out, &reply, snapshot, hit.route, record, end);
         conn.stage(out);

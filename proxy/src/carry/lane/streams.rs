@@ -17,7 +17,7 @@ use http::{Method, Request, Response};
 use static_server::{Body as FileBody, Sending};
 use tokio::time::timeout;
 
-use super::flow::{self, Deadline, Gone};
+use super::flow::{self, Deadline};
 use super::head::StreamHead;
 use super::proxied::{self, Ending, Replying, Went, ask};
 use super::upload::Upload;
@@ -28,6 +28,7 @@ use crate::carry::upstream::{self, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
 use crate::listen::buffers;
+use crate::listen::room::{self, Gone};
 use crate::listen::{ConnInfo, ListenerSettings};
 use crate::observe::{Protocol, Record};
 
@@ -114,6 +115,7 @@ impl Stream {
 pub(crate) struct Going {
     stream: Box<Stream>,
     hit: Box<Hit>,
+    info: Arc<ConnInfo>,
     settings: Arc<ListenerSettings>,
     /// A body that waits for the client to take it.
     rest: Option<(SendStream<Bytes>, Bytes)>,
@@ -121,7 +123,7 @@ pub(crate) struct Going {
 
 impl Carrier {
     /// Answers the request if it is of the kind that is answered here.
-    pub(crate) fn take_stream(&self, stream: Box<Stream>, info: &ConnInfo) -> TakenStream {
+    pub(crate) fn take_stream(&self, stream: Box<Stream>, info: &Arc<ConnInfo>) -> TakenStream {
         let settings = info.listener.settings.load();
         let Some(mut hit) = self.find_h2(&stream, info, &settings) else {
             return TakenStream::No(stream);
@@ -130,6 +132,7 @@ impl Carrier {
             TakenStream::Begun(Box::new(Going {
                 stream,
                 hit,
+                info: Arc::clone(info),
                 settings: Arc::clone(&settings),
                 rest,
             }))
@@ -194,13 +197,14 @@ impl Carrier {
         let Going {
             mut stream,
             mut hit,
+            info,
             settings,
             rest,
         } = *going;
-        let patience = settings.limits.body_timeout;
+        let waits = (settings.limits.body_timeout, &*info);
         let went = match rest {
-            Some((writer, rest)) => finish(writer, rest, patience, &mut hit.record).await,
-            None => self.pass_stream(&mut stream, &mut hit, patience).await,
+            Some((writer, rest)) => finish(writer, rest, waits, &mut hit.record).await,
+            None => self.pass_stream(&mut stream, &mut hit, waits).await,
         };
         let why = match went {
             Went::Whole { .. } => None,
@@ -215,7 +219,12 @@ impl Carrier {
         None
     }
 
-    async fn pass_stream(&self, stream: &mut Stream, hit: &mut Hit, patience: Duration) -> Went {
+    async fn pass_stream(
+        &self,
+        stream: &mut Stream,
+        hit: &mut Hit,
+        waits: (Duration, &ConnInfo),
+    ) -> Went {
         // Boxed, as all that most streams do not need: each one's task would have room for it.
         if stream.has_body()
             && let Err(begun) = Box::pin(stream.take_body(hit)).await
@@ -232,7 +241,7 @@ impl Carrier {
         drop(client);
         match replying {
             Ok(replying) => {
-                self.pass_reply(&mut stream.reply, hit, replying, out, patience)
+                self.pass_reply(&mut stream.reply, hit, replying, out, waits)
                     .await
             }
             Err(went) => {
@@ -248,7 +257,7 @@ impl Carrier {
         hit: &mut Hit,
         replying: Replying,
         mut out: Vec<u8>,
-        patience: Duration,
+        waits: (Duration, &ConnInfo),
     ) -> Went {
         let Replying {
             asked,
@@ -283,7 +292,7 @@ impl Carrier {
                 return gone;
             };
             let rest = (asked, wire, body);
-            let passed = flow::pass_on(writer, rest, patience, &mut hit.record, ending);
+            let passed = flow::pass_on(writer, rest, waits, &mut hit.record, ending);
             return Box::pin(passed).await;
         }
         // What is whole is there, and breaks no rule.
@@ -297,7 +306,7 @@ impl Carrier {
                 Went::Whole { last: false }
             }
             Ok(Begun::Waits(writer, rest)) => {
-                Box::pin(finish(writer, rest, patience, &mut hit.record)).await
+                Box::pin(finish(writer, rest, waits, &mut hit.record)).await
             }
             Err(Gone) => gone,
         }
@@ -308,10 +317,10 @@ impl Carrier {
 async fn finish(
     mut writer: SendStream<Bytes>,
     rest: Bytes,
-    patience: Duration,
+    waits: (Duration, &ConnInfo),
     record: &mut Record,
 ) -> Went {
-    match flow::send(&mut writer, rest, true, patience, &mut record.bytes_out).await {
+    match room::send(&mut writer, rest, true, waits, &mut record.bytes_out).await {
         Ok(()) => Went::Whole { last: false },
         Err(Gone) => Went::Broken(Failure::Client(ClientFault::Gone)),
     }

@@ -54,6 +54,7 @@ impl<'a> Semantics<'a> {
         self,
         line: &RequestLine<'_>,
         head_len: usize,
+        fields: usize,
     ) -> Result<HeadFacts, Reject> {
         // RFC 9112 section 3.2 demands Host of HTTP/1.1 only. We demand it of
         // HTTP/1.0 too: without one there is no route, and what went upstream
@@ -72,6 +73,7 @@ impl<'a> Semantics<'a> {
         };
         Ok(HeadFacts {
             head_len,
+            fields,
             version: self.version,
             method: line.method,
             body: self.framing,

@@ -31,7 +31,7 @@ pub(crate) use host::{authority_of, lower};
 pub(crate) use parts::inspect_parts;
 pub(crate) use reject::Reject;
 
-/// Most fields a request may have.
+/// Most fields a request may have, whatever is configured.
 pub(crate) const MAX_FIELDS: usize = 128;
 /// Longest method, in octets.
 pub(crate) const MAX_METHOD: usize = 32;
@@ -52,6 +52,8 @@ pub(crate) enum Inspect {
 pub(crate) struct HeadFacts {
     /// Octets up to and including the empty line that ends the head; the body begins there.
     pub(crate) head_len: usize,
+    /// How many fields it has.
+    pub(crate) fields: usize,
     /// Version of the request.
     pub(crate) version: Version,
     /// The method, as far as framing depends on it.
@@ -158,7 +160,7 @@ fn head(bytes: &[u8]) -> Result<HeadFacts, Stop> {
             None => return Err(Stop::MORE),
             Some(b'\r') => {
                 let head_len = line_end(bytes, at)?;
-                return Ok(semantics.finish(&line, head_len)?);
+                return Ok(semantics.finish(&line, head_len, count)?);
             }
             Some(_) => {}
         }

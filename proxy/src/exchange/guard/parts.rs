@@ -9,7 +9,6 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, Uri};
 
-use super::MAX_FIELDS;
 use super::MAX_METHOD;
 use super::fields::{content_length, expect};
 use super::host::{Authority, authority_of};
@@ -28,16 +27,17 @@ static CONNECTION_FIELDS: [HeaderName; 5] = [
 /// Judges a request whose head came as HTTP/2 fields.
 ///
 /// # Errors
-/// The first rule of RFC 9113 section 8 that it breaks. CONNECT, the extended
+/// The first rule of RFC 9113 section 8 that it breaks, or that it has too many fields. CONNECT, the extended
 /// one (RFC 8441) included, is refused as in HTTP/1.
-pub(crate) fn inspect_parts(parts: &Parts) -> Result<(), Reject> {
+pub(crate) fn inspect_parts(parts: &Parts, max_fields: usize) -> Result<(), Reject> {
     if parts.method == Method::CONNECT {
         return Err(Reject::ConnectMethod);
     }
     if parts.method.as_str().len() > MAX_METHOD {
         return Err(Reject::BadMethod);
     }
-    if parts.headers.len() > MAX_FIELDS {
+    // What has few is not looked through for cookies.
+    if parts.headers.len() > max_fields && count(&parts.headers) > max_fields {
         return Err(Reject::TooManyFields);
     }
     check_target(&parts.uri, &parts.method)?;
@@ -49,6 +49,11 @@ pub(crate) fn inspect_parts(parts: &Parts) -> Result<(), Reject> {
         expect(value.as_bytes())?;
     }
     Ok(())
+}
+
+/// Fields, all cookies together being one: clients may send each by itself (RFC 9113 section 8.2.3).
+fn count(fields: &HeaderMap) -> usize {
+    fields.len() - fields.get_all(header::COOKIE).iter().skip(1).count()
 }
 
 /// `:scheme` and `:path` (RFC 9113 section 8.3.1).
@@ -156,7 +161,7 @@ mod tests {
 
     #[track_caller]
     fn judged(builder: Builder) -> Result<(), Reject> {
-        inspect_parts(&builder.body(()).expect("a request").into_parts().0)
+        inspect_parts(&builder.body(()).expect("a request").into_parts().0, 128)
     }
 
     #[test]
@@ -229,5 +234,7 @@ mod tests {
         assert_eq!(judged(white), Err(Reject::BadFieldValue));
         let many = (0..129).fold(get("https://a/"), |b, _| b.header("x", "y"));
         assert_eq!(judged(many), Err(Reject::TooManyFields));
+        let cookies = (0..300).fold(get("https://a/"), |b, _| b.header("cookie", "a=b"));
+        assert_eq!(judged(cookies), Ok(()));
     }
 }

@@ -43,7 +43,7 @@ pub(crate) enum Reject {
     BadFieldValue,
     /// The head is larger than configured (RFC 6585 section 5).
     HeadTooLarge,
-    /// More than 128 fields (RFC 6585 section 5).
+    /// More fields than configured (RFC 6585 section 5).
     TooManyFields,
     /// No Host, and no authority in its place (RFC 9112 section 3.2).
     MissingHost,

@@ -33,6 +33,7 @@ fn an_ordinary_request_passes() {
         accepted(head),
         HeadFacts {
             head_len: head.len() - 4,
+            fields: 2,
             version: Version::Http11,
             method: MethodKind::Get,
             body: Framing::None,

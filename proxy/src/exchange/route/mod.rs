@@ -29,6 +29,7 @@ use regex::Regex;
 use super::head::HeadView;
 use super::maintenance::Switch;
 use super::normalise::canonical;
+use super::shedding::{Level, Shedding};
 use conditions::{Conditions, Verdict};
 use precedence::{HostRank, PathRank, Precedence};
 
@@ -73,6 +74,8 @@ pub(crate) struct Router {
     conditions: Vec<Conditions>,
     /// What closes the site, and which routes it does not close.
     closing: Option<(Arc<Switch>, Vec<bool>)>,
+    /// What gives requests up, and the priority of each route.
+    shedding: Option<(Arc<Shedding>, Vec<conf::Priority>)>,
 }
 
 /// Routes by host pattern.
@@ -139,6 +142,23 @@ impl Router {
             None => false,
             Some((switch, open)) => switch.is_on() && !open.get(route).is_some_and(|open| *open),
         }
+    }
+
+    /// With what gives requests up when there are too many.
+    pub(crate) fn shed_by(mut self, shedding: &Arc<Shedding>, routes: &[conf::Route]) -> Self {
+        let priorities = routes.iter().map(|route| route.priority).collect();
+        self.shedding = Some((shedding.clone(), priorities));
+        self
+    }
+
+    /// Whether requests of a route are given up now.
+    pub(crate) fn is_shed(&self, route: usize) -> bool {
+        let Some((shedding, priorities)) = &self.shedding else {
+            return false;
+        };
+        let level = shedding.level();
+        let priority = priorities.get(route);
+        level > Level::Calm && priority.is_some_and(|priority| level.sheds(*priority))
     }
 
     /// The route of the highest precedence that fits.

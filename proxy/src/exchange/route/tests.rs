@@ -25,6 +25,7 @@ fn route(matcher: Match) -> Route {
         early_hints: None,
         maintenance: true,
         max_body_size: None,
+        priority: conf::Priority::Normal,
         retry_non_idempotent: false,
     }
 }

@@ -137,7 +137,7 @@ impl Conn {
     ) -> Poll<io::Result<usize>> {
         loop {
             let Poll::Ready(writable) = self.socket.poll_write_ready(cx) else {
-                ready!(self.poll_stall(cx, false))?;
+                ready!(self.poll_stall(cx))?;
                 return Poll::Pending;
             };
             writable?;
@@ -147,10 +147,11 @@ impl Conn {
             {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                done => {
-                    self.stall = None;
-                    return Poll::Ready(done);
+                Ok(count) => {
+                    self.took(count);
+                    return Poll::Ready(Ok(count));
                 }
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
     }

@@ -9,6 +9,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use super::date::KeptDate;
 use crate::exchange::onward::AddressText;
 use crate::exchange::proxy_header::Via;
+use crate::listen::room::SharedPace;
 use crate::listen::{ClientCert, ListenerState};
 
 /// What is known of a connection while it lives; requests refer to it.
@@ -35,6 +36,11 @@ pub(crate) struct ConnInfo {
     /// Set when a reply broke off whose end is the end of the connection: a close would say that it
     /// is whole, so the connection is reset.
     pub(crate) broke_off: AtomicBool,
+    /// Set when its frames of HTTP/2 gave work and had none: it is to be ended.
+    pub(crate) flooded: AtomicBool,
+    /// What the streams of HTTP/2 give together, and take.
+    pub(crate) up: SharedPace,
+    pub(crate) down: SharedPace,
     /// Of the reply whose head is written next.
     pub(crate) date: KeptDate,
 }

@@ -14,6 +14,7 @@ mod end;
 mod file;
 mod gate;
 mod info;
+mod patience;
 mod reply;
 mod stream;
 
@@ -21,6 +22,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -37,13 +39,16 @@ use date::KeptDate;
 use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
+use patience::Patience;
 
 use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};
 use super::limits::Slot;
+use super::room::SharedPace;
 use super::tls::Records;
 use crate::clock;
-use crate::exchange::guard::HeadFacts;
+use crate::exchange::frames::Frames;
+use crate::exchange::guard::{Framing, HeadFacts};
 use crate::exchange::onward::AddressText;
 
 /// Most plaintext taken from the borrower in one write over TLS.
@@ -66,11 +71,11 @@ pub(crate) struct Conn {
     speaks_h2: bool,
     deadline: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
-    patience: Duration,
+    patience: Patience,
     /// TCP_NOTSENT_LOWAT as it is set: the bound on what waits in the kernel to be sent.
     unsent: u32,
-    /// Runs while the socket takes nothing.
-    stall: Option<Pin<Box<Sleep>>>,
+    /// Of a connection of HTTP/2: what its frames cost.
+    frames: Option<Box<Frames>>,
     info: Option<Arc<ProxyDigest>>,
     /// Counted against the listener's limits while it lives.
     slot: Slot,
@@ -133,9 +138,9 @@ impl Conn {
             speaks_h2: false,
             deadline: None,
             timer: None,
-            patience,
+            patience: Patience::new(patience),
             unsent: UNSENT,
-            stall: None,
+            frames: None,
             info: None,
             slot,
         }
@@ -372,6 +377,12 @@ impl Conn {
     pub(crate) fn lend(&mut self, facts: &HeadFacts) {
         self.bound_unsent();
         self.gate = Gate::for_request(facts);
+        self.expect_body(facts.body != Framing::None && !matches!(self.gate, Gate::Open));
+    }
+
+    /// Counts what the frames of HTTP/2 cost, from the preface on: so many a second may carry nothing.
+    pub(crate) fn count_frames(&mut self, rate: NonZeroU64) {
+        self.frames = Some(Box::new(Frames::new(rate, clock::now())));
     }
 
     /// Whether the borrower read its request to the end, so that the next one can begin.
@@ -391,6 +402,8 @@ impl Conn {
     /// What a request of this connection can know of it; made once.
     fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
         if self.info.is_none() {
+            let limits = &self.slot.listener().settings.load().limits;
+            let now = clock::now();
             let info = Arc::new(ConnInfo {
                 local: self
                     .slot
@@ -406,6 +419,9 @@ impl Conn {
                 bad_chunk: AtomicBool::new(false),
                 malformed: AtomicU32::new(0),
                 broke_off: AtomicBool::new(false),
+                flooded: AtomicBool::new(false),
+                up: SharedPace::new(limits, now),
+                down: SharedPace::new(limits, now),
                 date: KeptDate::default(),
             });
             let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
@@ -495,25 +511,13 @@ impl Conn {
         } else {
             self.out.drain(..done);
         }
-        if result.is_pending() {
-            return self.poll_stall(cx, done > 0);
+        if done > 0 {
+            self.took(done);
         }
-        self.stall = None;
-        result
-    }
-
-    /// Fails once the client has taken nothing for too long: who reads slowly may, who does not
-    /// read at all holds a connection and what waits in it.
-    fn poll_stall(&mut self, cx: &mut Context<'_>, progress: bool) -> Poll<io::Result<()>> {
-        if progress {
-            self.stall = None;
+        match result.is_pending() {
+            true => self.poll_stall(cx),
+            false => result,
         }
-        let patience = self.patience;
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
-        ready!(stall.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// A write past a chunk on a plain connection: straight from the caller's bytes.
@@ -523,14 +527,14 @@ impl Conn {
             let parts = [IoSlice::new(&self.staged), IoSlice::new(bytes)];
             let Poll::Ready(written) = Pin::new(&mut self.socket).poll_write_vectored(cx, &parts)
             else {
-                ready!(self.poll_stall(cx, false))?;
+                ready!(self.poll_stall(cx))?;
                 return Poll::Pending;
             };
-            self.stall = None;
             let written = written?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
+            self.took(written);
             if written < self.staged.len() {
                 self.staged.drain(..written);
                 continue;

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
@@ -15,8 +16,10 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::end::Closing;
 use super::gate::Gate;
 use super::{Conn, TLS_WRITE};
+use crate::clock;
 use crate::listen::buffers::{self, CHUNK};
 
 impl AsyncRead for Conn {
@@ -39,13 +42,22 @@ impl AsyncRead for Conn {
             }
             if !me.pre.is_empty() {
                 let admitted = me.admit(buf.remaining())?;
+                if me.is_flooded_by(admitted) {
+                    // Who serves the connection ends it; it is asked next.
+                    return Poll::Pending;
+                }
                 buf.put_slice(&me.pre[..admitted]);
                 me.consume(admitted);
                 return Poll::Ready(Ok(()));
             }
-            if ready!(me.poll_more(cx))? == 0 && me.eof {
+            let Poll::Ready(more) = me.poll_more(cx) else {
+                return me.poll_pause(cx);
+            };
+            let more = more?;
+            if more == 0 && me.eof {
                 return Poll::Ready(Ok(()));
             }
+            me.gave(more);
         }
     }
 }
@@ -57,6 +69,52 @@ impl AsyncWrite for Conn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let me = &mut *self;
+        let written = me.poll_stage(cx, bytes);
+        if let (Poll::Ready(Ok(count)), Some(frames)) = (&written, &mut me.frames) {
+            frames.send(&bytes[..*count]);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_staged(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Who reads without bound, as HTTP/2 does, says goodbye himself. A client that is still
+        // sending would lose that to a reset.
+        if let (Gate::Open, Closing::No) = (&self.gate, self.closing) {
+            ready!(self.poll_staged(cx))?;
+            if !self.has_unread(cx) {
+                return Pin::new(&mut self.socket).poll_shutdown(cx);
+            }
+        }
+        self.poll_close(cx)
+    }
+}
+
+impl Conn {
+    /// Whether the client's frames, the next `count` octets among them, give work and have none.
+    fn is_flooded_by(&mut self, count: usize) -> bool {
+        let Some(frames) = &mut self.frames else {
+            return false;
+        };
+        if !frames.receive(&self.pre[..count], clock::now) {
+            return false;
+        }
+        if let Some(info) = self.info() {
+            info.flooded.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn has_unread(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.pre.is_empty()
+            || matches!(self.poll_more_plain(cx), Poll::Ready(Ok(count)) if count > 0)
+    }
+
+    fn poll_stage(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let me = self;
         if me.staged.len() + bytes.len() > CHUNK {
             if me.tls.is_none() {
                 me.restore_date(me.staged.len());
@@ -78,19 +136,6 @@ impl AsyncWrite for Conn {
             }
         }
         Poll::Ready(Ok(taken))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_staged(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Who reads without bound, as HTTP/2 does, says goodbye himself.
-        if let Gate::Open = self.gate {
-            ready!(self.poll_staged(cx))?;
-            return Pin::new(&mut self.socket).poll_shutdown(cx);
-        }
-        self.poll_close(cx)
     }
 }
 

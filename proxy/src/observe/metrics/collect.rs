@@ -413,6 +413,14 @@ fn configuration(page: &mut Page, metrics: &Metrics) {
     page.single(&f::CONFIG_LAST_TIME, loaded_millis as f64 / 1e3);
     let hash = format!("{:016x}", metrics.config_hash.load(Ordering::Relaxed));
     page.family(&f::CONFIG_INFO, |samples| samples.value(&[&hash], 1.0));
+    let load = metrics.load().standing();
+    page.single(&f::OVERLOAD_LEVEL, f64::from(load.level as u8));
+    page.single(&f::OVERLOAD_LAG, load.signs.lag.as_secs_f64());
+    page.family(&f::OVERLOAD_SHED, |samples| {
+        for (priority, count) in ["sheddable", "normal"].into_iter().zip(load.shed) {
+            samples.value(&[priority], count as f64);
+        }
+    });
     let closed = metrics.maintenance.load(Ordering::Relaxed);
     page.single(&f::MAINTENANCE, f64::from(u8::from(closed)));
     page.family(&f::BUILD_INFO, |samples| {

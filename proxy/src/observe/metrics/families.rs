@@ -78,13 +78,13 @@ families! {
     REQUESTS_ACTIVE = gauge("tidegate_requests_active", ["listener"],
         "Requests under way.");
     REQUESTS_REJECTED = counter("tidegate_requests_rejected_total", ["listener", "reason"],
-        "Requests refused as malformed or too slow, before routing.");
+        "Requests refused as malformed, or because of a limit of the listener.");
     CONNECTIONS_ACTIVE = gauge("tidegate_connections_active", ["listener"],
         "Client connections open.");
     CONNECTIONS = counter("tidegate_connections_total", ["listener"],
         "Client connections accepted.");
     CONNECTIONS_REFUSED = counter("tidegate_connections_refused_total", ["listener", "reason"],
-        "Client connections closed at once because of a limit.");
+        "Client connections not taken, or ended, because of a limit.");
     TLS_HANDSHAKES = counter("tidegate_tls_handshakes_total", ["listener", "result"],
         "TLS handshakes with clients.");
     FORWARDED = counter("tidegate_forwarded_connections_total", ["listener", "result"],
@@ -191,6 +191,12 @@ families! {
         "When the configuration in force was loaded.");
     CONFIG_INFO = gauge("tidegate_config_info", ["hash"],
         "The configuration in force; always 1.");
+    OVERLOAD_LEVEL = gauge("tidegate_overload_level", [],
+        "How overloaded the process is: 0 not at all, to 3.");
+    OVERLOAD_LAG = gauge("tidegate_overload_lag_seconds", [],
+        "How late the latest event loop is.");
+    OVERLOAD_SHED = counter("tidegate_overload_shed_total", ["priority"],
+        "Requests given up because the process is overloaded.");
     MAINTENANCE = gauge("tidegate_maintenance", [],
         "1 while the site is closed for maintenance.");
     BUILD_INFO = gauge("tidegate_build_info", ["version"],

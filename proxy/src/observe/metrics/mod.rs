@@ -39,6 +39,8 @@ pub(crate) use self::table::Table;
 pub(crate) use self::upstream::{EndpointGauges, Endpoints, UpstreamGauges, UpstreamMetrics};
 use super::names::Names;
 use super::{CacheCounts, access_log};
+use crate::clock;
+use crate::overload::Load;
 
 /// Content-Type of [`Metrics::render`].
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -55,6 +57,8 @@ pub(crate) struct Metrics {
     reloads_failed: Counter,
     last_reload_ok: AtomicBool,
     maintenance: AtomicBool,
+    /// Whoever asks how overloaded the process is has it from here.
+    load: Arc<Load>,
     cache: CacheMetrics,
     /// By the name of the site.
     images: Mutex<Vec<(String, ImageCounts)>>,
@@ -75,6 +79,7 @@ impl Metrics {
             reloads_failed: Counter::default(),
             last_reload_ok: AtomicBool::new(true),
             maintenance: AtomicBool::new(false),
+            load: Arc::new(Load::new(workers, clock::now())),
             cache: CacheMetrics::default(),
             images: Mutex::default(),
             access_log: Arc::default(),
@@ -111,6 +116,12 @@ impl Metrics {
     /// Whether the site is closed for maintenance; pushed before a scrape.
     pub(crate) fn closed(&self, closed: bool) {
         self.maintenance.store(closed, Ordering::Relaxed);
+    }
+
+    /// How overloaded the process is.
+    #[must_use]
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        &self.load
     }
 
     /// Where the cache reports.

@@ -1,0 +1,168 @@
+//! Streams of HTTP/2 that wait for their client: for a piece of a body, or for room for one.
+//!
+//! How little a client may send and take is counted for all streams of a connection together: they
+//! share its line, and a hundred pictures at once over a slow one are no hundred slow clients. That
+//! no single stream stands still is looked after for each.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use ::h2::SendStream;
+use bytes::Bytes;
+use tokio::time::{Sleep, sleep_until};
+
+use super::conn::ConnInfo;
+use crate::clock;
+use crate::exchange::pace::{Pace, Slow};
+
+/// What the streams of a connection give together, or take.
+#[derive(Debug)]
+pub(crate) struct SharedPace(Option<Mutex<Pace>>);
+
+impl SharedPace {
+    pub(crate) fn new(limits: &conf::Limits, now: Instant) -> Self {
+        let pace = |rate| Mutex::new(Pace::new(rate, limits.min_rate_grace, now));
+        Self(limits.min_rate.map(pace))
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, Pace>> {
+        let pace = self.0.as_ref()?;
+        Some(pace.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Bytes came through on a stream that waited for them.
+    pub(crate) fn took(&self, bytes: usize) {
+        if let Some(mut pace) = self.lock() {
+            pace.took(bytes);
+        }
+    }
+
+    /// Does `work`, which waits for the client, for `most` and until `until` at the longest.
+    pub(crate) async fn wait<T>(
+        &self,
+        most: Option<Duration>,
+        until: Option<Instant>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Slow> {
+        let mut work = pin!(work);
+        let mut waiting: Option<Waiting<'_>> = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Ok(done));
+            }
+            let waiting = waiting.get_or_insert_with(|| Waiting::new(self, most, until));
+            loop {
+                let timer = &mut waiting.timer;
+                if timer.as_mut().poll(cx).is_pending() {
+                    return Poll::Pending;
+                }
+                match waiting.due(clock::now()) {
+                    Ok(later) => waiting.timer.as_mut().reset(later.into()),
+                    Err(slow) => return Poll::Ready(Err(slow)),
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// A stream that waits.
+struct Waiting<'a> {
+    pace: &'a SharedPace,
+    still: Option<Instant>,
+    whole: Option<Instant>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(pace: &'a SharedPace, most: Option<Duration>, whole: Option<Instant>) -> Self {
+        let now = clock::now();
+        if let Some(mut pace) = pace.lock() {
+            pace.begin(now);
+        }
+        let mut waiting = Self {
+            pace,
+            still: most.map(|most| now + most),
+            whole,
+            timer: Box::pin(sleep_until(now.into())),
+        };
+        // Nobody has waited yet, so it is in the future, or the timer says so at once.
+        if let Ok(later) = waiting.due(now) {
+            waiting.timer.as_mut().reset(later.into());
+        }
+        waiting
+    }
+
+    /// When to look again, or what is over.
+    fn due(&self, now: Instant) -> Result<Instant, Slow> {
+        let pace = self.pace.lock().map(|mut pace| match pace.is_over(now) {
+            true => now,
+            false => pace.deadline(),
+        });
+        let all = [
+            (self.whole, Slow::Whole),
+            (pace, Slow::Rate),
+            (self.still, Slow::Still),
+        ];
+        let known = all.into_iter().filter_map(|(at, slow)| Some((at?, slow)));
+        match known.min_by_key(|(at, _)| *at) {
+            Some((at, slow)) if at <= now => Err(slow),
+            Some((at, _)) => Ok(at),
+            // For ever, as nothing bounds it.
+            None => Ok(now + Duration::from_secs(3600)),
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(mut pace) = self.pace.lock() {
+            pace.leave(clock::now());
+        }
+    }
+}
+
+/// The client has left, or takes nothing, or too little.
+pub(crate) struct Gone;
+
+/// Sends `data` down a stream as the client makes room; `ends` that of the whole body. `patience`: how
+/// long the client may make no room. `count` counts the bytes for which it did.
+pub(crate) async fn send(
+    writer: &mut SendStream<Bytes>,
+    mut data: Bytes,
+    ends: bool,
+    (patience, info): (Duration, &ConnInfo),
+    count: &mut u64,
+) -> Result<(), Gone> {
+    while !data.is_empty() {
+        writer.reserve_capacity(data.len());
+        let room = poll_fn(|cx| writer.poll_capacity(cx));
+        let room = match info.down.wait(Some(patience), None, room).await {
+            Ok(Some(Ok(room))) => room,
+            Ok(_) => return Err(Gone),
+            Err(slow) => {
+                info.listener.refused(slow.as_str(), info.peer.ip());
+                return Err(Gone);
+            }
+        };
+        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
+        if room == 0 {
+            continue;
+        }
+        let piece = data.split_to(room.min(data.len()));
+        info.down.took(piece.len());
+        *count += piece.len() as u64;
+        let is_last = ends && data.is_empty();
+        writer.send_data(piece, is_last).map_err(|_| Gone)?;
+        if is_last {
+            return Ok(());
+        }
+    }
+    match ends {
+        true => writer.send_data(data, true).map_err(|_| Gone),
+        false => Ok(()),
+    }
+}

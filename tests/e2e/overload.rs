@@ -1,0 +1,136 @@
+//! More to do than can be done: what is given up, in which order, and that it ends.
+
+use serde_json::Value;
+
+use crate::support::h2::{END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, block, frame};
+use crate::support::{Answer, Ask, Edge, H2, Origin, Setup, wait};
+
+const ROUTES: &str = r#"
+[upstream.app]
+endpoints = ["@APP@"]
+[[route]]
+match = { path_prefix = "/checkout" }
+upstream = "app"
+priority = "critical"
+[[route]]
+match = { path_prefix = "/extra" }
+upstream = "app"
+priority = "sheddable"
+[[route]]
+match = { path = "/fixed" }
+respond = { body = "fixed" }
+[[route]]
+upstream = "app"
+"#;
+
+fn config(overload: &str) -> String {
+    format!("[overload]\n{overload}\n{ROUTES}")
+}
+
+fn edge(overload: &str) -> Edge {
+    let origin = Origin::start(|_| Answer::ok("app"));
+    let address = origin.address;
+    // Ends with the process.
+    std::mem::forget(origin);
+    Setup::new().with("APP", address).start(&config(overload))
+}
+
+fn level(edge: &Edge) -> String {
+    let said: Value = edge.json("/overload");
+    said["level"].as_str().expect("a level").to_owned()
+}
+
+#[track_caller]
+fn await_level(edge: &Edge, wanted: &str) {
+    wait::eventually(&format!("level {wanted}"), wait::secs(40), || {
+        level(edge) == wanted
+    });
+}
+
+/// Memory of the process, as a size for the file.
+fn memory(edge: &Edge, factor: f64) -> String {
+    let bytes = edge.metric("process_resident_memory_bytes");
+    format!("{:.0}B", bytes * factor)
+}
+
+#[test]
+fn at_the_end_all_but_the_critical_is_given_up_and_it_ends() {
+    let edge = edge("memory = \"1MiB\"\nlag = false\nretry_after = \"7s\"");
+    await_level(&edge, "normal");
+    for path in ["/", "/fixed", "/extra"] {
+        let reply = edge.get(path).expect(503);
+        assert_eq!(reply.field("retry-after"), Some("7"), "{path}");
+        assert_eq!(reply.field("connection"), Some("close"), "{path}");
+        assert!(reply.text().contains("busy"), "{}", reply.text());
+    }
+    let mut h2 = H2::tls(edge.https(), "shop.test");
+    let reply = h2.ask(&Ask::get("/")).expect(503);
+    assert_eq!(reply.field("retry-after"), Some("7"));
+    edge.get("/checkout").expect(200);
+    edge.ask(&Ask::post("/checkout", "order")).expect(200);
+    let shed = |priority: &str| {
+        edge.metric(&format!(
+            "tidegate_overload_shed_total{{priority=\"{priority}\"}}"
+        ))
+    };
+    assert_eq!((shed("sheddable"), shed("normal")), (1.0, 3.0));
+    assert_eq!(edge.metric("tidegate_overload_level"), 3.0);
+    assert!(edge.stderr().contains("overload: more is given up"));
+
+    edge.rewrite(&config("memory = false\nlag = false"));
+    edge.reload(true);
+    await_level(&edge, "calm");
+    edge.get("/").expect(200);
+    edge.get("/extra").expect(200);
+    assert!(edge.stderr().contains("overload is over"));
+}
+
+#[test]
+fn first_connections_that_wait_are_closed() {
+    let edge = edge("memory = false\nlag = false");
+    let mut idle = edge.plain();
+    idle.ask(&Ask::get("/")).expect(200);
+    let mut fresh = edge.plain();
+    let mut frames = Frames::open(edge.http());
+    let head = block(&[
+        (":method", "GET"),
+        (":scheme", "http"),
+        (":path", "/"),
+        (":authority", "shop.test"),
+    ]);
+    frames.write(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &head));
+    wait::eventually("an answer", wait::SOON, || {
+        matches!(frames.read_frame(), Some((HEADERS, ..)))
+    });
+    assert_eq!(level(&edge), "calm");
+    // The first third of what is left, in the middle of it.
+    let mark = memory(&edge, 1.0 / 1.05);
+    edge.rewrite(&config(&format!("memory = \"{mark}\"\nlag = false")));
+    edge.reload(true);
+    await_level(&edge, "connections");
+    idle.expect_end();
+    // It asked for nothing yet, so it is asked what it wants; then it is closed.
+    let reply = fresh.ask(&Ask::get("/extra")).expect(200);
+    assert_eq!(reply.field("connection"), Some("close"));
+    fresh.expect_end();
+    let reply = edge.get("/fixed").expect(200);
+    assert_eq!(reply.field("connection"), Some("close"));
+    let mut said_goodbye = false;
+    while let Some((kind, _, _, payload)) = frames.read_frame() {
+        said_goodbye |= kind == GOAWAY;
+        if kind == PING {
+            frames.frame(PING, 1, 0, &payload);
+        }
+    }
+    assert!(said_goodbye, "GOAWAY before the end");
+}
+
+#[test]
+fn a_loop_that_is_late_is_a_sign() {
+    // No timer is more exact than a millisecond, so every loop is late by this.
+    let edge = edge("memory = false\nlag = \"1ms\"");
+    wait::eventually("a level above calm", wait::SOON, || level(&edge) != "calm");
+    edge.get("/checkout").expect(200);
+    let said = edge.json("/overload");
+    assert!(said["lag_ms"].as_u64().expect("a number") >= 1, "{said}");
+}
