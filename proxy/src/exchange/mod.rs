@@ -8,6 +8,8 @@ pub(crate) mod backward;
 pub(crate) mod caching;
 pub(crate) mod chunked;
 pub(crate) mod client;
+pub(crate) mod forwarded;
+pub(crate) mod grpc;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
@@ -19,6 +21,8 @@ pub(crate) mod pages;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
+pub(crate) mod trailers;
+pub(crate) mod websocket;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -9,7 +9,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::h2::server::SendResponse;
@@ -28,7 +28,23 @@ use pingora::protocols::http::{HttpTask, ServerSession, v2};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr};
 
+use super::conn::conn_info;
 use crate::carry::LaneStream;
+use crate::exchange::trailers;
+
+/// The fields behind a request's body, where it was read to its end; only those that may cross.
+pub(crate) fn request_trailers(session: &ServerSession) -> Option<HeaderMap> {
+    if is_h2(session) {
+        let came = session.req_header().extensions.get::<CameBehind>()?;
+        return trailers::crossing(&came.0);
+    }
+    let digest = session.digest()?.proxy_digest.as_deref()?;
+    trailers::read(&conn_info(digest)?.trailers.take_request())
+}
+
+/// A request's trailers, in the extensions of its head.
+#[derive(Clone)]
+struct CameBehind(HeaderMap);
 
 /// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
@@ -43,6 +59,8 @@ pub(super) struct H2Session {
     body: RecvStream,
     reply: SendResponse<Bytes>,
     writer: Option<SendStream<Bytes>>,
+    /// A piece of the body that waits for room.
+    pending: Bytes,
     written: Option<Box<ResponseHeader>>,
     /// The stream was ended by us.
     ended: bool,
@@ -61,6 +79,7 @@ impl H2Session {
             body,
             reply,
             writer: None,
+            pending: Bytes::new(),
             written: None,
             ended: false,
             read: 0,
@@ -87,12 +106,18 @@ impl H2Session {
         }
         let piece = self.body.data().await.transpose();
         let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
-        if let Some(piece) = &piece {
-            self.read += piece.len();
-            // Fails only for more than was received.
-            let _ = self.body.flow_control().release_capacity(piece.len());
-        }
-        Ok(piece)
+        let Some(piece) = piece else {
+            let came = self.body.trailers().await;
+            let came = came.or_err(ErrorType::ReadError, "while reading a request's trailers")?;
+            if let Some(came) = came {
+                self.head.extensions_mut().insert(CameBehind(came));
+            }
+            return Ok(None);
+        };
+        self.read += piece.len();
+        // Fails only for more than was received.
+        let _ = self.body.flow_control().release_capacity(piece.len());
+        Ok(Some(piece))
     }
 
     fn all_read(&self) -> bool {
@@ -159,6 +184,31 @@ impl H2Session {
         self.sent += length;
         self.ended = end;
         Ok(())
+    }
+
+    /// Writes what is pending as the client makes room for it.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
+        const WHILE: &str = "while writing a response body";
+        let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) else {
+            self.pending = Bytes::new();
+            return Poll::Ready(Ok(()));
+        };
+        while !self.pending.is_empty() {
+            writer.reserve_capacity(self.pending.len());
+            let room = match writer.capacity() {
+                0 => match ready!(writer.poll_capacity(cx)) {
+                    Some(room) => room.or_err(ErrorType::H2Error, WHILE)?,
+                    None => return Poll::Ready(Error::e_explain(ErrorType::H2Error, WHILE)),
+                },
+                room => room,
+            };
+            let piece = self.pending.split_to(room.min(self.pending.len()));
+            self.sent += piece.len();
+            writer
+                .send_data(piece, false)
+                .or_err(ErrorType::H2Error, WHILE)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self) -> pingora::Result<()> {
@@ -273,6 +323,25 @@ impl Session for H2Session {
             self.end()?;
         }
         Ok(ends)
+    }
+
+    fn proxy_tasks_enabled(&self) -> bool {
+        true
+    }
+
+    /// One piece at a time.
+    fn send_proxy_task(&mut self, task: HttpTask) {
+        if let HttpTask::Body(Some(piece), _) | HttpTask::UpgradedBody(Some(piece), _) = task {
+            self.pending = piece;
+        }
+    }
+
+    fn has_pending_proxy_tasks(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    async fn write_proxy_tasks(&mut self) -> pingora::Result<bool> {
+        poll_fn(|cx| self.poll_pending(cx)).await.map(|()| false)
     }
 
     /// Reading has its clock where it is waited for.

@@ -11,7 +11,7 @@ mod serve;
 mod service;
 mod tls;
 
-pub(crate) use self::h2::is_h2;
+pub(crate) use self::h2::{is_h2, request_trailers};
 pub use bind::BindError;
 pub(crate) use bind::bind;
 pub(crate) use conn::{Conn, ConnInfo, conn_info};

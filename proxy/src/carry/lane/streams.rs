@@ -26,6 +26,7 @@ use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::{self, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
+use crate::exchange::websocket;
 use crate::listen::buffers;
 use crate::listen::{ConnInfo, ListenerSettings};
 use crate::observe::{Protocol, Record};
@@ -51,7 +52,8 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(request: Request<RecvStream>, reply: SendResponse<Bytes>) -> Self {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        websocket::enter(&mut head, body.is_end_stream());
         Self {
             head,
             read: BytesMut::new(),
@@ -170,7 +172,7 @@ impl Carrier {
     ) -> Option<Box<Hit>> {
         let parts = &stream.head;
         let length = stream.length()?;
-        if parts.method == Method::CONNECT {
+        if parts.method == Method::CONNECT || websocket::is_over_h2(&parts.extensions) {
             return None;
         }
         let head = StreamHead::new(parts)?;

@@ -26,6 +26,7 @@ fn route(matcher: Match) -> Route {
         maintenance: true,
         max_body_size: None,
         retry_non_idempotent: false,
+        grpc_web: false,
     }
 }
 

@@ -16,6 +16,7 @@ mod gate;
 mod info;
 mod reply;
 mod stream;
+mod trailers;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -37,6 +38,7 @@ use date::KeptDate;
 use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
+use trailers::Trailers;
 
 use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};
@@ -343,6 +345,9 @@ impl Conn {
     pub(crate) fn lend(&mut self, facts: &HeadFacts) {
         self.bound_unsent();
         self.gate = Gate::for_request(facts);
+        if let Some(info) = self.info() {
+            info.trailers.clear();
+        }
     }
 
     /// Whether the borrower read its request to the end, so that the next one can begin.
@@ -377,6 +382,7 @@ impl Conn {
                 malformed: AtomicU32::new(0),
                 broke_off: AtomicBool::new(false),
                 date: KeptDate::default(),
+                trailers: Trailers::default(),
             });
             let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
             self.info = Some(Arc::new(ProxyDigest::new(
@@ -516,11 +522,17 @@ impl Conn {
     /// How many of the bytes that wait the borrower may have now.
     fn admit(&mut self, room: usize) -> io::Result<usize> {
         let available = self.pre.len().min(room);
-        self.gate.admit(&self.pre[..available]).map_err(|_| {
+        let admitted = self.gate.admit(&self.pre[..available]).map_err(|_| {
             if let Some(info) = self.info() {
                 info.bad_chunk.store(true, Ordering::Relaxed);
             }
             io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")
-        })
+        })?;
+        if let Some(section) = self.gate.take_trailer()
+            && let Some(info) = self.info()
+        {
+            info.trailers.came(section);
+        }
+        Ok(admitted)
     }
 }

@@ -57,6 +57,10 @@ impl AsyncWrite for Conn {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let me = &mut *self;
+        if let Some(last) = me.info().and_then(|info| info.trailers.in_place_of(bytes)) {
+            me.staged.extend_from_slice(&last);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if me.staged.len() + bytes.len() > CHUNK {
             if me.tls.is_none() {
                 me.restore_date(me.staged.len());
