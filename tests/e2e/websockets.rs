@@ -346,7 +346,7 @@ fn a_page_in_a_browser_opens_one_over_http_2() {
         [upstream.app]
         endpoints = ["@APP@"]
         [[route]]
-        match = { path = "/socket" }
+        match = { path = "/socket", headers = { upgrade = { regex = "(?i)^websocket$" } } }
         upstream = "app"
         [[route]]
         static = "site"

@@ -12,21 +12,24 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method};
 
+use super::guard::OverH2;
+
 /// What a server shows that it has understood (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// In the extensions of a request that asked by the extended CONNECT.
-#[derive(Debug, Clone, Copy)]
-struct OverH2;
-
-/// Makes a GET of an extended CONNECT that asks for a WebSocket; all else is as before. `ended`:
+/// Makes a GET with an Upgrade field of an extended CONNECT that asks for a WebSocket, as conditions of
+/// routes know it; all else is as before. `ended`:
 /// nothing follows the head, so that there is no stream to carry one.
 pub(crate) fn enter(parts: &mut Parts, ended: bool) {
     let asks = parts.extensions.get::<Protocol>();
     let asks = asks.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
-    if parts.method != Method::CONNECT || !asks || ended {
+    // In HTTP/2 it is malformed, and is left to be refused.
+    let is_odd = parts.headers.contains_key(header::UPGRADE);
+    if parts.method != Method::CONNECT || !asks || ended || is_odd {
         return;
     }
+    let upgrade = HeaderValue::from_static("websocket");
+    parts.headers.insert(header::UPGRADE, upgrade);
     parts.method = Method::GET;
     parts.extensions.remove::<Protocol>();
     parts.extensions.insert(OverH2);
@@ -65,6 +68,7 @@ pub(crate) fn accept(key: &[u8]) -> HeaderValue {
 mod tests {
     use http::Request;
 
+    use super::super::guard::inspect_parts;
     use super::*;
 
     fn entered(method: Method, protocol: Option<&'static str>, ended: bool) -> Parts {
@@ -88,7 +92,9 @@ mod tests {
         let parts = entered(Method::CONNECT, Some("websocket"), false);
         assert_eq!(parts.method, Method::GET);
         assert!(is_over_h2(&parts.extensions));
-        assert!(parts.headers.is_empty());
+        assert_eq!(parts.headers.len(), 1);
+        assert_eq!(parts.headers["upgrade"], "websocket");
+        assert_eq!(inspect_parts(&parts), Ok(()));
     }
 
     #[test]
