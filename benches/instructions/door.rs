@@ -154,6 +154,7 @@ pub fn head_sent_on() -> Part {
             tls: true,
             authority: "shop.example",
             id: b"3f2504e04f8911d39a0c0305e82c3301",
+            trailers: None,
         };
         out.clear();
         for line in black_box(&head).lines() {

@@ -377,6 +377,8 @@ pub struct Route {
     pub priority: Priority,
     /// Whether a request whose method is not idempotent may be sent again.
     pub retry_non_idempotent: bool,
+    /// Whether gRPC-Web is turned into gRPC; only with [`Action::Upstream`].
+    pub grpc_web: bool,
 }
 
 /// `match = { ... }`; an empty one matches everything.

@@ -42,6 +42,7 @@ mod site_path;
 mod value;
 
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr};
 
 pub use cache_key::cache_key;
 pub use discovered::discovered;
@@ -51,6 +52,7 @@ pub use files::{static_path, static_range};
 
 use disk::record::{Damage, HEADER, Header, Kind, MAGIC, MAX_FRONT, header_sum, sum};
 use exchange::chunked::{ChunkScanner, Progress};
+use exchange::forwarded::{forwarded as elements, walk, x_forwarded_for};
 use exchange::guard::{
     Framing, HeadFacts, Inspect, MAX_FIELDS, MethodKind, Reject, Version, inspect,
 };
@@ -98,6 +100,35 @@ pub fn proxy_header(data: &[u8]) {
             assert_eq!(at, 16 + length);
         }
     }
+}
+
+/// Whatever a client wrote itself, the address that a trusted proxy appends to it is the client's; and
+/// what stands left of what nobody can read is not believed.
+pub fn forwarded(data: &[u8]) {
+    let proxy: IpAddr = Ipv4Addr::new(10, 0, 0, 1).into();
+    let client: IpAddr = Ipv4Addr::new(192, 0, 2, 7).into();
+    let trusted = |address: IpAddr| address == proxy;
+    let behind = |appended: &[u8]| [data, appended].concat();
+    let of_list = |line: &[u8]| walk(proxy, x_forwarded_for(line), trusted);
+    let of_elements = |line: &[u8]| {
+        let elements = elements(line);
+        walk(
+            proxy,
+            elements.iter().map(|element| element.client),
+            trusted,
+        )
+    };
+    assert_eq!(of_list(&behind(b", 192.0.2.7")), client);
+    assert_eq!(of_elements(&behind(b", for=192.0.2.7")), client);
+    assert_eq!(
+        of_elements(&behind(b", for=\"192.0.2.7\";proto=https")),
+        client
+    );
+    assert_eq!(of_list(&behind(b", unknown")), proxy);
+    assert_eq!(of_elements(&behind(b", for=_hidden")), proxy);
+    let commas = data.iter().filter(|&&byte| byte == b',').count();
+    assert_eq!(x_forwarded_for(data).count(), commas + 1);
+    assert!(elements(data).len() <= commas + 1);
 }
 
 /// Heads are judged alike however they are split, and what passes reads the

@@ -405,6 +405,7 @@ fn route(
         hints: None,
         max_body_size: settings.max_body_size,
         retry_non_idempotent: settings.retry_non_idempotent,
+        grpc_web: settings.grpc_web,
     }
 }
 

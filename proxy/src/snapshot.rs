@@ -131,6 +131,8 @@ pub(crate) struct Route {
     pub(crate) max_body_size: Option<u64>,
     /// Whether a request whose method is not idempotent may be sent again.
     pub(crate) retry_non_idempotent: bool,
+    /// Whether gRPC-Web is turned into gRPC.
+    pub(crate) grpc_web: bool,
 }
 
 impl Route {

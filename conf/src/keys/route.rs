@@ -129,6 +129,12 @@ pub(crate) static ROUTE: Shape = Shape {
             "false",
             "Only with `upstream`: whether a request whose method is not idempotent (POST, PATCH) may be sent again as others are, though the app may have done it already. Only where the app tells twice the same from two.",
         ),
+        default(
+            "grpc_web",
+            Kind::Bool,
+            "false",
+            "Only with an `upstream` of protocol = \"h2\": calls of gRPC-Web, which browsers make, go up as gRPC, and the answers come back as gRPC-Web. All else passes as it is.",
+        ),
     ],
     foreign: &[
         ("location", "write match = { path_prefix = \"/...\" }"),
@@ -195,6 +201,10 @@ pub(crate) static ROUTE: Shape = Shape {
         (
             "error_page",
             "write error_pages = \"NAME\", and [error_pages.NAME] pages = { \"404\" = \"404.html\" }",
+        ),
+        (
+            "grpc",
+            "gRPC passes by itself: write protocol = \"h2\" in [upstream.NAME]",
         ),
         ("middlewares", "write filters = [\"NAME\"]"),
         (

@@ -4,7 +4,7 @@ use http::Method;
 
 use crate::config::{
     Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Priority, Route, Server, StaticId,
-    Upstream, UpstreamId,
+    Upstream, UpstreamId, UpstreamProtocol,
 };
 use crate::keys;
 use crate::raw::Value;
@@ -47,6 +47,7 @@ pub(super) fn routes(
         let route = route(table, name, names, store, server);
         if let Some(route) = &route {
             check_retry(table, route, upstreams);
+            check_grpc_web(table, route, upstreams);
         }
         routes.push((table.place, route));
     }
@@ -105,6 +106,7 @@ fn route(
             Priority::Normal,
         ),
         retry_non_idempotent: table.flag("retry_non_idempotent", false),
+        grpc_web: table.flag("grpc_web", false),
     })
 }
 
@@ -151,6 +153,11 @@ fn action(table: &Table<'_>, names: &Names) -> Option<Action> {
         table.no_effect(
             "retry_non_idempotent",
             "only what goes to an upstream is sent again",
+            "delete it",
+        );
+        table.no_effect(
+            "grpc_web",
+            "only an upstream answers calls of gRPC",
             "delete it",
         );
     }
@@ -214,6 +221,24 @@ fn check_retry(table: &Table<'_>, route: &Route, upstreams: &[Option<Upstream>])
                 upstream.name
             ),
             "delete it, or allow more attempts there",
+        );
+    }
+}
+
+/// gRPC is spoken over HTTP/2 alone.
+fn check_grpc_web(table: &Table<'_>, route: &Route, upstreams: &[Option<Upstream>]) {
+    if let Action::Upstream(UpstreamId(index)) = route.action
+        && let Some(Some(upstream)) = upstreams.get(index)
+        && upstream.protocol == UpstreamProtocol::H1
+        && route.grpc_web
+    {
+        table.no_effect(
+            "grpc_web",
+            &format!(
+                "[upstream.{}] speaks HTTP/1.1, and gRPC needs HTTP/2",
+                upstream.name
+            ),
+            "write protocol = \"h2\" there, or delete it",
         );
     }
 }

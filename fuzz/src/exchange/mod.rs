@@ -3,6 +3,8 @@
 
 #[path = "../../../proxy/src/exchange/chunked.rs"]
 pub(crate) mod chunked;
+#[path = "../../../proxy/src/exchange/forwarded.rs"]
+pub(crate) mod forwarded;
 #[path = "../../../proxy/src/exchange/guard/mod.rs"]
 pub(crate) mod guard;
 #[path = "../../../proxy/src/exchange/normalise.rs"]

@@ -10,8 +10,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
-use super::respond;
 use super::turn::{Broken, Turn};
+use super::{grpc, respond};
 use crate::exchange::guard::Reject;
 use crate::exchange::pages::{Cover, Facts, Pages};
 use crate::filter::{Reply, Step};
@@ -72,6 +72,9 @@ impl Turn {
         let told = session
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
+        if told && failure != Failure::Client(ClientFault::Gone) {
+            self.break_call_off(session, failure).await;
+        }
         if told || failure == Failure::Client(ClientFault::Gone) {
             return Err(Broken);
         }
@@ -97,6 +100,11 @@ impl Turn {
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(reply.body.len()))?;
         }
         let mut body = reply.body.clone();
+        let is_error = reply.status.is_client_error() || reply.status.is_server_error();
+        if is_error && let Some(dialect) = grpc::spoken(session) {
+            let text = reply.status.canonical_reason().unwrap_or_default();
+            return self.refuse_call(session, route, dialect, head, text).await;
+        }
         if !is_meant(reply)
             && let Some(cover) = self.cover(session, route, reply.status)
         {
@@ -146,6 +154,11 @@ impl Turn {
     ) -> Result<(), Broken> {
         let (mut head, mut body) = respond::error(status, explanation, &self.id)?;
         more(&mut head);
+        if let Some(dialect) = grpc::spoken(session) {
+            return self
+                .refuse_call(session, route, dialect, head, explanation)
+                .await;
+        }
         if let Some(cover) = self.cover(session, route, status) {
             cover.put_on(&mut *head);
             body = cover.body;
@@ -175,6 +188,11 @@ impl Turn {
         let maintenance = self.snapshot.maintenance.as_deref();
         if let Some(maintenance) = maintenance {
             head.insert_header(header::RETRY_AFTER, maintenance.retry_after())?;
+        }
+        if let Some(dialect) = grpc::spoken(session) {
+            return self
+                .refuse_call(session, route, dialect, head, explanation)
+                .await;
         }
         let asked = &session.req_header().headers;
         let own = maintenance.and_then(|it| it.cover(asked, self.facts(status)));

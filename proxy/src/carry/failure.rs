@@ -42,6 +42,8 @@ pub(crate) enum Failure {
     ReadTimeout,
     /// What came is no HTTP.
     BadReply,
+    /// The endpoint takes no WebSocket by the version of HTTP that is spoken with it.
+    NoWebSocket,
     /// The client went away or broke its request's body off.
     Client(ClientFault),
 }
@@ -77,6 +79,7 @@ impl Failure {
             Self::Connect | Self::Tls | Self::Reset | Self::BadReply | Self::Unprocessed => {
                 StatusCode::BAD_GATEWAY
             }
+            Self::NoWebSocket => StatusCode::NOT_IMPLEMENTED,
             Self::Client(ClientFault::BodyTimeout | ClientFault::TooSlow(_)) => {
                 StatusCode::REQUEST_TIMEOUT
             }
@@ -100,6 +103,7 @@ impl Failure {
             Self::FirstByteTimeout => "first_byte_timeout",
             Self::ReadTimeout => "read_timeout",
             Self::BadReply => "bad_reply",
+            Self::NoWebSocket => "no_websocket",
             Self::Client(ClientFault::Gone) => "client_gone",
             Self::Client(ClientFault::BodyTimeout) => "body_timeout",
             Self::Client(ClientFault::TooSlow(slow)) => slow.as_str(),
@@ -117,6 +121,7 @@ impl Failure {
             | Self::QueueFull
             | Self::QueueTimeout
             | Self::Unprocessed
+            | Self::NoWebSocket
             | Self::Client(_) => return None,
             Self::Connect => (Outcome::ConnectFailed, UpstreamFailure::Connect),
             Self::ConnectTimeout => (Outcome::ConnectFailed, UpstreamFailure::ConnectTimeout),

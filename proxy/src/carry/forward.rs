@@ -1,6 +1,7 @@
 //! A reply of an upstream on its way to the client, piece by piece.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
@@ -9,9 +10,9 @@ use pingora::protocols::http::ServerSession;
 use super::failure::{ClientFault, Failure};
 use super::turn::{Broken, Turn};
 use super::upstream::{self, Incoming, Outgoing, Upload};
-use super::{respond, sticky, tunnel};
+use super::{grpc, respond, sticky, tunnel};
 use crate::clock;
-use crate::listen::is_h2;
+use crate::exchange::websocket;
 use crate::snapshot::Route;
 use crate::upstreams::Upstream;
 
@@ -59,11 +60,23 @@ pub(super) async fn relay(
     outgoing: &mut Outgoing,
     mark: impl FnOnce(&mut ResponseHeader),
 ) -> Result<(), Broken> {
+    let is_switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let opens = websocket::is_over_h2(&session.req_header().extensions);
+    if opens && !is_switched && head.status.is_success() {
+        // Passed on, it would open what the endpoint has not granted.
+        incoming.abandon().await;
+        return turn.fail(session, Some(route), Failure::BadReply).await;
+    }
+    let bridged = grpc::bridged(route, session);
+    let mut down = bridged.and_then(|it| grpc::Down::begin(it, &mut head, &mut incoming));
     respond::adapt(&mut head, session)?;
     mark(&mut head);
     let secure = turn.scheme(session) == "https";
     sticky::give(&incoming, outgoing, &mut head, secure, clock::wall())?;
-    if let Some(cover) = turn.cover_of(session, route, head.status, &head.headers) {
+    if !is_switched
+        && grpc::spoken(session).is_none()
+        && let Some(cover) = turn.cover_of(session, route, head.status, &head.headers)
+    {
         cover.put_on(&mut *head);
         route.chain.response(&mut *head);
         turn.carrier.close_if_draining(session);
@@ -73,13 +86,21 @@ pub(super) async fn relay(
     route.chain.response(&mut *head);
     let status = head.status;
     turn.carrier.close_if_draining(session);
-    if respond::begin(session, head, &turn.id).await.is_err() {
+    let ends = down.is_none()
+        && !is_switched
+        && respond::ends_with_head(session, status)
+        && incoming.is_done();
+    let begun = match ends {
+        true => respond::only(session, head, &turn.id).await,
+        false => respond::begin(session, head, &turn.id).await,
+    };
+    if begun.is_err() {
         incoming.abandon().await;
         return turn
             .fail(session, Some(route), Failure::Client(ClientFault::Gone))
             .await;
     }
-    if status == StatusCode::SWITCHING_PROTOCOLS {
+    if is_switched {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
         let Some((endpoint, first, place)) = incoming.into_stream() else {
@@ -97,7 +118,13 @@ pub(super) async fn relay(
         incoming.abandon().await;
         return Ok(respond::finish(session).await?);
     }
-    match copy(session, status, &mut incoming, outgoing).await {
+    if ends {
+        incoming.finish().await;
+        return Ok(());
+    }
+    let patience = Some(turn.settings.limits.body_timeout);
+    let body = (&mut incoming, down.as_mut());
+    match copy(session, status, body, outgoing, patience).await {
         Ok(()) => {
             incoming.finish().await;
             Ok(())
@@ -120,30 +147,35 @@ async fn leave(incoming: Incoming, outgoing: &Outgoing) {
 async fn copy(
     session: &mut ServerSession,
     status: StatusCode,
-    incoming: &mut Incoming,
+    (incoming, mut down): (&mut Incoming, Option<&mut grpc::Down>),
     outgoing: &mut Outgoing,
+    patience: Option<Duration>,
 ) -> Result<(), Failure> {
-    let gone = |_| Failure::Client(ClientFault::Gone);
     let wanted =
         respond::may_have_body(session, status) || status == StatusCode::SWITCHING_PROTOCOLS;
     while let Some(piece) = incoming.next(&mut outgoing.upload, Some(session)).await? {
         if wanted && !piece.is_empty() {
-            session
-                .write_response_body(piece, false)
-                .await
-                .map_err(gone)?;
+            let piece = match &down {
+                None => piece,
+                Some(down) => down.piece(piece),
+            };
+            incoming
+                .write(piece, &mut outgoing.upload, session, patience)
+                .await?;
         }
         if incoming.is_done() {
             break;
         }
     }
-    if let Some(trailers) = incoming.trailers().await
-        && is_h2(session)
+    let mut trailers = incoming.trailers().await?.filter(|_| wanted);
+    if let Some(down) = &mut down
+        && let Some(end) = down.end(trailers.take())
     {
-        return session
-            .write_response_trailers(trailers)
-            .await
-            .map_err(gone);
+        incoming
+            .write(end, &mut outgoing.upload, session, patience)
+            .await?;
     }
-    respond::finish(session).await.map_err(gone)
+    respond::finish_with(session, trailers)
+        .await
+        .map_err(|_| Failure::Client(ClientFault::Gone))
 }

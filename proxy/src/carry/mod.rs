@@ -12,6 +12,7 @@ mod failure;
 mod fields;
 mod files;
 mod forward;
+mod grpc;
 mod hints;
 mod lane;
 mod passed;

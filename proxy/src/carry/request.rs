@@ -12,20 +12,15 @@ use crate::exchange;
 use crate::exchange::guard::Upgrade;
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, CLIENT_CERT, Origin};
+use crate::exchange::websocket;
 use crate::listen::ConnInfo;
 use crate::snapshot::Snapshot;
-
-static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The scheme that the client used: a trusted proxy in front may have ended its TLS.
 pub(super) fn scheme(snapshot: &Snapshot, info: &ConnInfo, head: &dyn HeadView) -> &'static str {
     let trusted = &snapshot.config.server.trusted_proxies;
-    match head.field(&X_FORWARDED_PROTO) {
-        Some(said) if exchange::client::is_trusted(info.peer.ip(), trusted) => {
-            exchange::scheme(said.eq_ignore_ascii_case(b"https")).as_str()
-        }
-        _ => exchange::scheme(info.tls.is_some()).as_str(),
-    }
+    let said = exchange::client::came_by_https(info.peer.ip(), head, trusted);
+    exchange::scheme(said.unwrap_or(info.tls.is_some())).as_str()
 }
 
 /// The head that goes up for the client's `head`.
@@ -45,17 +40,24 @@ pub(super) fn prepare(
             fields.append(name, value.clone());
         }
     }
-    if upgrade == Upgrade::WebSocket
-        && let Some(upgrade) = head.headers.get(header::UPGRADE)
-    {
+    if upgrade == Upgrade::WebSocket {
+        let asked = head.headers.get(header::UPGRADE).cloned();
+        let upgrade = asked.unwrap_or(HeaderValue::from_static("websocket"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.insert(header::UPGRADE, upgrade.clone());
+        fields.insert(header::UPGRADE, upgrade);
+        if websocket::is_over_h2(&head.extensions) {
+            // HTTP/2 needs no key (RFC 8441 section 5), and HTTP/1.1 does.
+            let key = websocket::key(crate::random::id());
+            fields.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
     }
     let mut fits = true;
     onward::added(
         &**head,
         origin,
         &mut |name, value| match HeaderValue::from_bytes(value) {
+            // An upgrade is one of the connection, too.
+            Ok(_) if *name == header::CONNECTION && fields.contains_key(name) => {}
             Ok(value) => drop(fields.insert(name, value)),
             Err(_) => fits = false,
         },
@@ -75,12 +77,20 @@ pub(super) fn prepare(
 }
 
 /// Makes a client's head the one that filters see: without the fields that Connection names
-/// (RFC 9110 section 7.6.1), and with the host in its one spelling.
+/// (RFC 9110 section 7.6.1), and with the host in its one spelling. TE is the connection's own, and
+/// counts only where Connection says so (section 10.1.4).
 pub(super) fn enter(head: &mut RequestHeader, authority: &str) -> pingora::Result<()> {
+    let mut te_counts = head.version == Version::HTTP_2;
     if head.headers.contains_key(header::CONNECTION) {
         for name in nominated(&head.headers) {
-            head.remove_header(&name);
+            match name {
+                header::TE => te_counts = true,
+                name => drop(head.remove_header(&name)),
+            }
         }
+    }
+    if !te_counts {
+        head.remove_header(&header::TE);
     }
     head.insert_header(header::HOST, value(authority)?)
 }
@@ -178,6 +188,7 @@ mod tests {
             certified: false,
             authority: "shop.example",
             id: b"id",
+            trailers: None,
         };
         enter(&mut head, origin.authority).unwrap();
         prepare(&head, &origin, "/matched?q=1", Upgrade::None).unwrap()

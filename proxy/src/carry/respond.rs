@@ -5,12 +5,13 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
 
 use super::failure::{ClientFault, Failure};
 use super::request::nominated;
 use crate::exchange::guard::Reject;
 use crate::exchange::onward::X_REQUEST_ID;
+use crate::exchange::{trailers, websocket};
 use crate::listen::{conn_info, is_h2};
 
 /// Bytes handed to Pingora in one write, so that the write timeout is one of
@@ -133,6 +134,7 @@ pub(super) fn explanation(failure: Failure) -> &'static str {
         Failure::Reset => "The app server closed the connection without a reply.",
         Failure::FirstByteTimeout => "The app server did not reply in time.",
         Failure::ReadTimeout => "The app server stopped in the middle of its reply.",
+        Failure::NoWebSocket => "The app server takes no WebSockets over HTTP/2.",
         Failure::BadReply => "The app server's reply is not valid HTTP.",
         Failure::Client(ClientFault::BodyTimeout) => "The request body did not arrive in time.",
         Failure::Client(ClientFault::TooSlow(_)) => "The request body came too slowly.",
@@ -152,6 +154,9 @@ pub(super) async fn write(
     id: &HeaderValue,
 ) -> pingora::Result<()> {
     let status = head.status;
+    if body.is_empty() && ends_with_head(session, status) {
+        return only(session, head, id).await;
+    }
     begin(session, head, id).await?;
     if body.is_empty() || !may_have_body(session, status) {
         return finish(session).await;
@@ -186,6 +191,23 @@ fn keep_date(session: &ServerSession, head: &ResponseHeader) {
     }
 }
 
+/// Whether nothing can follow the head of such a reply on this session, so that it ends the stream: a
+/// frame less, and a caller of gRPC takes a head for trailers only then.
+pub(super) fn ends_with_head(session: &ServerSession, status: StatusCode) -> bool {
+    is_h2(session) && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Writes a reply over HTTP/2 that is a head alone.
+pub(super) async fn only(
+    session: &mut ServerSession,
+    mut head: Box<ResponseHeader>,
+    id: &HeaderValue,
+) -> pingora::Result<()> {
+    head.insert_header(&X_REQUEST_ID, id.clone())?;
+    let whole = vec![HttpTask::Header(head, true)];
+    session.response_duplex_vec(whole).await.map(|_| ())
+}
+
 /// Writes `body` in pieces; `end` with the last.
 pub(super) async fn write_body(
     session: &mut ServerSession,
@@ -204,6 +226,27 @@ pub(super) async fn finish(session: &mut ServerSession) -> pingora::Result<()> {
     session.finish_body().await
 }
 
+/// Ends the reply, with these fields behind its body where its framing has a place for them.
+pub(super) async fn finish_with(
+    session: &mut ServerSession,
+    trailers: Option<HeaderMap>,
+) -> pingora::Result<()> {
+    let Some(trailers) = trailers else {
+        return finish(session).await;
+    };
+    if is_h2(session) {
+        return session.write_response_trailers(trailers).await;
+    }
+    let is_chunked = session
+        .response_written()
+        .is_some_and(|head| head.headers.contains_key(header::TRANSFER_ENCODING));
+    let digest = session.digest().and_then(|all| all.proxy_digest.as_deref());
+    if is_chunked && let Some(info) = digest.and_then(conn_info) {
+        info.trailers.end_with(trailers::last_chunk(&trailers));
+    }
+    finish(session).await
+}
+
 /// Whether a reply of this status to this request has a body on the wire (RFC 9112 section 6.3).
 pub(super) fn may_have_body(session: &ServerSession, status: StatusCode) -> bool {
     session.req_header().method != http::Method::HEAD
@@ -216,8 +259,9 @@ pub(super) fn may_have_body(session: &ServerSession, status: StatusCode) -> bool
 /// framing becomes this connection's.
 pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingora::Result<()> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(());
+        return switch(head, session);
     }
+    let announced = head.headers.get(header::TRAILER).cloned();
     strip_connection_fields(head);
     one_length(head)?;
     let length_known = head.headers.contains_key(header::CONTENT_LENGTH);
@@ -232,7 +276,40 @@ pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingo
             HeaderValue::from_static("chunked"),
         )?;
     }
+    // What it announces can come only where the framing has a place for it.
+    if let Some(announced) = announced
+        && (is_h2(session) || head.headers.contains_key(header::TRANSFER_ENCODING))
+    {
+        head.insert_header(header::TRAILER, announced)?;
+    }
     head.set_version(Version::HTTP_11);
+    Ok(())
+}
+
+/// What grants a WebSocket, in the words of the client's version.
+fn switch(head: &mut ResponseHeader, session: &ServerSession) -> pingora::Result<()> {
+    let request = session.req_header();
+    if websocket::is_over_h2(&request.extensions) {
+        for name in [
+            header::CONNECTION,
+            header::UPGRADE,
+            header::SEC_WEBSOCKET_ACCEPT,
+            header::CONTENT_LENGTH,
+        ] {
+            head.remove_header(&name);
+        }
+        return head.set_status(StatusCode::OK);
+    }
+    if !head.headers.contains_key(header::UPGRADE) {
+        // The endpoint granted it over HTTP/2.
+        let key = request.headers.get(header::SEC_WEBSOCKET_KEY);
+        let accept = websocket::accept(key.map_or(b"", HeaderValue::as_bytes));
+        head.insert_header(header::CONNECTION, "upgrade")?;
+        head.insert_header(header::UPGRADE, "websocket")?;
+        head.insert_header(header::SEC_WEBSOCKET_ACCEPT, accept)?;
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.set_version(Version::HTTP_11);
+    }
     Ok(())
 }
 

@@ -7,16 +7,25 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use pingora::protocols::Stream;
 use pingora::protocols::http::{HttpTask, ServerSession};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
+use tokio::time::timeout;
 
 use super::failure::{ClientFault, Failure};
+use super::upstream::BothWays;
+use crate::listen::is_h2;
 
 /// Bytes read from the endpoint at a time.
 const PIECE: usize = 16 * 1024;
+
+/// How long an endpoint may go on when its client has ended its direction.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+type Reading = ReadHalf<Box<dyn BothWays>>;
+type Writing = WriteHalf<Box<dyn BothWays>>;
 
 /// What came of looking at the client's connection in both directions.
 enum Client {
@@ -30,7 +39,7 @@ enum Client {
 /// A side broke its connection off; an orderly end of either is none.
 pub(super) async fn join(
     session: &mut ServerSession,
-    endpoint: Stream,
+    endpoint: Box<dyn BothWays>,
     first: Option<Bytes>,
 ) -> Result<(), Failure> {
     let (mut from_endpoint, mut to_endpoint) = split(endpoint);
@@ -64,11 +73,41 @@ pub(super) async fn join(
                 match news? {
                     Client::Written => down = false,
                     Client::Read(Some(bytes)) => up = bytes,
+                    // It has ended its direction alone, as browsers do behind their last word.
+                    Client::Read(None) if is_h2(session) => {
+                        let halves = (from_endpoint, to_endpoint);
+                        return Box::pin(last_words(session, halves)).await;
+                    }
                     Client::Read(None) => return Ok(()),
                 }
             }
         }
     }
+}
+
+/// The endpoint is told that the client says no more, and the client what the endpoint still says.
+async fn last_words(
+    session: &mut ServerSession,
+    (mut from_endpoint, mut to_endpoint): (Reading, Writing),
+) -> Result<(), Failure> {
+    let gone = |_| Failure::Client(ClientFault::Gone);
+    let rest = async {
+        session.write_downstream_proxy_tasks().await.map_err(gone)?;
+        to_endpoint.shutdown().await.map_err(|_| Failure::Reset)?;
+        let mut piece = vec![0; PIECE];
+        loop {
+            let count = from_endpoint.read(&mut piece).await;
+            match count.map_err(|_| Failure::Reset)? {
+                0 => return Ok(()),
+                count => {
+                    let bytes = Bytes::copy_from_slice(&piece[..count]);
+                    let written = session.write_response_body(bytes, false).await;
+                    written.map_err(gone)?;
+                }
+            }
+        }
+    };
+    timeout(LAST_WORDS, rest).await.unwrap_or(Ok(()))
 }
 
 /// Writes on to the client if `down`, reads from it if `take`. Both need the whole
@@ -86,6 +125,9 @@ fn poll_client(
             return Poll::Ready(written.map(|_| Client::Written).map_err(gone));
         }
     }
+    if take && is_h2(session) && session.is_body_done() {
+        return Poll::Ready(Ok(Client::Read(None)));
+    }
     if take {
         let read = pin!(session.read_body_or_idle(false)).poll(cx);
         if let Poll::Ready(read) = read {
@@ -96,11 +138,7 @@ fn poll_client(
 }
 
 /// Flushes, or writes some of `bytes`: one of the two, so that it can be dropped while it waits.
-async fn push(
-    endpoint: &mut WriteHalf<Stream>,
-    bytes: &[u8],
-    unflushed: bool,
-) -> std::io::Result<usize> {
+async fn push(endpoint: &mut Writing, bytes: &[u8], unflushed: bool) -> std::io::Result<usize> {
     if unflushed {
         endpoint.flush().await.map(|()| 0)
     } else {

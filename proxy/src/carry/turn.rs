@@ -1,6 +1,7 @@
 //! One request from its head to the end of its reply.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::status::{CacheStatus, Forward};
 use http::header::{self, HeaderValue};
@@ -13,13 +14,13 @@ use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
 use super::upstream::{Begun, Outgoing, Upload};
-use super::{Carrier, Held, files, forward, request, sticky, stored};
+use super::{Carrier, Held, files, forward, grpc, request, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
-use crate::exchange::onward::Origin;
-use crate::exchange::{self, Asked, Course, Way};
-use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2};
+use crate::exchange::onward::{self, Origin, TakesTrailers};
+use crate::exchange::{self, Asked, Course, Way, websocket};
+use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2, request_trailers};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route};
 use crate::upstreams::{Addresses, Upstream};
@@ -195,6 +196,13 @@ impl Turn {
         route: &Route,
         way: Way,
     ) -> Result<(), Broken> {
+        let opens = websocket::is_over_h2(&session.req_header().extensions);
+        if opens && !matches!(route.action, Action::Upstream { .. }) {
+            // A 200 would open one (RFC 8441 section 5).
+            self.record.why = Some("no_websocket");
+            let (status, text) = (StatusCode::NOT_IMPLEMENTED, "Nobody here takes WebSockets.");
+            return self.error(session, Some(route), status, text, |_| {}).await;
+        }
         match &route.action {
             Action::Respond(reply) => self.reply(session, Some(route), reply).await,
             Action::Redirect(redirect) => {
@@ -321,6 +329,8 @@ impl Turn {
     ) -> Result<Outgoing, Failure> {
         let asked = session.req_header();
         let upgrade = wanted_upgrade(session);
+        let protocol = upstream.settings().protocol;
+        let announced = asked.headers.get(header::TRAILER).cloned();
         let sought = exchange::hash::Target {
             path: &way.path,
             query: way.query.as_deref(),
@@ -337,20 +347,33 @@ impl Turn {
             certified: self.snapshot.asks_for_certificates,
             authority: &way.authority,
             id: self.id.as_bytes(),
+            trailers: onward::takes_trailers(&**asked).then_some(match protocol {
+                conf::UpstreamProtocol::H1 => TakesTrailers::OfConnection,
+                conf::UpstreamProtocol::H2 => TakesTrailers::Alone,
+            }),
         };
         let mut head = request::prepare(asked, &origin, &way.target(), upgrade)
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         let sticky = sticky::take(upstream, &mut head, clock::wall())
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
-        let upload = self.upload(session, route, upstream).await?;
-        frame(&mut head, &upload, upstream.settings().protocol)
+        let mut upload = self.upload(session, route, upstream).await?;
+        let trailers = match &upload {
+            Upload::Buffered(_) => request_trailers(session),
+            Upload::Done | Upload::Streamed { .. } => None,
+        };
+        if let Some(dialect) = grpc::bridged(route, session) {
+            grpc::go_up(dialect, &mut head, &mut upload)?;
+        }
+        frame(&mut head, &upload, protocol, announced)
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         Ok(Outgoing {
             head,
             upload,
+            trailers,
             hash,
             sticky,
             upgrade: upgrade == Upgrade::WebSocket,
+            made_key: websocket::is_over_h2(&session.req_header().extensions),
             repeatable: route.retry_non_idempotent,
             taken: false,
             from: upstream.settings().proxy_protocol.map(|_| Addresses {
@@ -380,7 +403,7 @@ impl Turn {
         route: &Route,
         upstream: &Upstream,
     ) -> Result<Upload, Failure> {
-        if session.is_body_empty() {
+        if session.is_body_empty() || websocket::is_over_h2(&session.req_header().extensions) {
             return Ok(Upload::Done);
         }
         self.answer_expectation(session).await?;
@@ -391,15 +414,26 @@ impl Turn {
             }
             _ => Ok(Upload::Streamed {
                 left: most,
-                patience: self.settings.limits.body_timeout,
+                patience: self.patience(session, upstream),
+                text: None,
             }),
+        }
+    }
+
+    /// Longest silence of the client in the middle of its body. A call of gRPC may have nothing to say
+    /// for as long as the other side may.
+    fn patience(&self, session: &ServerSession, upstream: &Upstream) -> Duration {
+        let own = self.settings.limits.body_timeout;
+        match grpc::spoken(session) {
+            None => own,
+            Some(_) => own.max(upstream.settings().read_timeout),
         }
     }
 
     /// The client waits for this before it sends its body (RFC 9110 section 10.1.1).
     async fn answer_expectation(&self, session: &mut ServerSession) -> Result<(), Failure> {
         let expects = session.req_header().headers.contains_key(header::EXPECT)
-            && session.req_header().version == Version::HTTP_11;
+            && session.req_header().version != Version::HTTP_10;
         if !expects {
             return Ok(());
         }
@@ -469,6 +503,9 @@ fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option
 
 fn wanted_upgrade(session: &ServerSession) -> Upgrade {
     let head = session.req_header();
+    if websocket::is_over_h2(&head.extensions) {
+        return Upgrade::WebSocket;
+    }
     if is_h2(session) || head.version != Version::HTTP_11 {
         return Upgrade::None;
     }
@@ -485,7 +522,16 @@ fn frame(
     head: &mut pingora::http::RequestHeader,
     upload: &Upload,
     protocol: conf::UpstreamProtocol,
+    announced: Option<HeaderValue>,
 ) -> pingora::Result<()> {
+    // HTTP/1.1 has a place for trailers behind chunks alone.
+    if let Some(announced) = announced
+        && matches!(upload, Upload::Streamed { .. })
+        && (protocol == conf::UpstreamProtocol::H2
+            || !head.headers.contains_key(header::CONTENT_LENGTH))
+    {
+        head.insert_header(header::TRAILER, announced)?;
+    }
     match upload {
         Upload::Buffered(body) => {
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;

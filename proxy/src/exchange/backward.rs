@@ -209,8 +209,10 @@ fn takes_over(name: &[u8], value: &[u8], framing: &mut Framing) -> Result<bool, 
             framing.close |= closes(value)?;
             return Ok(false);
         }
+        // What it announces crosses where both framings have a place for it.
+        b"trailer" => return Err(Stop::Other),
         // The edge's own id is the one that counts.
-        b"upgrade" | b"trailer" | b"keep-alive" | b"x-request-id" | b"proxy-connection" => {
+        b"upgrade" | b"keep-alive" | b"x-request-id" | b"proxy-connection" => {
             return Ok(false);
         }
         b"content-length" => {
@@ -337,6 +339,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntrailer: x\r\ntransfer-encoding: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nconnection: x-secret\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx : a\r\ncontent-length: 0\r\n\r\n",
@@ -412,7 +415,7 @@ mod tests {
                     prop_assert_eq!(value.trim(), length_here.to_string());
                 }
                 for field in reply.headers.iter() {
-                    let kept = ["connection", "keep-alive", "proxy-connection", "upgrade", "trailer", "transfer-encoding", "x-request-id"];
+                    let kept = ["connection", "keep-alive", "proxy-connection", "upgrade", "transfer-encoding", "x-request-id"];
                     if !kept.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
                         let line = [field.name.to_ascii_lowercase().as_bytes(), b": ", field.value.trim_ascii(), b"\r\n"].concat();
                         prop_assert!(memchr::memmem::find(&out, &line).is_some(), "{:?}", field);

@@ -3,7 +3,7 @@
 //!
 //! The carrier shows it each octet that it hands on, so that a body never
 //! takes a part of the next request with it, and a request never hides in an
-//! ill-formed chunk. It changes nothing and keeps nothing: it is a state
+//! ill-formed chunk. It changes nothing, and keeps nothing but the trailer section: it is a state
 //! machine of a few words. Where the grammar allows a sender to be odd (white
 //! space around a chunk extension, endless extensions), it does not.
 
@@ -34,6 +34,8 @@ pub(crate) struct ChunkScanner {
     state: State,
     /// Octets of the present extensions, or of the trailer section.
     spent: usize,
+    /// The trailer section as far as it was read, with the empty line behind it.
+    trailer: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,6 +95,7 @@ impl ChunkScanner {
         Self {
             state: State::Size { size: 0, digits: 0 },
             spent: 0,
+            trailer: Vec::new(),
         }
     }
 
@@ -139,6 +142,11 @@ impl ChunkScanner {
     pub(crate) fn has_trailers(&self) -> bool {
         // Of the section that is done; CR of the empty line is its last octet that counts.
         matches!(self.state, State::Done) && self.spent > 1
+    }
+
+    /// The lines of the trailer section behind a body that is done; empty where there are none.
+    pub(crate) fn take_trailer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailer)
     }
 
     /// Takes the next octets up to the end of the first stretch of data in them, and says where in
@@ -204,7 +212,12 @@ impl ChunkScanner {
             }
             State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
                 self.spend(MAX_TRAILER, Reject::TrailerTooLarge)?;
-                trailer_step(state, byte)
+                let next = trailer_step(state, byte)?;
+                // Nearly always there is none.
+                if !matches!(next, State::EndLf) {
+                    self.trailer.push(byte);
+                }
+                Ok(next)
             }
             State::EndLf => {
                 expect(byte, b'\n', Reject::BareCr)?;

@@ -1,13 +1,16 @@
 //! Who the client is when a trusted proxy stands in between.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::HeaderName;
 use ipnet::IpNet;
 
+use super::forwarded;
 use super::head::HeadView;
 
+static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Whether `peer` may say who the client is.
 #[must_use]
@@ -16,40 +19,51 @@ pub(crate) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&peer))
 }
 
-/// The client's address: the peer's, or, where the peer is a trusted proxy, the
-/// rightmost address of X-Forwarded-For that is not one. Hops are believed from
-/// the right, one by one; what a client wrote itself stands left of all of them.
+/// The client's address: the peer's, or, where the peer is a trusted proxy, the rightmost address of
+/// X-Forwarded-For that is not one. Hops are believed from the right, one by one; what a client wrote
+/// itself stands left of all of them. Forwarded counts where there is no X-Forwarded-For: proxies that
+/// write the one let the other pass as the client sent it, and most write X-Forwarded-For.
 #[must_use]
 pub(crate) fn address(peer: IpAddr, head: &dyn HeadView, trusted: &[IpNet]) -> IpAddr {
-    let mut client = peer.to_canonical();
-    if trusted.is_empty() || !is_trusted(client, trusted) {
-        return client;
+    let peer = peer.to_canonical();
+    if trusted.is_empty() || !is_trusted(peer, trusted) {
+        return peer;
     }
-    let mut hops: Vec<&[u8]> = Vec::new();
-    head.each_field(&X_FORWARDED_FOR, &mut |line| {
-        hops.extend(line.split(|&byte| byte == b','));
-    });
-    for hop in hops.into_iter().rev() {
-        let Some(address) = parse(hop) else {
-            // What stands further left was vouched for by nobody we understand.
-            break;
-        };
-        client = address;
-        if !is_trusted(client, trusted) {
-            break;
-        }
+    let is_trusted = |address| is_trusted(address, trusted);
+    let lines = lines(head, &X_FORWARDED_FOR);
+    if !lines.is_empty() {
+        let hops = lines.into_iter().rev().flat_map(forwarded::x_forwarded_for);
+        return forwarded::walk(peer, hops, is_trusted);
     }
-    client
+    let hops = elements(head).map(|element| element.client);
+    forwarded::walk(peer, hops, is_trusted)
 }
 
-/// An address, in brackets or with a port as some proxies write it.
-fn parse(hop: &[u8]) -> Option<IpAddr> {
-    let hop = std::str::from_utf8(hop).ok()?.trim();
-    hop.parse()
-        .ok()
-        .or_else(|| hop.parse().ok().map(|address: SocketAddr| address.ip()))
-        .or_else(|| hop.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
-        .map(|address: IpAddr| address.to_canonical())
+/// Whether the client came by https, as far as a trusted proxy says so.
+#[must_use]
+pub(crate) fn came_by_https(peer: IpAddr, head: &dyn HeadView, trusted: &[IpNet]) -> Option<bool> {
+    if trusted.is_empty() || !is_trusted(peer, trusted) {
+        return None;
+    }
+    if let Some(said) = head.field(&X_FORWARDED_PROTO) {
+        return Some(said.eq_ignore_ascii_case(b"https"));
+    }
+    if head.field(&X_FORWARDED_FOR).is_some() {
+        return None;
+    }
+    elements(head).next()?.https
+}
+
+/// The elements of Forwarded, from the right.
+fn elements<'a>(head: &'a dyn HeadView) -> impl Iterator<Item = forwarded::Element> + 'a {
+    let lines = lines(head, &FORWARDED);
+    lines.into_iter().rev().flat_map(forwarded::forwarded)
+}
+
+fn lines<'a>(head: &'a dyn HeadView, name: &HeaderName) -> Vec<&'a [u8]> {
+    let mut lines = Vec::new();
+    head.each_field(name, &mut |line| lines.push(line));
+    lines
 }
 
 #[cfg(test)]
@@ -105,5 +119,83 @@ mod tests {
             client("10.0.0.2", &["[2001:db8::1]:80"], &["10.0.0.0/8"]),
             "2001:db8::1"
         );
+    }
+
+    /// Fields as a trusted proxy sends them, and what is made of them.
+    fn told(fields: &[(&'static str, &str)]) -> (String, Option<bool>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let head = Head {
+            method: &Method::GET,
+            fields: &map,
+        };
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let peer = "10.0.0.2".parse().unwrap();
+        (
+            address(peer, &head, &trusted).to_string(),
+            came_by_https(peer, &head, &trusted),
+        )
+    }
+
+    #[test]
+    fn forwarded_is_read_where_it_stands_alone() {
+        for (fields, client, https) in [
+            (
+                &[("forwarded", "for=192.0.2.7;proto=https")][..],
+                "192.0.2.7",
+                Some(true),
+            ),
+            (
+                &[("forwarded", "for=\"[2001:db8::1]:99\"")],
+                "2001:db8::1",
+                None,
+            ),
+            (
+                &[("forwarded", "for=6.6.6.6"), ("forwarded", "for=192.0.2.7")],
+                "192.0.2.7",
+                None,
+            ),
+            (
+                &[("forwarded", "for=6.6.6.6, for=_hidden, for=10.0.0.9")],
+                "10.0.0.9",
+                None,
+            ),
+            (
+                &[(
+                    "forwarded",
+                    "for=6.6.6.6;proto=https, for=192.0.2.7;proto=http",
+                )],
+                "192.0.2.7",
+                Some(false),
+            ),
+            (&[("forwarded", "for=unknown")], "10.0.0.2", None),
+            (
+                &[
+                    ("forwarded", "for=\"6.6.6.6"),
+                    ("forwarded", "for=192.0.2.7"),
+                ],
+                "192.0.2.7",
+                None,
+            ),
+        ] {
+            assert_eq!(told(fields), (client.to_owned(), https), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn where_both_are_there_and_disagree_the_one_that_proxies_write_counts() {
+        let fields = [
+            ("forwarded", "for=6.6.6.6;proto=https"),
+            ("x-forwarded-for", "192.0.2.7"),
+        ];
+        assert_eq!(told(&fields), ("192.0.2.7".to_owned(), None));
+        let fields = [
+            ("x-forwarded-for", "garbage"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-forwarded-proto", "HTTPS"),
+        ];
+        assert_eq!(told(&fields), ("10.0.0.2".to_owned(), Some(true)));
     }
 }

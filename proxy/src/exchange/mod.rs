@@ -8,7 +8,9 @@ pub(crate) mod backward;
 pub(crate) mod caching;
 pub(crate) mod chunked;
 pub(crate) mod client;
+pub(crate) mod forwarded;
 pub(crate) mod frames;
+pub(crate) mod grpc;
 pub(crate) mod guard;
 pub(crate) mod hash;
 pub(crate) mod head;
@@ -22,6 +24,8 @@ pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
 pub(crate) mod shedding;
+pub(crate) mod trailers;
+pub(crate) mod websocket;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

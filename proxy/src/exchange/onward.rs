@@ -37,6 +37,17 @@ pub(crate) struct Origin<'a> {
     pub(crate) authority: &'a str,
     /// 32 hexadecimal digits.
     pub(crate) id: &'a [u8],
+    /// How the upstream is told that the client takes trailers; `None`: it does not.
+    pub(crate) trailers: Option<TakesTrailers>,
+}
+
+/// How `TE: trailers` is said (RFC 9110 section 10.1.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TakesTrailers {
+    /// With TE named in Connection: HTTP/1.1.
+    OfConnection,
+    /// Alone: HTTP/2.
+    Alone,
 }
 
 /// Whether a client's field of this name, in whatever case, is taken over.
@@ -86,8 +97,17 @@ pub(crate) fn added(
     } else {
         add(&X_FORWARDED_FOR, peer.as_bytes());
     }
-    if let Some(forwarded) = theirs(&FORWARDED) {
-        add(&FORWARDED, forwarded);
+    if theirs(&FORWARDED).is_some() {
+        let mut chain = joined(head, &FORWARDED, b", ");
+        // RFC 7239 section 6: an IPv6 address has brackets and quotes around it.
+        let (before, behind) = match memchr::memchr(b':', peer.as_bytes()) {
+            None => (&b", for="[..], &b""[..]),
+            Some(_) => (&b", for=\"["[..], &b"]\""[..]),
+        };
+        for part in [before, peer.as_bytes(), behind] {
+            chain.extend_from_slice(part);
+        }
+        add(&FORWARDED, &chain);
     }
     let scheme = super::scheme(origin.tls).as_str().as_bytes();
     let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(scheme);
@@ -102,11 +122,31 @@ pub(crate) fn added(
             }
         }
     }
+    if let Some(how) = origin.trailers {
+        add(&header::TE, b"trailers");
+        if how == TakesTrailers::OfConnection {
+            add(&header::CONNECTION, b"te");
+        }
+    }
 }
 
 /// Whether a request says something of a client's certificate.
 pub(crate) fn speaks_of_certificate(head: &impl HeadView) -> bool {
     CLIENT_CERT.iter().any(|name| head.field(name).is_some())
+}
+
+/// Whether a TE field of the client counts and says that it takes trailers.
+#[must_use]
+pub(crate) fn takes_trailers(head: &dyn HeadView) -> bool {
+    let mut says = false;
+    head.each_field(&header::TE, &mut |line| {
+        says |= members(line).any(|one| one.eq_ignore_ascii_case(b"trailers"));
+    });
+    says
+}
+
+fn members(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// The values of all lines of a field as one.
@@ -173,6 +213,7 @@ mod tests {
             certified: false,
             authority: "shop.example",
             id: b"id",
+            trailers: None,
         };
         let mut all = Vec::new();
         added(&head, &origin, &mut |name, value| {
@@ -219,12 +260,26 @@ mod tests {
             pairs(&[
                 ("host", "shop.example"),
                 ("x-forwarded-for", "203.0.113.9, 198.51.100.1, 192.0.2.7"),
-                ("forwarded", "for=203.0.113.9"),
+                ("forwarded", "for=203.0.113.9, for=192.0.2.7"),
                 ("x-forwarded-proto", "http"),
                 ("x-forwarded-host", "shop.example"),
                 ("x-request-id", "id"),
             ])
         );
+    }
+
+    #[test]
+    fn a_client_that_takes_trailers_says_so_by_one_word() {
+        let takes = |value: &'static str| {
+            let mut fields = HeaderMap::new();
+            fields.append(header::TE, HeaderValue::from_static(value));
+            takes_trailers(&Head {
+                method: &Method::GET,
+                fields: &fields,
+            })
+        };
+        assert!(takes("trailers") && takes("gzip;q=0.5, Trailers"));
+        assert!(!takes("gzip") && !takes("trailersx"));
     }
 
     #[test]

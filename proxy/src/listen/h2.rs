@@ -9,7 +9,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::h2::server::SendResponse;
@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_core::Stream as Messages;
 use http::Response;
 use http::header::{self, HeaderMap, HeaderName};
+use http::request::Parts;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
@@ -32,6 +33,26 @@ use super::conn::{ConnInfo, conn_info};
 use super::room;
 use crate::carry::LaneStream;
 use crate::clock;
+use crate::exchange::{trailers, websocket};
+
+/// The fields behind a request's body, where it was read to its end; only those that may cross.
+pub(crate) fn request_trailers(session: &ServerSession) -> Option<HeaderMap> {
+    if is_h2(session) {
+        let came = session.req_header().extensions.get::<CameBehind>()?;
+        return trailers::crossing(&came.0);
+    }
+    let digest = session.digest()?.proxy_digest.as_deref()?;
+    trailers::read(&conn_info(digest)?.trailers.take_request())
+}
+
+/// A request's trailers, in the extensions of its head.
+#[derive(Clone)]
+struct CameBehind(HeaderMap);
+
+/// Keeps trailers that were read before a session has the stream, for [`request_trailers`].
+pub(crate) fn keep_trailers(head: &mut Parts, came: HeaderMap) {
+    head.extensions.insert(CameBehind(came));
+}
 
 /// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
@@ -46,6 +67,8 @@ pub(super) struct H2Session {
     body: RecvStream,
     reply: SendResponse<Bytes>,
     writer: Option<SendStream<Bytes>>,
+    /// A piece of the body that waits for room.
+    pending: Bytes,
     written: Option<Box<ResponseHeader>>,
     /// The stream was ended by us.
     ended: bool,
@@ -66,6 +89,7 @@ impl H2Session {
             body,
             reply,
             writer: None,
+            pending: Bytes::new(),
             written: None,
             ended: false,
             read: 0,
@@ -77,13 +101,14 @@ impl H2Session {
         .with_limits()
     }
 
-    /// What sends messages now and then sends no body that is late (gRPC).
+    /// What sends messages now and then sends no body that is late (gRPC, WebSockets).
     fn with_limits(mut self) -> Self {
         let kind = self.head.headers.get(header::CONTENT_TYPE);
         let is_messages = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if let Some(info) = self.info()
             && !self.body.is_end_stream()
             && !is_messages
+            && !websocket::is_over_h2(&self.head.extensions)
         {
             let limits = &info.listener.settings.load().limits;
             self.until = Some(clock::now() + limits.request_timeout);
@@ -125,12 +150,18 @@ impl H2Session {
         };
         let piece = piece.transpose();
         let piece = piece.or_err(ErrorType::ReadError, "while reading a request body")?;
-        if let Some(piece) = &piece {
-            self.read += piece.len();
-            // Fails only for more than was received.
-            let _ = self.body.flow_control().release_capacity(piece.len());
-        }
-        Ok(piece)
+        let Some(piece) = piece else {
+            let came = self.body.trailers().await;
+            let came = came.or_err(ErrorType::ReadError, "while reading a request's trailers")?;
+            if let Some(came) = came {
+                self.head.extensions_mut().insert(CameBehind(came));
+            }
+            return Ok(None);
+        };
+        self.read += piece.len();
+        // Fails only for more than was received.
+        let _ = self.body.flow_control().release_capacity(piece.len());
+        Ok(Some(piece))
     }
 
     fn all_read(&self) -> bool {
@@ -208,6 +239,31 @@ impl H2Session {
         }
         self.ended = end;
         Ok(())
+    }
+
+    /// Writes what is pending as the client makes room for it.
+    fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<pingora::Result<()>> {
+        const WHILE: &str = "while writing a response body";
+        let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) else {
+            self.pending = Bytes::new();
+            return Poll::Ready(Ok(()));
+        };
+        while !self.pending.is_empty() {
+            writer.reserve_capacity(self.pending.len());
+            let room = match writer.capacity() {
+                0 => match ready!(writer.poll_capacity(cx)) {
+                    Some(room) => room.or_err(ErrorType::H2Error, WHILE)?,
+                    None => return Poll::Ready(Error::e_explain(ErrorType::H2Error, WHILE)),
+                },
+                room => room,
+            };
+            let piece = self.pending.split_to(room.min(self.pending.len()));
+            self.sent += piece.len();
+            writer
+                .send_data(piece, false)
+                .or_err(ErrorType::H2Error, WHILE)?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self) -> pingora::Result<()> {
@@ -322,6 +378,25 @@ impl Session for H2Session {
             self.end()?;
         }
         Ok(ends)
+    }
+
+    fn proxy_tasks_enabled(&self) -> bool {
+        true
+    }
+
+    /// One piece at a time.
+    fn send_proxy_task(&mut self, task: HttpTask) {
+        if let HttpTask::Body(Some(piece), _) | HttpTask::UpgradedBody(Some(piece), _) = task {
+            self.pending = piece;
+        }
+    }
+
+    fn has_pending_proxy_tasks(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    async fn write_proxy_tasks(&mut self) -> pingora::Result<bool> {
+        poll_fn(|cx| self.poll_pending(cx)).await.map(|()| false)
     }
 
     /// Reading has its clock where it is waited for.

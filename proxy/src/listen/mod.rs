@@ -14,7 +14,7 @@ mod service;
 pub(crate) mod sni;
 mod tls;
 
-pub(crate) use self::h2::is_h2;
+pub(crate) use self::h2::{is_h2, keep_trailers, request_trailers};
 pub use bind::BindError;
 pub(crate) use bind::bind;
 pub(crate) use conn::{Conn, ConnInfo, conn_info};

@@ -508,7 +508,9 @@ fn h2_options(limits: &conf::Limits) -> H2Options {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_reset_streams(limits.max_concurrent_streams.get() as usize)
         .max_pending_accept_reset_streams(20)
-        .max_send_buffer_size(256 * 1024);
+        .max_send_buffer_size(256 * 1024)
+        // For WebSockets (RFC 8441 section 3).
+        .enable_connect_protocol();
     options
 }
 

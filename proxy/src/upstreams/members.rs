@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use balancer::{EndpointIndex, Outcome, PickContext, PickError, Pool};
-use pingora::protocols::http::client::HttpSession;
 
 use super::common::Common;
 use super::dial::{Addresses, Connection, DialError};
 use super::discovery::Found;
-use super::link::{Connected, EndpointLinks, Purpose, Reuse};
+use super::link::{Connected, EndpointLinks, Purpose, Reuse, Session};
 use super::place::Place;
 use super::target::Target;
 use crate::observe::metrics::{EndpointGauges, Endpoints, UpstreamGauges};
@@ -216,7 +215,7 @@ impl Members {
         &self,
         endpoint: EndpointIndex,
         worker: usize,
-        session: HttpSession<()>,
+        session: Session,
         now: Instant,
     ) {
         if let Some(links) = self.links.get(endpoint.as_usize()) {

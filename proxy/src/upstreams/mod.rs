@@ -29,7 +29,9 @@ use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
 pub(crate) use dial::{Addresses, Connection, DialError, refused_certificate};
-pub(crate) use link::{Connected, RECENT, Reuse, name_authority, unprocessed};
+pub(crate) use link::{
+    Came, Connected, Octets, RECENT, Reuse, Session, name_authority, unprocessed,
+};
 pub(crate) use members::Members;
 pub(crate) use place::Place;
 pub(crate) use prober::Probers;

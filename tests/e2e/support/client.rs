@@ -158,6 +158,8 @@ pub(crate) struct Conn {
     stream: Box<dyn Stream>,
     socket: TcpStream,
     buffer: Vec<u8>,
+    /// Lines behind the chunked bodies that were read.
+    trailers: Vec<String>,
     limit: Duration,
 }
 
@@ -212,8 +214,14 @@ impl Conn {
             stream,
             socket,
             buffer: Vec::new(),
+            trailers: Vec::new(),
             limit: wait::SOON,
         }
+    }
+
+    /// The lines behind the chunked bodies that were read since this was asked last.
+    pub(crate) fn take_trailers(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.trailers)
     }
 
     /// How long to wait for bytes from now on.
@@ -307,8 +315,12 @@ impl Conn {
             let size = usize::from_str_radix(size, 16)
                 .map_err(|_| Broken::Cut(format!("a chunk size of {line:?}")))?;
             if size == 0 {
-                while !self.line()?.is_empty() {}
-                return Ok(body);
+                loop {
+                    match self.line()? {
+                        end if end.is_empty() => return Ok(body),
+                        line => self.trailers.push(line),
+                    }
+                }
             }
             body.extend(self.exactly(size)?);
             if self.exactly(2)? != b"\r\n" {

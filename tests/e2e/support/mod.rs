@@ -1,5 +1,6 @@
 //! The harness: the real binary with clients and origins around it.
 
+pub(crate) mod call;
 pub(crate) mod certs;
 pub(crate) mod client;
 pub(crate) mod dns;
@@ -31,6 +32,7 @@ pub(crate) fn runtime() -> &'static Runtime {
     &RUNTIME
 }
 
+pub(crate) use call::Streams;
 pub(crate) use client::{Ask, Broken, Conn, Reply};
 pub(crate) use edge::{Edge, Setup, in_front_of};
 pub(crate) use h2::H2;

@@ -26,6 +26,8 @@ pub(crate) struct Seen {
     pub(crate) target: String,
     pub(crate) fields: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
+    /// Lines behind a chunked body.
+    pub(crate) trailers: Vec<String>,
     /// The head's bytes.
     pub(crate) raw: String,
 }
@@ -127,6 +129,22 @@ impl Answer {
         answer
     }
 
+    /// These lines behind a chunked body.
+    pub(crate) fn trailers(mut self, lines: &[&str]) -> Self {
+        assert_eq!(self.framing, Framing::Chunked, "only chunks have trailers");
+        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        self.body.pop();
+        let last = format!("0\r\n{lines}\r\n").into_bytes();
+        self.body.push(Step::Send(last));
+        self
+    }
+
+    /// These bytes before the answer, an interim reply of them among others.
+    pub(crate) fn behind(mut self, bytes: &str) -> Self {
+        self.before.push(Step::Send(bytes.as_bytes().to_vec()));
+        self
+    }
+
     /// Ended by closing the connection.
     pub(crate) fn until_close(body: impl Into<Vec<u8>>) -> Self {
         let mut answer = Self::ok(body);
@@ -152,9 +170,14 @@ impl Answer {
 
     /// 101, then every byte is sent back.
     pub(crate) fn websocket() -> Self {
-        let mut answer = Self::raw(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
-        );
+        Self::websocket_with("")
+    }
+
+    /// The same with more lines in the head.
+    pub(crate) fn websocket_with(lines: &str) -> Self {
+        let mut answer = Self::raw(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{lines}\r\n"
+        ));
         answer.after = vec![Step::Echo];
         answer
     }
@@ -376,6 +399,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             let mut peer = Peer {
                 socket,
                 buffer: Vec::new(),
+                trailers: Vec::new(),
             };
             if let Err(what) = serve(&mut peer, connection, &shared) {
                 lock(&shared.broken).push(what);
@@ -421,6 +445,8 @@ fn serve(peer: &mut Peer, connection: usize, shared: &Shared) -> Result<(), Stri
 struct Peer {
     socket: TcpStream,
     buffer: Vec<u8>,
+    /// Of the request that is being read.
+    trailers: Vec<String>,
 }
 
 impl Peer {
@@ -444,6 +470,7 @@ impl Peer {
             let _ = self.socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         seen.body = self.body(&seen)?;
+        seen.trailers = std::mem::take(&mut self.trailers);
         Ok(Some(seen))
     }
 
@@ -467,8 +494,12 @@ impl Peer {
             let line = self.line()?;
             let size = usize::from_str_radix(&line, 16).map_err(|_| format!("chunk {line:?}"))?;
             if size == 0 {
-                while !self.line()?.is_empty() {}
-                return Ok(body);
+                loop {
+                    match self.line()? {
+                        end if end.is_empty() => return Ok(body),
+                        line => self.trailers.push(line),
+                    }
+                }
             }
             body.extend(self.exactly(size)?);
             if self.exactly(2)? != b"\r\n" {
@@ -552,6 +583,7 @@ fn parse(raw: &str, connection: usize) -> Result<Seen, String> {
         target: (*target).to_owned(),
         fields,
         body: Vec::new(),
+        trailers: Vec::new(),
         raw: raw.to_owned(),
     };
     match seen.all("host").len() {

@@ -146,9 +146,11 @@ impl Comparison {
         let mut outgoing = Outgoing {
             head,
             upload: Upload::Done,
+            trailers: None,
             hash: self.hash,
             sticky: None,
             upgrade: false,
+            made_key: false,
             repeatable: false,
             taken: false,
             from: None,

@@ -33,6 +33,7 @@ use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
 use crate::exchange::caching::{Caching, shown};
+use crate::exchange::websocket;
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
 use crate::upstreams::Upstream;
@@ -66,7 +67,9 @@ impl Cached<'_> {
 /// Whether the cache has to do with the request at all.
 pub(super) fn concerns(session: &ServerSession) -> bool {
     let head = session.req_header();
-    matches!(head.method, Method::GET | Method::HEAD) && !head.headers.contains_key(header::UPGRADE)
+    matches!(head.method, Method::GET | Method::HEAD)
+        && !head.headers.contains_key(header::UPGRADE)
+        && !websocket::is_over_h2(&head.extensions)
 }
 
 /// Takes the tags out of a reply: they are between the application and the cache.

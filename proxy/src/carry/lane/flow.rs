@@ -60,8 +60,14 @@ async fn transfer(
     loop {
         let piece = wire.take(body)?;
         let ends = body.is_done();
+        let trailers = wire.trailers.take();
         if ends || !piece.is_empty() {
-            send(&mut client.writer, piece, ends, waits, sent).await?;
+            let is_last = ends && trailers.is_none();
+            send(&mut client.writer, piece, is_last, waits, sent).await?;
+        }
+        if let Some(trailers) = trailers {
+            let sent = client.writer.send_trailers(trailers);
+            return sent.map_err(|_| Gone.into());
         }
         if ends {
             return Ok(());

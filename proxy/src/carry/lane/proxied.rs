@@ -25,7 +25,7 @@ use crate::clock;
 use crate::exchange::backward::{ReplyBody, ReplyFacts, Translated, translate};
 use crate::exchange::guard::{HeadFacts, MethodKind};
 use crate::exchange::head::HeadView;
-use crate::exchange::onward::{self, Origin};
+use crate::exchange::onward::{self, Origin, TakesTrailers};
 use crate::exchange::{self, Way};
 use crate::filter::FieldsMut;
 use crate::listen::buffers;
@@ -88,6 +88,9 @@ pub(super) fn asking(
         certified: false,
         authority: &way.authority,
         id: &account::id_digits(record.id),
+        // In HTTP/1.1 only where Connection names it, which is not for the lane.
+        trailers: (by.h2.is_some() && onward::takes_trailers(head))
+            .then_some(TakesTrailers::OfConnection),
     };
     let may_repeat = upstream::may_repeat(HeadView::method(head), route.retry_non_idempotent);
     let mut lines = buffers::take();
@@ -237,6 +240,7 @@ pub(super) async fn ask(
         inbox: Vec::new(),
         at: 0,
         request_len,
+        trailers: None,
     };
     client.set_deadline(Some(asked.deadline()));
     let sent = wire.send(client, &lines).await;

@@ -27,7 +27,9 @@ use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::{self, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
+use crate::exchange::websocket;
 use crate::listen::buffers;
+use crate::listen::keep_trailers;
 use crate::listen::room::{self, Gone};
 use crate::listen::{ConnInfo, ListenerSettings};
 use crate::observe::{Protocol, Record};
@@ -53,7 +55,8 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(request: Request<RecvStream>, reply: SendResponse<Bytes>) -> Self {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        websocket::enter(&mut head, body.is_end_stream());
         Self {
             head,
             read: BytesMut::new(),
@@ -100,7 +103,14 @@ impl Stream {
                     return false;
                 }
             }
-            true
+            match self.body.trailers().await {
+                Ok(None) => true,
+                Ok(Some(came)) => {
+                    keep_trailers(&mut self.head, came);
+                    false
+                }
+                Err(_) => false,
+            }
         };
         let is_whole = timeout(EARLY_TIME, whole).await.unwrap_or(false);
         hit.bring(is_whole.then_some(&self.read[..]))
@@ -175,7 +185,7 @@ impl Carrier {
     ) -> Option<Box<Hit>> {
         let parts = &stream.head;
         let upload = stream.upload()?;
-        if parts.method == Method::CONNECT {
+        if parts.method == Method::CONNECT || websocket::is_over_h2(&parts.extensions) {
             return None;
         }
         let head = StreamHead::new(parts)?;

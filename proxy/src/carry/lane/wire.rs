@@ -1,11 +1,13 @@
 //! The upstream's connection while a reply is read from it and passed on.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use tokio::io::AsyncWrite;
 
 use crate::carry::failure::{ClientFault, Failure};
@@ -14,6 +16,7 @@ use crate::clock;
 use crate::exchange;
 use crate::exchange::backward::{ReplyBody, ReplyFacts};
 use crate::exchange::chunked::ChunkScanner;
+use crate::exchange::trailers;
 use crate::listen::Conn;
 use crate::listen::buffers::CHUNK;
 use crate::listen::pipe::Pipe;
@@ -30,6 +33,8 @@ pub(super) struct Wire {
     pub(super) at: usize,
     /// Bytes of the request that wait on the client's connection.
     pub(super) request_len: usize,
+    /// The fields behind a chunked body that was read to its end.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 /// Who waits for the reply.
@@ -238,6 +243,7 @@ impl Wire {
             Body::Chunked(scanner) => {
                 let (progress, data) = unchunk(scanner, rest)?;
                 if progress.done {
+                    self.trailers = trailers::read(&scanner.take_trailer());
                     *body = Body::Length(0);
                 }
                 (progress.consumed, data)
@@ -277,7 +283,11 @@ impl Wire {
                     conn.write(b"\r\n", &mut 0).await.map_err(gone)?;
                 }
                 if progress.done {
-                    conn.write(b"0\r\n\r\n", &mut 0).await.map_err(gone)?;
+                    let last = match trailers::read(&scanner.take_trailer()) {
+                        None => Cow::Borrowed(&b"0\r\n\r\n"[..]),
+                        Some(fields) => Cow::Owned(trailers::last_chunk(&fields)),
+                    };
+                    conn.write(&last, &mut 0).await.map_err(gone)?;
                     *body = Body::Length(0);
                 }
                 progress.consumed

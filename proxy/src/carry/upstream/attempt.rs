@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use balancer::{EndpointIndex, Outcome};
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::client::HttpSession;
 
 use super::exchange::Exchange;
 use super::incoming::Incoming;
@@ -116,7 +115,7 @@ impl Attempt<'_> {
                 Some(patience) => until.min(sent + patience),
                 None => until,
             };
-            let multiplexed = matches!(connected.session, HttpSession::H2(_));
+            let multiplexed = connected.session.is_h2();
             let mut exchange = Exchange {
                 session: connected.session,
                 settings,

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::client::HttpSession;
 use pingora::{Error, ErrorType};
 use tokio::time::timeout;
 
@@ -14,15 +14,16 @@ use super::{Client, GoesOn, Outgoing, Upload};
 use crate::carry::failure::{ClientFault, Failure, client_fault, read_failure};
 use crate::carry::respond;
 use crate::clock;
-use crate::listen::is_h2;
-use crate::upstreams::name_authority;
+use crate::exchange::websocket;
+use crate::listen::{is_h2, request_trailers};
+use crate::upstreams::{Came, Session, name_authority};
 
 /// Interim responses that one reply may have.
 const MOST_INTERIM: u32 = 16;
 
 /// One request and the head of its reply on one connection.
 pub(super) struct Exchange<'a> {
-    pub(super) session: HttpSession<()>,
+    pub(super) session: Session,
     pub(super) settings: &'a conf::Upstream,
     pub(super) goes_on: GoesOn<'a>,
     /// When the head must be there, unless a body is going up.
@@ -44,24 +45,37 @@ impl Exchange<'_> {
             self.session.set_write_timeout(Some(patience));
         }
         let mut head = Box::new(outgoing.head.clone());
-        if matches!(self.session, HttpSession::H2(_)) {
+        if self.session.is_h2() {
             name_authority(&mut head, self.settings.tls.is_some());
         }
-        match &mut self.session {
-            // Without a body the stream is ended with its head: no empty frame behind it.
-            HttpSession::H2(h2) if matches!(outgoing.upload, Upload::Done) => {
-                h2.write_request_header(head, true)
+        if outgoing.upgrade
+            && let Session::H2(h2) = &self.session
+        {
+            if !h2.takes_extended_connect() {
+                return Err(Failure::NoWebSocket);
             }
-            session => session.write_request_header(head).await,
+            for name in [CONNECTION, UPGRADE, SEC_WEBSOCKET_KEY] {
+                head.remove_header(&name);
+            }
+            head.set_method(Method::CONNECT);
+            websocket::leave(head.extensions_mut());
         }
-        .map_err(|error| send_failure(&error))?;
+        // Without a body the stream is ended with its head: no empty frame behind it.
+        let ends =
+            matches!(outgoing.upload, Upload::Done) && !(outgoing.upgrade && self.session.is_h2());
+        self.session
+            .write_request_header(head, ends)
+            .await
+            .map_err(|error| send_failure(&error))?;
         if let Upload::Buffered(body) = &outgoing.upload {
-            let body = body.clone();
+            let (body, trailers) = (body.clone(), outgoing.trailers.clone());
             self.session
-                .write_request_body(body, true)
+                .write_request_body(body, trailers.is_none())
                 .await
                 .map_err(|error| send_failure(&error))?;
-            self.finish_upload().await;
+            if self.session.finish_request_body(trailers).await.is_err() {
+                self.tainted = true;
+            }
         }
         self.read_head(outgoing, client).await
     }
@@ -79,23 +93,31 @@ impl Exchange<'_> {
             if left.is_zero() && !uploading {
                 return Err(Failure::FirstByteTimeout);
             }
-            self.session.set_read_timeout((!uploading).then_some(left));
+            let pending = self.session.holds();
+            let patience = match (uploading, pending) {
+                (false, _) => Some(left),
+                (true, true) => Some(self.settings.read_timeout),
+                (true, false) => None,
+            };
+            self.session.set_read_timeout(patience);
             // Where the endpoint did not take all of the body, the rest of it would be read as
             // something that comes after the request, and the client blamed for it.
             let watched = client.as_deref_mut().filter(|_| !self.tainted);
             let step = {
-                let head = self.session.read_response_header();
+                let head = self.session.head_or_taken();
                 match watched {
                     None => Step::Head(head.await),
                     Some(client) => tokio::select! {
                         biased;
                         head = head => Step::Head(head),
-                        body = read_client(client, &outgoing.upload) => Step::Body(body),
+                        body = read_client(client, &outgoing.upload, pending) => Step::Body(body),
                     },
                 }
             };
             match step {
-                Step::Head(Ok(())) => {
+                Step::Head(Came::Taken) => {}
+                Step::Head(Came::Refused) => self.stop_upload(outgoing),
+                Step::Head(Came::Reply(Ok(()))) => {
                     self.seen = true;
                     if let Some(head) = self.head(outgoing, client.as_deref_mut()).await? {
                         return Ok(head);
@@ -105,12 +127,15 @@ impl Exchange<'_> {
                         return Err(Failure::BadReply);
                     }
                 }
-                Step::Head(Err(error)) => return Err(read_failure(&error)),
+                Step::Head(Came::Reply(Err(error))) => return Err(read_failure(&error)),
                 // The client left, and others wait for the same reply.
                 Step::Body(Err(_)) if !uploading && (self.goes_on)() => client = None,
                 Step::Body(body) => {
                     outgoing.taken = true;
-                    self.take_body(&mut outgoing.upload, body).await?;
+                    let sent = send_body(&mut self.session, &mut outgoing.upload, body).await?;
+                    if let Sent::Refused = sent {
+                        self.stop_upload(outgoing);
+                    }
                 }
             }
         }
@@ -126,10 +151,24 @@ impl Exchange<'_> {
             return Err(Failure::BadReply);
         };
         match head.status {
-            StatusCode::SWITCHING_PROTOCOLS if outgoing.upgrade => {}
+            StatusCode::SWITCHING_PROTOCOLS if outgoing.upgrade && !self.session.is_h2() => {
+                return match is_granted(outgoing, head) {
+                    true => Ok(Some(Box::new(ResponseHeader::from(head.as_owned_parts())))),
+                    false => Err(Failure::BadReply),
+                };
+            }
+            // The stream is open both ways (RFC 8441 section 5).
+            status if outgoing.upgrade && self.session.is_h2() && status.is_success() => {
+                let mut granted = ResponseHeader::from(head.as_owned_parts());
+                let set = granted.set_status(StatusCode::SWITCHING_PROTOCOLS);
+                set.map_err(|_| Failure::BadReply)?;
+                return Ok(Some(Box::new(granted)));
+            }
             // Nobody asked for it, so nobody would understand what follows.
             StatusCode::SWITCHING_PROTOCOLS => return Err(Failure::BadReply),
-            StatusCode::EARLY_HINTS => {
+            // Asked for by nobody: what a client expects is answered here.
+            StatusCode::CONTINUE => return Ok(None),
+            status if status.is_informational() => {
                 if let Some(client) = client.filter(|client| takes_interim(client)) {
                     let mut hints = Box::new(ResponseHeader::from(head.as_owned_parts()));
                     // Its own, whatever the endpoint speaks (RFC 9110 section 2.5).
@@ -142,7 +181,6 @@ impl Exchange<'_> {
                 }
                 return Ok(None);
             }
-            status if status.is_informational() => return Ok(None),
             _ if has_foreign_coding(head) => return Err(Failure::BadReply),
             _ => {}
         }
@@ -150,49 +188,51 @@ impl Exchange<'_> {
         Ok(Some(Box::new(ResponseHeader::from(head.as_owned_parts()))))
     }
 
-    async fn take_body(
-        &mut self,
-        upload: &mut Upload,
-        body: pingora::Result<Option<Bytes>>,
-    ) -> Result<(), Failure> {
-        if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
-            // It may have answered before it stopped reading: its reply counts.
-            self.tainted = true;
-            *upload = Upload::Done;
-        }
-        Ok(())
-    }
-
-    async fn finish_upload(&mut self) {
-        if self.session.finish_request_body().await.is_err() {
-            self.tainted = true;
-        }
+    /// The endpoint takes no more of the request. It may have answered before: its reply counts.
+    fn stop_upload(&mut self, outgoing: &mut Outgoing) {
+        self.tainted = true;
+        outgoing.upload = Upload::Done;
     }
 }
 
 enum Step {
-    Head(pingora::Result<()>),
-    Body(pingora::Result<Option<Bytes>>),
+    Head(Came<pingora::Result<()>>),
+    Body(pingora::Result<Fed>),
 }
 
-/// The next piece of what the client sends up. Without anything left to send this never ends
-/// but by the client going away.
+/// What a client sends up.
+pub(super) enum Fed {
+    Piece(Bytes),
+    /// The request is whole; the fields behind its body.
+    End(Option<HeaderMap>),
+}
+
+/// The next of what the client sends up. Without anything left to send, and while the endpoint has
+/// not taken the piece before (`pending`), this never ends but by the client going away.
 pub(super) async fn read_client(
     client: &mut ServerSession,
     upload: &Upload,
-) -> pingora::Result<Option<Bytes>> {
+    pending: bool,
+) -> pingora::Result<Fed> {
     match upload {
-        Upload::Done | Upload::Buffered(_) => client.read_body_or_idle(true).await,
+        Upload::Done | Upload::Buffered(_) => client.read_body_or_idle(true).await?,
+        // Nothing more may be read; who goes away over HTTP/1.1 is seen behind it.
+        Upload::Streamed { .. } if pending && !is_h2(client) => std::future::pending().await,
+        Upload::Streamed { .. } if pending => client.read_body_or_idle(true).await?,
         // Asked for more, Pingora would wait for the client to go away.
-        Upload::Streamed { .. } if client.is_body_done() => Ok(None),
+        Upload::Streamed { .. } if client.is_body_done() => None,
         // Pingora knows no read timeout for HTTP/2 bodies.
         Upload::Streamed { patience, .. } => {
             match timeout(*patience, client.read_body_or_idle(false)).await {
-                Ok(body) => body,
-                Err(_) => Err(Error::new_down(ErrorType::ReadTimedout)),
+                Ok(body) => body?,
+                Err(_) => return Err(Error::new_down(ErrorType::ReadTimedout)),
             }
         }
     }
+    .map_or_else(
+        || Ok(Fed::End(request_trailers(client))),
+        |piece| Ok(Fed::Piece(piece)),
+    )
 }
 
 pub(super) enum Sent {
@@ -200,28 +240,40 @@ pub(super) enum Sent {
     Refused,
 }
 
-/// One piece of the client's body to the endpoint.
+/// What came of the client to the endpoint.
 pub(super) async fn send_body(
-    session: &mut HttpSession<()>,
+    session: &mut Session,
     upload: &mut Upload,
-    body: pingora::Result<Option<Bytes>>,
+    body: pingora::Result<Fed>,
 ) -> Result<Sent, Failure> {
+    let bad_body = Failure::Client(ClientFault::BadBody);
     let body = body.map_err(|error| Failure::Client(client_fault(&error)))?;
     let sent = match body {
-        None => {
-            *upload = Upload::Done;
-            session.finish_request_body().await
-        }
-        // An empty piece would end a chunked body; an HTTP/2 client's empty DATA frame
-        // at the end of its stream arrives as one.
-        Some(bytes) if bytes.is_empty() => return Ok(Sent::Yes),
-        Some(bytes) => {
-            if let Upload::Streamed { left, .. } = upload {
-                *left = left
-                    .checked_sub(bytes.len() as u64)
-                    .ok_or(Failure::Client(ClientFault::BodyTooLarge))?;
+        Fed::End(trailers) => {
+            if let Upload::Streamed {
+                text: Some(text), ..
+            } = upload
+            {
+                text.finish().map_err(|_| bad_body)?;
             }
-            session.write_request_body(bytes, false).await
+            *upload = Upload::Done;
+            session.begin_end(trailers).await
+        }
+        Fed::Piece(mut piece) => {
+            if let Upload::Streamed { left, text, .. } = upload {
+                *left = left
+                    .checked_sub(piece.len() as u64)
+                    .ok_or(Failure::Client(ClientFault::BodyTooLarge))?;
+                if let Some(text) = text {
+                    piece = text.decode(&piece).map_err(|_| bad_body)?;
+                }
+            }
+            // An empty piece would end a chunked body; an HTTP/2 client's empty DATA frame
+            // at the end of its stream arrives as one.
+            if piece.is_empty() {
+                return Ok(Sent::Yes);
+            }
+            session.begin_piece(piece).await
         }
     };
     Ok(if sent.is_ok() {
@@ -229,6 +281,17 @@ pub(super) async fn send_body(
     } else {
         Sent::Refused
     })
+}
+
+/// Whether a 101 shows that the endpoint has understood the key that was made here (RFC 6455 section
+/// 4.1). A client's own key is its own affair.
+fn is_granted(outgoing: &Outgoing, head: &ResponseHeader) -> bool {
+    if !outgoing.made_key {
+        return true;
+    }
+    let key = outgoing.head.headers.get(SEC_WEBSOCKET_KEY);
+    let wanted = key.map(|key| websocket::accept(key.as_bytes()));
+    head.headers.get(SEC_WEBSOCKET_ACCEPT) == wanted.as_ref()
 }
 
 /// A transfer coding other than `chunked`: what comes cannot be told apart from what it means

@@ -11,15 +11,16 @@ use balancer::EndpointIndex;
 use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora::http::ResponseHeader;
-use pingora::protocols::Stream;
-use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::exchange::{Sent, read_client, send_body};
+use super::exchange::{Fed, Sent, read_client, send_body};
 use super::{Client, Upload};
-use crate::carry::failure::{Failure, read_failure};
+use crate::carry::failure::{ClientFault, Failure, read_failure};
 use crate::clock;
-use crate::upstreams::{Members, Place, Sticky};
+use crate::listen::is_h2;
+use crate::upstreams::{Came, Members, Octets, Place, Session, Sticky};
 
 /// Bytes of an answer that nobody wants which are read so that its connection can be kept.
 const DISCARDED_BODY: usize = 64 * 1024;
@@ -37,7 +38,7 @@ pub(crate) const EARLY_TIME: Duration = Duration::from_millis(50);
 pub(crate) struct Incoming {
     members: Arc<Members>,
     worker: usize,
-    session: HttpSession<()>,
+    session: Session,
     /// The request body was cut short: the connection cannot be used again.
     tainted: bool,
     /// Read before anybody asked; most bodies are one piece.
@@ -51,7 +52,7 @@ impl Incoming {
         members: Arc<Members>,
         worker: usize,
         place: Place,
-        session: HttpSession<()>,
+        session: Session,
         tainted: bool,
     ) -> Self {
         Self {
@@ -150,37 +151,93 @@ impl Incoming {
                 .set_read_timeout(Some(self.members.common().settings.read_timeout));
             // See `Exchange::read_head`.
             let watched = client.as_deref_mut().filter(|_| !self.tainted);
+            let pending = self.session.holds();
             let step = {
-                let piece = self.session.read_response_body();
+                let piece = self.session.piece_or_taken();
                 match watched {
                     None => Piece::Reply(piece.await),
                     Some(client) => tokio::select! {
                         biased;
                         piece = piece => Piece::Reply(piece),
-                        body = read_client(client, upload) => Piece::Body(body),
+                        body = read_client(client, upload, pending) => Piece::Body(body),
                     },
                 }
             };
             match step {
-                Piece::Reply(Ok(piece)) => return Ok(piece),
-                Piece::Reply(Err(error)) => {
+                Piece::Reply(Came::Taken) => {}
+                Piece::Reply(Came::Refused) => self.stop_upload(upload),
+                Piece::Reply(Came::Reply(Ok(piece))) => return Ok(piece),
+                Piece::Reply(Came::Reply(Err(error))) => {
                     let failure = match read_failure(&error) {
                         Failure::FirstByteTimeout => Failure::ReadTimeout,
                         other => other,
                     };
-                    if let Some((outcome, _)) = failure.outcome() {
-                        let endpoint = self.place.endpoint();
-                        self.members.record(endpoint, outcome, None, clock::now());
-                    }
+                    self.blame(failure);
                     return Err(failure);
                 }
                 Piece::Body(body) => {
                     if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
-                        self.tainted = true;
-                        *upload = Upload::Done;
+                        self.stop_upload(upload);
                     }
                 }
             }
+        }
+    }
+
+    fn stop_upload(&mut self, upload: &mut Upload) {
+        self.tainted = true;
+        *upload = Upload::Done;
+    }
+
+    /// Writes a piece to a client of HTTP/2, while what it sends still goes up: one that takes nothing
+    /// before all that it says was heard is heard. `patience`: how long neither may go on.
+    pub(crate) async fn write(
+        &mut self,
+        piece: Bytes,
+        upload: &mut Upload,
+        client: &mut ServerSession,
+        patience: Option<Duration>,
+    ) -> Result<(), Failure> {
+        let gone = Failure::Client(ClientFault::Gone);
+        if !is_h2(client) || !matches!(upload, Upload::Streamed { .. }) {
+            let written = client.write_response_body(piece, false).await;
+            return written.map_err(|_| gone);
+        }
+        client.send_downstream_proxy_task(HttpTask::Body(Some(piece), false));
+        loop {
+            let step = poll_fn(|cx| self.poll_both(client, upload, cx));
+            let step = timeout(patience.unwrap_or(Duration::MAX), step).await;
+            match step.map_err(|_| gone)? {
+                Beside::Written(written) => return written.map(|_| ()).map_err(|_| gone),
+                Beside::Taken(Ok(())) => {}
+                Beside::Taken(Err(_)) => self.stop_upload(upload),
+                Beside::Body(body) => {
+                    if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
+                        self.stop_upload(upload);
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_both(
+        &mut self,
+        client: &mut ServerSession,
+        upload: &Upload,
+        cx: &mut Context<'_>,
+    ) -> Poll<Beside> {
+        // Dropped while it waits, it is resumed.
+        if let Poll::Ready(written) = pin!(client.write_downstream_proxy_tasks()).poll(cx) {
+            return Poll::Ready(Beside::Written(written));
+        }
+        if self.session.holds() {
+            return self.session.poll_flush(cx).map(Beside::Taken);
+        }
+        match upload {
+            Upload::Streamed { .. } => pin!(read_client(client, upload, false))
+                .poll(cx)
+                .map(Beside::Body),
+            _ => Poll::Pending,
         }
     }
 
@@ -189,19 +246,35 @@ impl Incoming {
         self.first.is_none() && self.more.is_empty() && self.session.response_done()
     }
 
-    /// Trailer fields of an HTTP/2 reply, after its last piece (RFC 9113 section 8.1).
-    pub(crate) async fn trailers(&mut self) -> Option<http::HeaderMap> {
-        match &mut self.session {
-            HttpSession::H2(h2) => h2.read_trailers().await.ok().flatten(),
-            _ => None,
+    /// The fields behind the body, after its last piece (RFC 9110 section 6.5).
+    ///
+    /// # Errors
+    /// The reply breaks off in their place.
+    pub(crate) async fn trailers(&mut self) -> Result<Option<http::HeaderMap>, Failure> {
+        let trailers = self.session.trailers().await;
+        trailers.map_err(|error| {
+            let failure = match read_failure(&error) {
+                Failure::FirstByteTimeout => Failure::ReadTimeout,
+                other => other,
+            };
+            self.blame(failure);
+            failure
+        })
+    }
+
+    fn blame(&self, failure: Failure) {
+        if let Some((outcome, _)) = failure.outcome() {
+            let endpoint = self.place.endpoint();
+            self.members.record(endpoint, outcome, None, clock::now());
         }
     }
 
     /// After a 101: the bare connection, what was read from it behind the head, and the place that
     /// it takes at the endpoint until it ends.
-    pub(crate) fn into_stream(self) -> Option<(Stream, Option<Bytes>, Place)> {
-        let HttpSession::H1(mut h1) = self.session else {
-            return None;
+    pub(crate) fn into_stream(self) -> Option<(Box<dyn BothWays>, Option<Bytes>, Place)> {
+        let mut h1 = match self.session {
+            Session::H1 { h1, .. } => h1,
+            Session::H2(h2) => return Some((Box::new(Octets::new(h2)), None, self.place)),
         };
         h1.maybe_upgrade_body_writer();
         let first = {
@@ -213,7 +286,7 @@ impl Incoming {
                 Poll::Pending => None,
             }
         };
-        Some((h1.into_inner(), first, self.place))
+        Some((Box::new(h1.into_inner()), first, self.place))
     }
 
     /// Ends a whole exchange; the connection is kept where that is allowed.
@@ -256,6 +329,11 @@ impl Incoming {
     }
 }
 
+/// What carries octets both ways.
+pub(crate) trait BothWays: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> BothWays for T {}
+
 /// What `work` comes to if it need not wait; it is dropped otherwise.
 async fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
     let mut work = pin!(work);
@@ -269,6 +347,13 @@ async fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
 }
 
 enum Piece {
-    Reply(pingora::Result<Option<Bytes>>),
-    Body(pingora::Result<Option<Bytes>>),
+    Reply(Came<pingora::Result<Option<Bytes>>>),
+    Body(pingora::Result<Fed>),
+}
+
+/// What happens while a piece is written.
+enum Beside {
+    Written(pingora::Result<bool>),
+    Taken(pingora::Result<()>),
+    Body(pingora::Result<Fed>),
 }

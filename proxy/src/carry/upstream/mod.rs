@@ -26,16 +26,17 @@ use std::time::{Duration, Instant};
 
 use balancer::{EndpointIndex, Outcome, PickContext, PickError};
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 
 use self::attempt::{Attempt, Failed, Made, Start};
 use self::begun::Came;
 pub(crate) use self::begun::{Asked, Begun, begin, unbegun};
-pub(crate) use self::incoming::{EARLY_BODY, EARLY_TIME, Incoming};
+pub(crate) use self::incoming::{BothWays, EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;
+use crate::exchange::grpc::base64::Decoder;
 use crate::observe::{Record, Refused};
 use crate::upstreams::{Addresses, Kept, Members, Place, Reuse, Upstream};
 
@@ -51,6 +52,8 @@ pub(crate) enum Upload {
         left: u64,
         /// Longest wait between two pieces.
         patience: Duration,
+        /// It comes as base64, and goes up as what that stands for.
+        text: Option<Decoder>,
     },
 }
 
@@ -60,12 +63,16 @@ pub(crate) struct Outgoing {
     pub(crate) head: RequestHeader,
     /// Its body.
     pub(crate) upload: Upload,
+    /// The fields behind a body in memory.
+    pub(crate) trailers: Option<HeaderMap>,
     /// Consistent-hash key.
     pub(crate) hash: Option<u64>,
     /// The endpoint that the client's cookie names.
     pub(crate) sticky: Option<Kept>,
     /// The client asked to change protocols.
     pub(crate) upgrade: bool,
+    /// By HTTP/2, so that the key in the head is the edge's own.
+    pub(crate) made_key: bool,
     /// The route allows that it is sent again though its method is not idempotent.
     pub(crate) repeatable: bool,
     /// The body is streamed and part of it was taken from the client: it is gone.
@@ -104,9 +111,11 @@ impl Outgoing {
         Self {
             head: self.head.clone(),
             upload: Upload::Done,
+            trailers: None,
             hash: self.hash,
             sticky: self.sticky,
             upgrade: false,
+            made_key: false,
             repeatable: self.repeatable,
             taken: false,
             from: self.from,

@@ -27,6 +27,7 @@ fn route(matcher: Match) -> Route {
         max_body_size: None,
         priority: conf::Priority::Normal,
         retry_non_idempotent: false,
+        grpc_web: false,
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) enum Gate {
     Length(u64),
     /// This many bytes of head, then a chunked body to its end.
     Chunked { head: usize, scanner: ChunkScanner },
-    /// The request was read to its end.
-    Done,
+    /// The request was read to its end, and this is its trailer section.
+    Done(Vec<u8>),
 }
 
 impl Gate {
@@ -37,14 +37,22 @@ impl Gate {
 
     /// The request was read to its end.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self, Self::Done | Self::Length(0))
+        matches!(self, Self::Done(_) | Self::Length(0))
+    }
+
+    /// The lines behind a chunked body that has passed, once.
+    pub(super) fn take_trailer(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Done(trailer) if !trailer.is_empty() => Some(std::mem::take(trailer)),
+            _ => None,
+        }
     }
 
     /// How many of `waiting` may pass now; they have passed with that.
     pub(super) fn admit(&mut self, waiting: &[u8]) -> Result<usize, Reject> {
         Ok(match self {
             Self::Open => waiting.len(),
-            Self::Done => 0,
+            Self::Done(_) => 0,
             Self::Length(left) => {
                 let passing = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
@@ -60,7 +68,7 @@ impl Gate {
             Self::Chunked { scanner, .. } => {
                 let progress = scanner.feed(waiting)?;
                 if progress.done {
-                    *self = Self::Done;
+                    *self = Self::Done(scanner.take_trailer());
                 }
                 progress.consumed
             }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 use pingora::protocols::raw_connect::ProxyDigest;
 
 use super::date::KeptDate;
+use super::trailers::Trailers;
 use crate::exchange::onward::AddressText;
 use crate::exchange::proxy_header::Via;
 use crate::listen::room::SharedPace;
@@ -43,6 +44,8 @@ pub(crate) struct ConnInfo {
     pub(crate) down: SharedPace,
     /// Of the reply whose head is written next.
     pub(crate) date: KeptDate,
+    /// Of the HTTP/1.1 request that is being served, and of its reply.
+    pub(crate) trailers: Trailers,
 }
 
 /// The connection's facts, from what Pingora carries along with a session.

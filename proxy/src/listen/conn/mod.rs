@@ -17,6 +17,7 @@ mod info;
 mod patience;
 mod reply;
 mod stream;
+mod trailers;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -40,6 +41,7 @@ use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
 use patience::Patience;
+use trailers::Trailers;
 
 use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};
@@ -378,6 +380,9 @@ impl Conn {
         self.bound_unsent();
         self.gate = Gate::for_request(facts);
         self.expect_body(facts.body != Framing::None && !matches!(self.gate, Gate::Open));
+        if let Some(info) = self.info() {
+            info.trailers.clear();
+        }
     }
 
     /// Counts what the frames of HTTP/2 cost, from the preface on: so many a second may carry nothing.
@@ -423,6 +428,7 @@ impl Conn {
                 up: SharedPace::new(limits, now),
                 down: SharedPace::new(limits, now),
                 date: KeptDate::default(),
+                trailers: Trailers::default(),
             });
             let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
             self.info = Some(Arc::new(ProxyDigest::new(
@@ -550,11 +556,17 @@ impl Conn {
     /// How many of the bytes that wait the borrower may have now.
     fn admit(&mut self, room: usize) -> io::Result<usize> {
         let available = self.pre.len().min(room);
-        self.gate.admit(&self.pre[..available]).map_err(|_| {
+        let admitted = self.gate.admit(&self.pre[..available]).map_err(|_| {
             if let Some(info) = self.info() {
                 info.bad_chunk.store(true, Ordering::Relaxed);
             }
             io::Error::new(io::ErrorKind::InvalidData, "malformed chunked body")
-        })
+        })?;
+        if let Some(section) = self.gate.take_trailer()
+            && let Some(info) = self.info()
+        {
+            info.trailers.came(section);
+        }
+        Ok(admitted)
     }
 }

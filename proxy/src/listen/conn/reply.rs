@@ -34,7 +34,7 @@ impl Conn {
 
     /// Takes a request that ends with its head off [`Self::waiting`]: it has its reply.
     pub(crate) fn take_request(&mut self, head_len: usize) {
-        self.gate = Gate::Done;
+        self.gate = Gate::Done(Vec::new());
         self.consume(head_len);
     }
 

@@ -115,6 +115,10 @@ impl Conn {
 
     fn poll_stage(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let me = self;
+        if let Some(last) = me.info().and_then(|info| info.trailers.in_place_of(bytes)) {
+            me.staged.extend_from_slice(&last);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         if me.staged.len() + bytes.len() > CHUNK {
             if me.tls.is_none() {
                 me.restore_date(me.staged.len());

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use super::Wire;
+use super::tap::Tap;
 use crate::listen::buffers::{self, CHUNK};
 use crate::listen::pipe::Pipe;
 use crate::upstreams::link::Slot;
@@ -49,6 +50,8 @@ pub(crate) struct Connection {
     unread: Vec<u8>,
     /// What is written before the first read was sent by somebody else.
     is_sent: bool,
+    /// Behind a lock for its session's owner, who sees no more of it than a reference; nobody waits.
+    tap: Mutex<Tap>,
 }
 
 enum Io {
@@ -71,6 +74,7 @@ impl Connection {
             listener: None,
             unread: Vec::new(),
             is_sent: false,
+            tap: Mutex::default(),
         }
     }
 
@@ -83,6 +87,7 @@ impl Connection {
             listener: None,
             unread: Vec::new(),
             is_sent: false,
+            tap: Mutex::default(),
         }
     }
 
@@ -113,6 +118,42 @@ impl Connection {
     pub(crate) fn begin_anew(&mut self, unread: Vec<u8>) {
         self.unread = unread;
         self.is_sent = true;
+    }
+
+    /// The reply that comes next is looked at for trailers.
+    pub(crate) fn watch_trailers(&self) {
+        self.tap().watch();
+    }
+
+    /// A head of so many octets was read, and another one follows.
+    pub(crate) fn interim_read(&self, head: usize) {
+        self.tap().interim(head);
+    }
+
+    /// The last head was read, so many octets; `chunked`: trailers can follow its body.
+    pub(crate) fn head_read(&self, head: usize, chunked: bool) {
+        match chunked {
+            true => self.tap().chunked(head),
+            false => self.tap().ignore(),
+        }
+    }
+
+    /// The lines behind a chunked body that was read to its end.
+    pub(crate) fn take_trailer(&self) -> Option<Vec<u8>> {
+        self.tap().take_trailer()
+    }
+
+    /// The chunked request is ended by this, which is what is written next.
+    pub(crate) fn end_with(&self, last_chunk: Vec<u8>) {
+        self.tap().end_with(last_chunk);
+    }
+
+    fn tap(&self) -> MutexGuard<'_, Tap> {
+        self.tap.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tap_mut(&mut self) -> &mut Tap {
+        self.tap.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether its bytes are in the kernel as they are, so that they can be moved there.
@@ -231,12 +272,14 @@ impl AsyncRead for Connection {
             let now = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..now]);
             self.unread.drain(..now);
+            self.tap_mut().pass(&buf.filled()[before..]);
             if self.unread.is_empty() {
                 buffers::release(&mut self.unread);
             }
             return Poll::Ready(Ok(()));
         }
         let read = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_read(cx, buf));
+        self.tap_mut().pass(&buf.filled()[before..]);
         if self.listener.is_some()
             && buf.filled().len() > before
             && let Some(listener) = self.listener.take()
@@ -256,6 +299,16 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         if self.is_sent {
             return Poll::Ready(Ok(bytes.len()));
+        }
+        while let Some(last) = self.tap_mut().in_place_of(bytes) {
+            let written = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, &last));
+            let count = ready!(written)?;
+            if self.tap_mut().wrote(count) {
+                return Poll::Ready(Ok(bytes.len()));
+            }
+            if count == 0 {
+                return Poll::Ready(Ok(0));
+            }
         }
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, bytes))
     }

@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod proxy_header;
 mod race;
+mod tap;
 #[cfg(test)]
 mod tests;
 mod trust;

@@ -6,18 +6,30 @@
 //! is given back elsewhere. Connections that shall serve no more are simply
 //! forgotten: their streams hold them until the last one ends.
 
+use std::future::poll_fn;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
+use h2::client::{Builder, SendRequest};
 use http::{Uri, header};
-use pingora::connectors::http::v2::{ConnectionRef, H2HandshakeSettings, handshake};
 use pingora::http::RequestHeader;
-use pingora::protocols::http::v2::client::Http2Session;
 use tokio::sync::Notify;
 
 use super::count::Slot;
-use crate::upstreams::dial::{Connection, DialError, Dialer, Wire};
+use super::stream::H2Stream;
+use crate::upstreams::dial::{Connection as Wired, DialError, Dialer, Wire};
+
+/// Bytes of replies that an endpoint may send unasked: on a stream, and on a connection in all.
+const WINDOW: u32 = 8 * 1024 * 1024;
+
+/// Largest frame that an endpoint may send.
+const MAX_FRAME: u32 = 64 * 1024;
+
+/// Octets of a reply's head or trailers, as HTTP/2 counts them (RFC 9113 section 6.5.2).
+const MAX_HEAD: u32 = 256 * 1024;
 
 /// See the module's text.
 #[derive(Default)]
@@ -31,7 +43,7 @@ pub(super) struct Shelf {
 }
 
 struct Shared {
-    connection: ConnectionRef,
+    connection: Connection,
     slot: Arc<Slot>,
     wire: Wire,
     born: Instant,
@@ -48,8 +60,7 @@ struct Failures {
 impl Shared {
     /// Whether requests may begin on it.
     fn serves(&self, dialer: &Dialer, now: Instant) -> bool {
-        !self.connection.is_closed()
-            && !self.connection.is_shutting_down()
+        !self.connection.is_over()
             && self.wire == dialer.wire()
             && !dialer.keep().is_old(self.born, now)
     }
@@ -68,24 +79,22 @@ impl Shelf {
     }
 
     /// A stream on a connection that is there; `None` when none has one to spare.
-    pub(super) async fn spare(&self, dialer: &Dialer, now: Instant) -> Option<Http2Session> {
+    pub(super) async fn spare(&self, dialer: &Dialer, now: Instant) -> Option<H2Stream> {
         loop {
             let connection = self.pick(dialer, now)?;
-            match connection.spawn_stream().await {
-                Ok(Some(session)) => return Some(session),
-                // Full or going away by now: it will not be picked again.
-                Ok(None) => {}
-                Err(_) => connection.mark_shutdown(),
+            // Full or going away by now, it will not be picked again.
+            if let Some(stream) = connection.stream().await {
+                return Some(stream);
             }
         }
     }
 
-    fn pick(&self, dialer: &Dialer, now: Instant) -> Option<ConnectionRef> {
+    fn pick(&self, dialer: &Dialer, now: Instant) -> Option<Connection> {
         let mut connections = self.connections();
         connections.retain(|shared| shared.serves(dialer, now));
         let found = connections
             .iter_mut()
-            .find(|shared| shared.connection.free_stream_slots() > 0)?;
+            .find(|shared| shared.connection.has_room())?;
         found.idle_since = None;
         Some(found.connection.clone())
     }
@@ -94,9 +103,9 @@ impl Shelf {
     pub(super) async fn begin(
         &self,
         dialer: &Dialer,
-        mut connection: Box<Connection>,
+        mut connection: Box<Wired>,
         slot: Arc<Slot>,
-    ) -> Result<Http2Session, DialError> {
+    ) -> Result<H2Stream, DialError> {
         connection.hold(slot.clone());
         let (wire, born) = (connection.wire(), connection.born());
         let connection = multiplex(connection, dialer.keep().max_streams).await?;
@@ -176,32 +185,98 @@ impl Shelf {
     }
 }
 
+/// A connection to an endpoint; its streams and the shelf refer to it.
+#[derive(Clone)]
+pub(crate) struct Connection(Arc<Inner>);
+
+struct Inner {
+    sender: SendRequest<Bytes>,
+    /// Most streams at once, as it is configured; the endpoint may want fewer.
+    max_streams: usize,
+    streams: AtomicUsize,
+    /// No stream begins on it any more.
+    over: Arc<AtomicBool>,
+}
+
+impl Connection {
+    fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.0.streams.load(Ordering::Relaxed) == 0
+    }
+
+    fn has_room(&self) -> bool {
+        let most = self.0.sender.current_max_send_streams();
+        self.0.streams.load(Ordering::Relaxed) < most.min(self.0.max_streams)
+    }
+
+    /// One more stream; `None` where there is no room, or no connection any more.
+    async fn stream(&self) -> Option<H2Stream> {
+        let taken = self.0.streams.fetch_add(1, Ordering::SeqCst);
+        let mut sender = self.0.sender.clone();
+        let is_ready = taken < self.0.max_streams
+            && match poll_fn(|cx| sender.poll_ready(cx)).await {
+                Ok(()) => true,
+                Err(_) => {
+                    self.0.over.store(true, Ordering::Relaxed);
+                    false
+                }
+            };
+        if !is_ready {
+            self.give_stream();
+            return None;
+        }
+        Some(H2Stream::new(self.clone(), sender))
+    }
+
+    /// A stream has ended.
+    pub(super) fn give_stream(&self) {
+        self.0.streams.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A connection that speaks HTTP/2 from now on. The peer's SETTINGS, which come before all else
 /// (RFC 9113 section 3.4), are waited for: they say how many streams it takes, and that it
 /// speaks HTTP/2 at all.
 pub(crate) async fn multiplex(
-    mut connection: Box<Connection>,
+    mut connection: Box<Wired>,
     max_streams: usize,
-) -> Result<ConnectionRef, DialError> {
+) -> Result<Connection, DialError> {
+    let reset = DialError::Io(io::ErrorKind::ConnectionReset);
     let arrived = connection.first_bytes();
-    let mut settings = H2HandshakeSettings::new();
-    settings.max_streams = max_streams;
-    let connection = handshake(connection, settings)
+    let (sender, driver) = Builder::new()
+        .enable_push(false)
+        .initial_max_send_streams(max_streams)
+        .max_frame_size(MAX_FRAME)
+        .max_header_list_size(MAX_HEAD)
+        .initial_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
+        .handshake(connection)
         .await
-        .map_err(|_| DialError::Io(io::ErrorKind::ConnectionReset))?;
+        .map_err(|_| reset)?;
+    let over = Arc::new(AtomicBool::new(false));
+    let told = over.clone();
+    tokio::spawn(async move {
+        // What ends it is the error of the streams on it.
+        let _ = driver.await;
+        told.store(true, Ordering::Relaxed);
+    });
     match arrived.await {
-        Ok(()) => Ok(connection),
+        Ok(()) => Ok(Connection(Arc::new(Inner {
+            sender,
+            max_streams,
+            streams: AtomicUsize::new(0),
+            over,
+        }))),
         Err(_) => Err(DialError::NotHttp2),
     }
 }
 
 /// A stream on a connection that has none yet.
-pub(crate) async fn first_stream(connection: &ConnectionRef) -> Result<Http2Session, DialError> {
-    match connection.spawn_stream().await {
-        Ok(Some(session)) => Ok(session),
-        Ok(None) => Err(DialError::Io(io::ErrorKind::ConnectionReset)),
-        Err(_) => Err(DialError::NotHttp2),
-    }
+pub(crate) async fn first_stream(connection: &Connection) -> Result<H2Stream, DialError> {
+    connection.stream().await.ok_or(DialError::NotHttp2)
 }
 
 /// Names the host in `:authority`, and there alone, and the scheme that is spoken (RFC 9113 section

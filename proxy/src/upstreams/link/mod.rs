@@ -11,6 +11,9 @@
 
 mod count;
 mod h2;
+mod octets;
+mod session;
+mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -21,12 +24,13 @@ use std::time::{Duration, Instant};
 
 use http::header;
 use pingora::http::ResponseHeader;
-use pingora::protocols::http::client::HttpSession;
-use pingora::protocols::http::v1::client::HttpSession as H1Session;
 use tokio::time::timeout;
 
 pub(crate) use count::Slot;
 pub(crate) use h2::{first_stream, multiplex, name_authority, unprocessed};
+pub(crate) use octets::Octets;
+pub(crate) use session::{Came, Session};
+pub(crate) use stream::H2Stream;
 
 use super::Target;
 use super::dial::{Addresses, Connection, DialError, Dialer, Keep, Limit};
@@ -89,7 +93,7 @@ struct Idle {
 
 /// A session on a connection, and whether that had served before.
 pub(crate) struct Connected {
-    pub(crate) session: HttpSession<()>,
+    pub(crate) session: Session,
     pub(crate) reused: bool,
     /// How long it had been idle.
     pub(crate) rested: Duration,
@@ -110,7 +114,7 @@ impl Connected {
     /// A session on a kept HTTP/1.1 connection that had been idle for `rested`.
     pub(crate) fn kept(connection: Box<Connection>, rested: Duration) -> Self {
         Self {
-            session: HttpSession::H1(H1Session::new(connection)),
+            session: Session::h1(connection),
             reused: true,
             rested,
         }
@@ -289,7 +293,7 @@ impl EndpointLinks {
     async fn open_h1(&self, worker: usize, to: Purpose<'_>) -> Result<Connected, DialError> {
         let connection = self.dial(worker, to).await?;
         Ok(Connected {
-            session: HttpSession::H1(H1Session::new(connection)),
+            session: Session::h1(connection),
             reused: false,
             rested: Duration::ZERO,
         })
@@ -341,7 +345,7 @@ impl EndpointLinks {
         let connection = to.dialer.dial(to.target, to.from).await?;
         let session = shelf.begin(to.dialer, connection, slot).await?;
         Ok(Connected {
-            session: HttpSession::H2(session),
+            session: Session::H2(session),
             reused: false,
             rested: Duration::ZERO,
         })
@@ -386,14 +390,16 @@ impl EndpointLinks {
         &self,
         worker: usize,
         dialer: &Dialer,
-        session: HttpSession<()>,
+        session: Session,
         now: Instant,
     ) {
         let Some(shelf) = self.shelves.get(worker) else {
             return;
         };
         match session {
-            HttpSession::H1(mut session) => {
+            Session::H1 {
+                h1: mut session, ..
+            } => {
                 session.respect_keepalive();
                 if session.will_keepalive()
                     && !session.resp_header().is_some_and(closes)
@@ -403,11 +409,10 @@ impl EndpointLinks {
                     self.put(worker, dialer, connection, now);
                 }
             }
-            HttpSession::H2(session) => {
+            Session::H2(session) => {
                 drop(session);
                 shelf.h2.freed.notify_waiters();
             }
-            HttpSession::Custom(()) => {}
         }
     }
 
@@ -439,9 +444,9 @@ fn closes(head: &ResponseHeader) -> bool {
     })
 }
 
-fn shared(session: pingora::protocols::http::v2::client::Http2Session) -> Connected {
+fn shared(session: H2Stream) -> Connected {
     Connected {
-        session: HttpSession::H2(session),
+        session: Session::H2(session),
         reused: true,
         rested: Duration::ZERO,
     }

@@ -80,12 +80,12 @@ fn head(method: Method) -> Box<RequestHeader> {
 }
 
 /// Sends a GET and reads the whole answer.
-async fn ask(session: &mut HttpSession<()>) -> pingora::Result<()> {
-    if let HttpSession::H2(h2) = session {
-        h2.write_request_header(head(Method::GET), true)?;
-    } else {
-        session.write_request_header(head(Method::GET)).await?;
+async fn ask(session: &mut Session) -> pingora::Result<()> {
+    let mut head = head(Method::GET);
+    if session.is_h2() {
+        name_authority(&mut head, false);
     }
+    session.write_request_header(head, true).await?;
     session.read_response_header().await?;
     while session.read_response_body().await?.is_some() {}
     Ok(())
@@ -531,10 +531,12 @@ async fn failure_of(does: Does, method: Method) -> Box<pingora::Error> {
     let endpoint = h2_endpoint(100, does).await;
     let bench = Bench::new(http2(|_| {}), endpoint.target);
     let mut connected = bench.connect(0, clock::now()).await.unwrap();
-    let HttpSession::H2(h2) = &mut connected.session else {
+    let Session::H2(h2) = &mut connected.session else {
         panic!("not HTTP/2");
     };
-    h2.write_request_header(head(method), true).unwrap();
+    let mut head = head(method);
+    name_authority(&mut head, false);
+    h2.write_request_header(head, true).unwrap();
     h2.read_response_header().await.expect_err("no answer")
 }
 

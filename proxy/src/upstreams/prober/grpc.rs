@@ -12,13 +12,12 @@
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::RequestHeader;
-use pingora::protocols::http::v2::client::Http2Session;
 
 use super::Reason;
 use super::check::{USER_AGENT, host};
 use crate::upstreams::Target;
 use crate::upstreams::dial::Dialer;
-use crate::upstreams::link::{first_stream, multiplex, name_authority};
+use crate::upstreams::link::{H2Stream, first_stream, multiplex, name_authority};
 
 const PATH: &[u8] = b"/grpc.health.v1.Health/Check";
 
@@ -123,7 +122,7 @@ fn outcome(fields: &HeaderMap) -> Result<(), Reason> {
 }
 
 /// Everything up to the trailers.
-async fn message(h2: &mut Http2Session) -> Result<Vec<u8>, Reason> {
+async fn message(h2: &mut H2Stream) -> Result<Vec<u8>, Reason> {
     let mut message = Vec::new();
     loop {
         let piece = h2.read_response_body().await;

@@ -3,14 +3,12 @@
 
 use http::{HeaderValue, Method, header};
 use pingora::http::RequestHeader;
-use pingora::protocols::http::client::HttpSession;
-use pingora::protocols::http::v1::client::HttpSession as H1Session;
 
 use super::Reason;
 use super::check::{USER_AGENT, host};
 use crate::upstreams::Target;
 use crate::upstreams::dial::Dialer;
-use crate::upstreams::link::{first_stream, multiplex, name_authority};
+use crate::upstreams::link::{Session, first_stream, multiplex, name_authority};
 
 /// So much of a body is looked at.
 const BODY: usize = 64 * 1024;
@@ -26,21 +24,19 @@ pub(super) async fn run(
 ) -> Result<(), Reason> {
     let host = host(check.host.as_deref(), dialer, target);
     let connection = dialer.dial(target, None).await?;
-    let mut session: HttpSession<()> = match dialer.protocol() {
-        conf::UpstreamProtocol::H1 => HttpSession::H1(H1Session::new(connection)),
+    let mut session = match dialer.protocol() {
+        conf::UpstreamProtocol::H1 => Session::h1(connection),
         conf::UpstreamProtocol::H2 => {
             let connection = multiplex(connection, 1).await?;
-            HttpSession::H2(first_stream(&connection).await?)
+            Session::H2(first_stream(&connection).await?)
         }
     };
-    let head = head(check, &host, matches!(session, HttpSession::H1(_)));
+    let head = head(check, &host, !session.is_h2());
     let mut head = head.map_err(|error| Reason::sending(&error))?;
-    let sent = if let HttpSession::H2(h2) = &mut session {
+    if session.is_h2() {
         name_authority(&mut head, dialer.encrypts());
-        h2.write_request_header(head, true)
-    } else {
-        session.write_request_header(head).await
-    };
+    }
+    let sent = session.write_request_header(head, true).await;
     sent.map_err(|error| Reason::sending(&error))?;
     let status = status(&mut session).await?;
     let expected = match check.statuses.is_empty() {
@@ -78,7 +74,7 @@ fn head(check: &conf::HttpCheck, host: &str, h1: bool) -> pingora::Result<Box<Re
     Ok(Box::new(head))
 }
 
-async fn status(session: &mut HttpSession<()>) -> Result<http::StatusCode, Reason> {
+async fn status(session: &mut Session) -> Result<http::StatusCode, Reason> {
     for _ in 0..INTERIM {
         let read = session.read_response_header().await;
         read.map_err(|error| Reason::reading(&error))?;
@@ -92,7 +88,7 @@ async fn status(session: &mut HttpSession<()>) -> Result<http::StatusCode, Reaso
 }
 
 /// At most [`BODY`] bytes of it.
-async fn body(session: &mut HttpSession<()>) -> Result<Vec<u8>, Reason> {
+async fn body(session: &mut Session) -> Result<Vec<u8>, Reason> {
     let mut body = Vec::new();
     while body.len() < BODY {
         let piece = session.read_response_body().await;
