@@ -5,6 +5,7 @@
 //! either gives a whole [`Config`] or all the errors. What the user wrote is
 //! another set of types (`raw`).
 
+mod acme;
 mod cache;
 mod pages;
 mod upstream;
@@ -19,6 +20,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use regex::Regex;
 
+pub use acme::{
+    Acme, AcmeChallenge, AcmeDirectory, AcmeKey, DnsRecords, DnsUpdate, ExternalAccount,
+    TsigAlgorithm,
+};
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
 pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};
 pub use upstream::{
@@ -245,6 +250,8 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// Certificates; the first is the default for names that none carries.
     pub certificates: Vec<Certificate>,
+    /// Certificates that are obtained by themselves; one of the two lists is not empty.
+    pub acme: Vec<Acme>,
 }
 
 /// TLS protocol version.

@@ -1,5 +1,6 @@
 //! Keys of listeners and of the certificates they show.
 
+use super::acme::ACME;
 use super::process::LIMITS;
 use super::{Form, Kind, NAME, NETWORKS, PATH, Shape, default, optional, required};
 
@@ -152,10 +153,17 @@ pub(crate) static TLS: Shape = Shape {
             "\"1.2\"",
             "The least version accepted.",
         ),
-        required(
+        optional(
             "certificates",
             Kind::Tables(&CERTIFICATE),
+            "`acme` must be there",
             "Certificates and their keys, as PEM files. The first is sent where no name fits. Included files may add theirs.",
+        ),
+        optional(
+            "acme",
+            Kind::OneOrMore(&Kind::Table(&ACME)),
+            "`certificates` must be there",
+            "Certificates that Tidegate obtains and renews by itself, each with names of its own. One is sent in place of a file for the same name once it is there. Included files may add theirs.",
         ),
     ],
     foreign: &[

@@ -12,7 +12,7 @@ use crate::source::Place;
 use crate::text;
 
 use super::entry::Named;
-use super::{entry, process, rules};
+use super::{acme, entry, process, rules};
 
 /// A version of HTTP.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,19 @@ pub(super) fn tls(table: &Table<'_>) -> Option<Tls> {
         &[TlsVersion::V12, TlsVersion::V13],
         TlsVersion::V12,
     );
-    table.require("certificates");
+    if table.get("acme").is_none()
+        && table.get("certificates").is_none()
+        && !table.explains("certificates")
+    {
+        table.cx.error(
+            Finding::error(
+                table.place,
+                "[tls] has neither `certificates` nor `acme`",
+            )
+            .label("write certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]")
+            .help("help: acme = { hosts = [\"shop.example\"], storage = \"/var/lib/tidegate/acme\" } obtains one from an authority by itself"),
+        );
+    }
     let mut certificates: Vec<Certificate> = Vec::new();
     for table in entry::list(table, "certificates", &keys::CERTIFICATE) {
         let Some(certificate) = certificate(&table) else {
@@ -142,6 +154,7 @@ pub(super) fn tls(table: &Table<'_>) -> Option<Tls> {
     Some(Tls {
         min_version,
         certificates,
+        acme: acme::acme(table),
     })
 }
 

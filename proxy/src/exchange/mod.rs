@@ -16,6 +16,7 @@ pub(crate) mod maintenance;
 pub(crate) mod normalise;
 pub(crate) mod onward;
 pub(crate) mod pages;
+pub(crate) mod pending;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
@@ -59,6 +60,8 @@ pub(crate) enum Course {
     Route(Way),
     /// This one, and the site is closed to all but a few.
     Closed(Way),
+    /// None: a certificate authority asks, and is answered with this text (RFC 8555 section 8.3).
+    Challenge(String),
 }
 
 /// A request that has a route.
@@ -125,6 +128,9 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     let authority = guard::authority_of(host(asked)?)?;
     let host = guard::lower(authority.host);
     let target = normalise::normalise(asked.target, asked.merge_slashes)?;
+    if let Some(answer) = router.challenge(asked.head.method(), &target.path) {
+        return Ok(Course::Challenge(answer));
+    }
     let found = router.find(&Query {
         listener: asked.listener,
         host: &host,

@@ -79,6 +79,9 @@ pub(crate) async fn serve(
     if settings.tls.is_some() && !handshake_done(&mut conn, &settings).await {
         return;
     }
+    if conn.was_validation() {
+        return conn.close().await;
+    }
     conn.prepare_digest();
     if conn.speaks_h2() {
         Box::pin(serve_h2(conn, settings, carrier, draining)).await;

@@ -5,7 +5,6 @@
 //! connection costs its key material and little else; records are decrypted in
 //! the thread's scratch space and a reply is encrypted into one write.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -15,15 +14,14 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{
-    ClientHello, ProducesTickets, ResolvesServerCert, UnbufferedServerConnection,
-};
+use rustls::server::{ProducesTickets, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ProtocolVersion, ServerConfig};
-use x509_parser::extensions::GeneralName;
 
 use super::buffers::CHUNK;
+use super::certificates::Certificates;
+use crate::acme::ALPN;
 
 /// Why a certificate cannot be used. Each names the file.
 #[derive(Debug, thiserror::Error)]
@@ -67,63 +65,6 @@ pub enum TlsError {
     Settings(#[from] rustls::Error),
 }
 
-/// Certificates by the names they carry; the first is the default.
-pub(crate) struct Certificates {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// `*.shop.example` as `shop.example`: exactly one label in front (RFC 6125 section 6.4.3).
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Arc<CertifiedKey>,
-}
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates")
-            .field("exact", &self.exact.keys())
-            .field("wildcard", &self.wildcard.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Certificates {
-    /// Reads every pair; `None` for an empty list.
-    pub(crate) fn load(pairs: &[conf::Certificate]) -> Result<Option<Self>, TlsError> {
-        let mut loaded: Option<Self> = None;
-        for pair in pairs {
-            let key = Arc::new(load_pair(&pair.cert, &pair.key)?);
-            let names = names_of(&pair.cert, &key)?;
-            let all = loaded.get_or_insert_with(|| Self {
-                exact: HashMap::new(),
-                wildcard: HashMap::new(),
-                default: key.clone(),
-            });
-            for name in names {
-                let (table, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut all.wildcard, parent.to_owned()),
-                    None => (&mut all.exact, name),
-                };
-                // The first pair in the file keeps a name that two carry.
-                table.entry(name).or_insert_with(|| key.clone());
-            }
-        }
-        Ok(loaded)
-    }
-
-    fn find(&self, name: &str) -> Option<&Arc<CertifiedKey>> {
-        self.exact.get(name).or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.wildcard.get(parent)
-        })
-    }
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls gives the name validated and in lower case.
-        let found = hello.server_name().and_then(|name| self.find(name));
-        Some(found.unwrap_or(&self.default).clone())
-    }
-}
-
 /// A chain and its key, found to belong together.
 pub(crate) fn load_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = read(cert)?;
@@ -157,31 +98,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// DNS names of the leaf: its subject alternative names, as RFC 6125 section 6.4.4 wants.
-fn names_of(path: &Path, key: &CertifiedKey) -> Result<Vec<String>, TlsError> {
-    let broken = |reason: String| TlsError::Certificate {
-        path: path.to_owned(),
-        reason,
-    };
-    let leaf = key
-        .cert
-        .first()
-        .ok_or_else(|| broken("empty chain".into()))?;
-    let (_, leaf) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|error| broken(error.to_string()))?;
-    let names = leaf
-        .subject_alternative_name()
-        .map_err(|error| broken(error.to_string()))?;
-    Ok(names
-        .into_iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect())
-}
-
 /// The process-wide provider: aws-lc-rs, which `main` installs before Pingora can install another.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default()
@@ -195,13 +111,14 @@ pub(crate) fn ticketer() -> Result<Arc<dyn ProducesTickets>, TlsError> {
     Ok(rustls::crypto::aws_lc_rs::Ticketer::new()?)
 }
 
-/// Settings of one listener.
+/// Settings of one listener. `validates`: authorities may look here whether a name is ours.
 pub(crate) fn server_config(
     certificates: Arc<Certificates>,
     tickets: Arc<dyn ProducesTickets>,
     least: conf::TlsVersion,
     h1: bool,
     h2: bool,
+    validates: bool,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     static ALL: [&rustls::SupportedProtocolVersion; 2] =
         [&rustls::version::TLS13, &rustls::version::TLS12];
@@ -218,6 +135,10 @@ pub(crate) fn server_config(
     }
     if h1 {
         config.alpn_protocols.push(b"http/1.1".to_vec());
+    }
+    if validates {
+        // Last: who offers it beside others gets one of those.
+        config.alpn_protocols.push(ALPN.to_vec());
     }
     config.ticketer = tickets;
     config.send_tls13_tickets = 2;
@@ -258,6 +179,12 @@ impl Records {
         self.connection.alpn_protocol() == Some(b"h2")
     }
 
+    /// Whether ALPN chose the protocol of a validation, which says nothing after the handshake
+    /// (RFC 8737 section 3).
+    pub(crate) fn chose_validation(&self) -> bool {
+        self.connection.alpn_protocol() == Some(ALPN)
+    }
+
     /// `TLSv1.3` or `TLSv1.2`.
     pub(crate) fn version(&self) -> &'static str {
         match self.connection.protocol_version() {
@@ -280,7 +207,14 @@ impl Records {
                 mut discard, state, ..
             } = self.connection.process_tls_records(&mut bytes[used..]);
             let mut end = None;
-            match state.map_err(broken)? {
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.say_why(out);
+                    return Err(broken(error));
+                }
+            };
+            match state {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(broken)?;
@@ -307,6 +241,26 @@ impl Records {
             used += discard;
             if let Some(closed) = end {
                 return Ok(Processed { used, closed });
+            }
+        }
+    }
+
+    /// Appends the alert that the library has for the peer after an error (RFC 8446 section 6.2): it
+    /// is given out by the calls that follow.
+    fn say_why(&mut self, out: &mut Vec<u8>) {
+        loop {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else {
+                return;
+            };
+            let said = grow(out, 256, |room| {
+                data.encode(room).map_err(|error| match error {
+                    EncodeError::InsufficientSize(size) => Refused::Room(size.required_size),
+                    other => Refused::Broken(broken(other)),
+                })
+            });
+            if said.is_err() {
+                return;
             }
         }
     }
