@@ -108,7 +108,8 @@ Examples:
     /// See the certificates of a running edge, and order those that it obtains by itself now
     #[command(after_help = "\
 Certificates are obtained and renewed without this, see acme of [tls]. Challenges are answered by the
-running edge, which is found by the [admin] section of its configuration file.
+running edge, which is found by the [admin] section of its configuration file; `list` reads the disk
+where there is none.
 
 Examples:
   tidegate cert list -c shop.toml

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
 use rustls::server::ProducesTickets;
+use serde_json::Value;
 use static_server::images::ImageSettings;
 use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
@@ -31,6 +32,7 @@ use crate::listen::{self, Certificates, ListenerSettings, ListenerState, TlsErro
 use crate::observe::{AccessLog, Metrics, Names, Table};
 use crate::snapshot::{Action, Cache, Route, Snapshot};
 use crate::upstreams::{self, Making, Upstream, UpstreamError};
+use crate::{clock, state};
 
 /// Why a configuration that is right in itself cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +133,26 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
         })?;
     }
     Ok(())
+}
+
+/// Certificates as they lie on the disk, for who asks without a running edge: see
+/// [`crate::state::certificates::overview`].
+///
+/// # Errors
+/// The first that cannot be read.
+pub(crate) fn certificates_on_disk(config: &conf::Config) -> Result<Value, AssembleError> {
+    let Some(tls) = &config.tls else {
+        return Ok(Value::Array(Vec::new()));
+    };
+    let files = Certificates::load(&tls.certificates, Vec::new(), Arc::default())?;
+    let managed = tls.acme.iter().map(|settings| {
+        let read = Managed::read(settings).map(Arc::new)?;
+        read.due();
+        Ok(read)
+    });
+    let managed = managed.collect::<Result<Vec<_>, AcmeError>>()?;
+    let now = clock::wall();
+    Ok(state::certificates::overview(Some(&files), &managed, now))
 }
 
 /// Builds what `config` describes. `previous` is what is running.

@@ -124,6 +124,16 @@ pub fn check(config: &conf::Config) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Certificates that `config` names, as they lie on the disk: an entry for each, with its `names`,
+/// `source` (`file` or `acme`), `not_after`, `days_left`, and of those that are obtained when the
+/// `next_order` would be.
+///
+/// # Errors
+/// One cannot be read.
+pub fn certificates(config: &conf::Config) -> Result<serde_json::Value, RunError> {
+    Ok(assemble::certificates_on_disk(config)?)
+}
+
 /// Serves by `config` until SIGTERM or SIGINT; returns once the requests under
 /// way are done or `shutdown_timeout` is over.
 ///

@@ -25,6 +25,6 @@ mod upstreams;
 
 pub use acme::AcmeError;
 pub use assemble::AssembleError;
-pub use control::{Options, RunError, check, run};
+pub use control::{Options, RunError, certificates, check, run};
 pub use listen::{BindError, TlsError};
 pub use upstreams::UpstreamError;

@@ -1,7 +1,7 @@
 //! What the admin server sees of the running edge.
 
 mod cache;
-mod certificates;
+pub(crate) mod certificates;
 mod upstreams;
 
 use std::sync::Arc;
@@ -134,7 +134,9 @@ impl State for AdminState {
     }
 
     fn certificates(&self) -> Value {
-        certificates::overview(&self.snapshot.load(), clock::wall())
+        let snapshot = self.snapshot.load();
+        let certificates = snapshot.certificates.as_deref();
+        certificates::overview(certificates, &snapshot.managed, clock::wall())
     }
 
     fn order(&self, asked: &OrderAsked) -> Result<Value, String> {

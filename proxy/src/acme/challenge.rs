@@ -150,7 +150,13 @@ async fn record(
 
 /// Calls the program. What it writes to standard error is for the log.
 async fn hook(words: &[String], arguments: [&str; 3]) -> Result<(), Failure> {
-    let (program, first) = words.split_first().unwrap_or((&words[0], &[]));
+    let Some((program, first)) = words.split_first() else {
+        return Err(Failure::new(
+            Outcome::Record,
+            "there is no hook",
+            "see `hook`",
+        ));
+    };
     let failed = |reason: String| {
         let shown = format!("hook {program} {}: {reason}", arguments.join(" "));
         Failure::new(Outcome::Record, shown, SEE_HOOK)

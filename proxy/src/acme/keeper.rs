@@ -11,7 +11,7 @@ use crate::clock;
 
 /// How long a task sleeps at the most: another process may have put a certificate into the storage,
 /// and the clock may have been set.
-const LOOK: Duration = Duration::from_secs(900);
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Between two tries to become the process that orders.
 const LOCKED: Duration = Duration::from_secs(5);

@@ -12,7 +12,7 @@ use super::client::Client;
 use super::failure::{Failure, Outcome};
 use super::order::{self, Wanted};
 use super::schedule::{self, Window};
-use super::storage::{Failed, Storage, Stored};
+use super::storage::{Failed, Storage, Stored, short_hash};
 use super::{Orders, account, update};
 use crate::listen::{Live, Obtained};
 use crate::{clock, random};
@@ -95,8 +95,20 @@ impl Managed {
             source,
         };
         Self::verify(settings)?;
+        Storage::of(settings).prepare().map_err(wrong)?;
+        Self::read(settings)
+    }
+
+    /// Takes what is in the storage, and makes nothing.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn read(settings: &conf::Acme) -> Result<Self, AcmeError> {
+        let wrong = |source| AcmeError::Storage {
+            path: settings.storage.clone(),
+            source,
+        };
         let storage = Storage::of(settings);
-        storage.prepare().map_err(wrong)?;
         let managed = Self {
             obtained: Arc::new(Obtained::new(&settings.hosts)),
             settings: settings.clone(),
@@ -115,7 +127,7 @@ impl Managed {
             }
             Err(error) => return Err(wrong(error)),
         }
-        managed.known().failed = managed.storage.failed().unwrap_or_default();
+        managed.known().failed = managed.remembered();
         Ok(managed)
     }
 
@@ -194,6 +206,18 @@ impl Managed {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is remembered of failures with these settings. Whoever changed them wants to see what
+    /// comes of it.
+    fn remembered(&self) -> Failed {
+        let failed = self.storage.failed();
+        let ours = failed.filter(|failed| failed.settings == self.fingerprint());
+        ours.unwrap_or_default()
+    }
+
+    fn fingerprint(&self) -> String {
+        short_hash(&format!("{:?}", self.settings))
+    }
+
     /// From now on this one is in use.
     fn take(&self, stored: Stored) {
         {
@@ -208,22 +232,26 @@ impl Managed {
 
     /// Another process may have put a newer one into the storage.
     pub(super) fn look(&self) {
+        let written = self.storage.written();
+        if written.is_none() || written == self.known().written {
+            return;
+        }
         match self.storage.certificate() {
-            Ok(Some(stored)) if self.known().written != Some(stored.written) => {
+            Ok(Some(stored)) => {
                 tracing::info!(
                     hosts = self.shown(),
                     "a certificate from the ACME storage is in use"
                 );
                 self.take(stored);
-                self.known().failed = self.storage.failed().unwrap_or_default();
+                self.known().failed = self.remembered();
             }
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => tracing::warn!("the ACME storage cannot be read: {error}"),
         }
     }
 
     /// When the next order is due. In the past: at once.
-    pub(super) fn due(&self) -> SystemTime {
+    pub(crate) fn due(&self) -> SystemTime {
         let current = self.obtained.current();
         let mut known = self.known();
         let wanted = current.map_or(UNIX_EPOCH, |live| {
@@ -387,6 +415,7 @@ impl Managed {
             failures,
             next: since.as_secs(),
             reason: failure.to_string(),
+            settings: self.fingerprint(),
         };
         if let Err(error) = self.storage.keep_failed(Some(&failed)) {
             tracing::warn!("the ACME storage cannot be written: {error}");

@@ -70,10 +70,13 @@ pub(crate) fn window_holds(retry_after: Duration) -> Duration {
 
 /// A share of its own for each certificate, from its serial number.
 pub(crate) fn share_of(serial: &[u8]) -> f64 {
-    // FNV-1a, whose upper bits are mixed well enough to spread renewals.
-    let hash = serial.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    // FNV-1a, and the mixing of SplitMix64 behind it: alone its upper bits hardly differ.
+    let mut hash = serial.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^= hash >> 31;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
     let share = (hash >> 11) as f64 / (1_u64 << 53) as f64;
     share

@@ -57,11 +57,16 @@ pub(super) struct Failed {
     /// Seconds since 1970.
     pub(super) next: u64,
     pub(super) reason: String,
+    /// With which settings: others are tried at once.
+    #[serde(default)]
+    pub(super) settings: String,
 }
 
 impl Failed {
     pub(super) fn next(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(self.next)
+        UNIX_EPOCH
+            .checked_add(Duration::from_secs(self.next))
+            .unwrap_or(UNIX_EPOCH)
     }
 }
 
@@ -148,6 +153,11 @@ impl Storage {
         self.folder
             .join("accounts")
             .join(format!("{}.json", named(host, &parts)))
+    }
+
+    /// When the certificate was put there; `None`: there is none.
+    pub(super) fn written(&self) -> Option<SystemTime> {
+        fs::metadata(self.certificate_file()).ok()?.modified().ok()
     }
 
     /// The certificate; `None`: there is none.
@@ -242,16 +252,16 @@ fn live(text: &[u8]) -> Result<Live, String> {
     })
 }
 
+/// Twelve hexadecimal digits that stand for a text.
+pub(super) fn short_hash(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    let first = hash.as_ref().iter().take(6);
+    first.map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A file name that says what it is about, and differs where any of `parts` does.
 fn named(title: &str, parts: &[&str]) -> String {
-    let all = parts.join("\n");
-    let hash = digest(&SHA256, all.as_bytes());
-    let hash: String = hash
-        .as_ref()
-        .iter()
-        .take(6)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let hash = short_hash(&parts.join("\n"));
     let title = title.replace('*', "_");
     let title: String = title.chars().take(100).collect();
     format!("{title}-{hash}")
@@ -423,6 +433,7 @@ mod tests {
             failures: 3,
             next: 1_700_000_000,
             reason: "no answer".into(),
+            settings: "abc".into(),
         };
         storage.keep_failed(Some(&failed)).expect("written");
         assert_eq!(storage.failed().as_ref(), Some(&failed));

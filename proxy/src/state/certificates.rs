@@ -1,19 +1,24 @@
 //! Certificates, for operators: what is in use, how long it lasts, and how the next one comes.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use crate::acme::{Managed, Orders};
 use crate::admin::OrderAsked;
-use crate::listen::Leaf;
+use crate::listen::{Certificates, Leaf};
 use crate::observe::metrics::CertificateState;
 use crate::snapshot::Snapshot;
 
 /// One entry for each certificate: those from files first.
-pub(super) fn overview(snapshot: &Snapshot, now: SystemTime) -> Value {
-    let files = snapshot.certificates.iter().flat_map(|all| all.files());
+pub(crate) fn overview(
+    certificates: Option<&Certificates>,
+    obtained: &[Arc<Managed>],
+    now: SystemTime,
+) -> Value {
+    let files = certificates.into_iter().flat_map(Certificates::files);
     let files = files.map(|(pair, leaf)| {
         let mut entry = life(Some(leaf), now);
         entry["source"] = json!("file");
@@ -21,7 +26,7 @@ pub(super) fn overview(snapshot: &Snapshot, now: SystemTime) -> Value {
         entry["file"] = json!(pair.cert.to_string_lossy());
         entry
     });
-    let managed = snapshot.managed.iter().map(|one| managed(one, now));
+    let managed = obtained.iter().map(|one| managed(one, now));
     files.chain(managed).collect()
 }
 
@@ -33,7 +38,7 @@ fn managed(one: &Managed, now: SystemTime) -> Value {
     entry["names"] = json!(one.settings().hosts);
     entry["directory"] = json!(one.directory());
     entry["next_order_seconds"] = json!(progress.next.map(seconds));
-    entry["next_order"] = json!(progress.next.map(httpdate::fmt_http_date));
+    entry["next_order"] = json!(progress.next.map(date));
     entry["next_order_by"] = json!(match (&current, progress.failures, progress.is_by_window) {
         (_, 1.., _) => "failure",
         (None, ..) => "missing",
@@ -50,7 +55,7 @@ fn managed(one: &Managed, now: SystemTime) -> Value {
 fn life(leaf: Option<&Leaf>, now: SystemTime) -> Value {
     json!({
         "not_after_seconds": leaf.map(|leaf| seconds(leaf.not_after)),
-        "not_after": leaf.map(|leaf| httpdate::fmt_http_date(leaf.not_after)),
+        "not_after": leaf.map(|leaf| date(leaf.not_after)),
         "days_left": leaf.map(|leaf| days(leaf.not_after, now).floor()),
     })
 }
@@ -67,7 +72,7 @@ pub(super) fn order(
                 .into(),
         );
     }
-    let is_named = |one: &&std::sync::Arc<Managed>| match &asked.name {
+    let is_named = |one: &&Arc<Managed>| match &asked.name {
         None => true,
         Some(name) => one.settings().hosts.contains(name),
     };
@@ -85,7 +90,7 @@ pub(super) fn order(
             there.join(", ")
         ));
     }
-    let is_wanted = |one: &&std::sync::Arc<Managed>| {
+    let is_wanted = |one: &&Arc<Managed>| {
         let is_good = one.current().is_some_and(|live| live.leaf.not_after > now);
         !(asked.missing && is_good)
     };
@@ -142,6 +147,13 @@ pub(super) fn state(snapshot: &Snapshot, orders: &Orders) -> CertificateState {
     }
 }
 
+/// As HTTP writes it (RFC 9110 section 5.6.7). It has no words for years without four digits, and
+/// what an authority says is anything.
+fn date(at: SystemTime) -> String {
+    const LAST: Duration = Duration::from_secs(253_402_300_799);
+    httpdate::fmt_http_date(at.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST))
+}
+
 fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -152,5 +164,20 @@ fn days(until: SystemTime, now: SystemTime) -> f64 {
     match until.duration_since(now) {
         Ok(left) => left.as_secs_f64() / DAY,
         Err(over) => -over.duration().as_secs_f64() / DAY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_can_be_written() {
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(date(far), "Fri, 31 Dec 9999 23:59:59 GMT");
+        let early = UNIX_EPOCH - Duration::from_secs(1 << 36);
+        assert_eq!(date(early), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(seconds(early), 0);
+        assert!((days(UNIX_EPOCH, UNIX_EPOCH + Duration::from_secs(43_200)) + 0.5).abs() < 1e-9);
     }
 }
