@@ -3,12 +3,16 @@
 //! Only shapes and help texts; what a command does stands in
 //! [`crate::commands`] and [`crate::demo`].
 
+mod cert;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hyper::header::HeaderValue;
+
+pub(crate) use cert::{CertArgs, CertCommand, CertListArgs, OrderArgs};
 
 /// Port of the demo's shop.
 pub(crate) const DEMO_HTTPS_PORT: u16 = 8443;
@@ -101,6 +105,17 @@ Examples:
   tidegate maintenance status -c shop.toml
   tidegate maintenance off -c shop.toml")]
     Maintenance(MaintenanceCommands),
+    /// See the certificates of a running edge, and order those that it obtains by itself now
+    #[command(after_help = "\
+Certificates are obtained and renewed without this, see acme of [tls]. Challenges are answered by the
+running edge, which is found by the [admin] section of its configuration file; `list` reads the disk
+where there is none.
+
+Examples:
+  tidegate cert list -c shop.toml
+  tidegate cert issue -c shop.toml
+  tidegate cert renew -c shop.toml --name shop.example")]
+    Cert(CertArgs),
     /// Print the JSON Schema of the configuration file, for editors
     #[command(after_help = "\
 Example:

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Command::Cache(args) => commands::cache::run(&args.command),
         Command::Upstream(args) => commands::upstream::run(&args.command),
         Command::Maintenance(args) => commands::maintenance::run(&args.command),
+        Command::Cert(args) => commands::cert::run(&args.command),
         Command::Schema => commands::schema::run(),
         Command::Static(args) => commands::serve_static::run(&args),
         Command::Compress(args) => commands::compress::run(&args),

@@ -5,6 +5,7 @@
 //! either gives a whole [`Config`] or all the errors. What the user wrote is
 //! another set of types (`raw`).
 
+mod acme;
 mod cache;
 mod overload;
 mod pages;
@@ -21,6 +22,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use regex::Regex;
 
+pub use acme::{
+    Acme, AcmeChallenge, AcmeDirectory, AcmeKey, DnsRecords, DnsUpdate, ExternalAccount,
+    TsigAlgorithm,
+};
 pub use cache::{CacheDisk, CacheStore, ContentCoding, Offline, QueryPattern, RouteCache};
 pub use overload::{MemoryMark, Overload, Priority};
 pub use pages::{EarlyHints, ErrorPages, ErrorPagesId, Maintenance, PageStatus};

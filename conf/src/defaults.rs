@@ -15,6 +15,11 @@ const MIB: u64 = 1024 * 1024;
 /// A drain waits this long for requests in flight: longer than a slow page, shorter than what service managers wait before they kill.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The authority that most people mean; its certificates cost nothing.
+pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// Most providers have a record on all of their servers by then.
+pub const ACME_DNS_WAIT: Duration = Duration::from_secs(30);
+
 /// A head comes in one or two packets; whoever needs longer is slow on purpose.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of a body: bridges a hand-over of a mobile phone.

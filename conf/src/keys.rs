@@ -5,6 +5,7 @@
 //! bounds from it; the schema and the manual are written from it. A key that is
 //! listed here and never read, or read and not listed, fails a test.
 
+mod acme;
 mod balance;
 mod cache;
 mod connection;
@@ -174,6 +175,7 @@ pub(crate) static ROOT: Shape = Shape {
     example: "",
 };
 
+pub(crate) use acme::ACME;
 pub(crate) use balance::{BALANCE, HASH_KEY};
 pub(crate) use cache::CACHE;
 pub(crate) use endpoint::{DISCOVERED, ENDPOINT};

@@ -151,7 +151,8 @@ impl<'a> Table<'a> {
 
     /// Sections of several files are put together, and so are lists of tables.
     fn adds_up(&self, key: &str) -> bool {
-        let list = |key: &Key| matches!(key.kind, Kind::Tables(_));
+        let list =
+            |key: &Key| matches!(key.kind, Kind::Tables(_) | Kind::OneOrMore(Kind::Table(_)));
         std::ptr::eq(self.shape, &ROOT) || self.shape.key(key).is_some_and(list)
     }
 

@@ -3,6 +3,7 @@
 //! Named things (upstreams, directories, filters) are read before the routes
 //! that name them; findings are sorted by place afterwards.
 
+mod acme;
 mod cache;
 mod checks;
 mod entry;
@@ -83,6 +84,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
     let routes = route::routes(root, &names, &upstreams, &cache, &server);
 
     checks::sections(root, &listeners, admin.as_ref(), &routes);
+    acme::answered(root, tls.as_ref(), &listeners);
     checks::access_log(root, &log);
     checks::zone(root, server.zone.as_deref(), &upstreams);
     names.warn_of_unused(cx);

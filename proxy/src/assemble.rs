@@ -15,11 +15,13 @@ use std::sync::Arc;
 
 use cache::{Coding, Normal, Pattern, QueryRules};
 use rustls::ServerConfig;
+use serde_json::Value;
 use static_server::images::ImageSettings;
 use static_server::images::choice::Format;
 use static_server::{Encoding, Immutable, Releases, Site, SiteSettings};
 
 use self::pages::PageError;
+use crate::acme::{AcmeError, Managed, Orders};
 use crate::carry::Forward;
 use crate::exchange::caching::Caching;
 use crate::exchange::hints::Hints;
@@ -30,6 +32,7 @@ use crate::listen::{self, Certificates, ListenerSettings, ListenerState, Tickets
 use crate::observe::{AccessLog, Metrics, Names, Table};
 use crate::snapshot::{Action, Cache, Route, Snapshot};
 use crate::upstreams::{self, Making, Upstream, UpstreamError};
+use crate::{clock, state};
 
 /// Why a configuration that is right in itself cannot run on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,9 @@ pub enum AssembleError {
     /// A certificate.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A certificate that is obtained by itself.
+    #[error(transparent)]
+    Acme(#[from] AcmeError),
     /// An upstream.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -81,6 +87,8 @@ pub(crate) struct Surroundings {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tickets: Tickets,
     pub(crate) workers: usize,
+    /// Challenges that are pending, and orders.
+    pub(crate) orders: Arc<Orders>,
     /// For sticky cookies without a configured secret; lives as long as the process.
     pub(crate) cookie_key: [u8; 32],
 }
@@ -98,9 +106,12 @@ pub(crate) struct Assembled {
 /// The first thing that is missing or broken.
 pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     if let Some(tls) = &config.tls {
-        Certificates::load(&tls.certificates)?;
+        Certificates::load(&tls.certificates, Vec::new(), Arc::default())?;
         for listener in config.listeners.iter().filter(|listener| listener.tls) {
             listen::verify_tls(tls, &listener.tls_options)?;
+        }
+        for settings in &tls.acme {
+            Managed::verify(settings)?;
         }
     }
     for upstream in &config.upstreams {
@@ -127,6 +138,26 @@ pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     Ok(())
 }
 
+/// Certificates as they lie on the disk, for who asks without a running edge: see
+/// [`crate::state::certificates::overview`].
+///
+/// # Errors
+/// The first that cannot be read.
+pub(crate) fn certificates_on_disk(config: &conf::Config) -> Result<Value, AssembleError> {
+    let Some(tls) = &config.tls else {
+        return Ok(Value::Array(Vec::new()));
+    };
+    let files = Certificates::load(&tls.certificates, Vec::new(), Arc::default())?;
+    let managed = tls.acme.iter().map(|settings| {
+        let read = Managed::read(settings).map(Arc::new)?;
+        read.due();
+        Ok(read)
+    });
+    let managed = managed.collect::<Result<Vec<_>, AcmeError>>()?;
+    let now = clock::wall();
+    Ok(state::certificates::overview(Some(&files), &managed, now))
+}
+
 /// Builds what `config` describes. `previous` is what is running.
 ///
 /// # Errors
@@ -136,7 +167,9 @@ pub(crate) fn assemble(
     surroundings: &Surroundings,
     previous: Option<&Snapshot>,
 ) -> Result<Assembled, AssembleError> {
-    let tls = listener_tls(&config, surroundings)?;
+    let managed = managed(&config, previous)?;
+    let certificates = certificates(&config, surroundings, &managed)?;
+    let tls = listener_tls(&config, surroundings, certificates.as_ref())?;
     let table = Arc::new(surroundings.metrics.table(names(&config)));
     let upstreams = upstreams(&config, surroundings, previous, &table)?;
     let sites = config
@@ -186,7 +219,9 @@ pub(crate) fn assemble(
     let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
     let maintenance = pages::closed(&config, before)?;
     let load = surroundings.metrics.load().clone();
-    let mut router = Router::new(&config.routes).shed_by(load.shedding(), &config.routes);
+    let mut router = Router::new(&config.routes)
+        .before_all(surroundings.orders.challenges.pages())
+        .shed_by(load.shedding(), &config.routes);
     if let Some(maintenance) = &maintenance {
         router = router.closed_by(maintenance.switch(), &config.routes);
     }
@@ -196,6 +231,8 @@ pub(crate) fn assemble(
             routes,
             upstreams,
             sites,
+            certificates,
+            managed,
             listeners: Vec::new(),
             table,
             access,
@@ -213,16 +250,48 @@ pub(crate) fn assemble(
     })
 }
 
+/// One that did not change goes on, with its certificate and the order that may be under way.
+fn managed(
+    config: &conf::Config,
+    previous: Option<&Snapshot>,
+) -> Result<Vec<Arc<Managed>>, AcmeError> {
+    let before = previous.map_or(&[][..], |previous| &previous.managed);
+    let acme = config.tls.iter().flat_map(|tls| &tls.acme);
+    acme.map(|settings| {
+        let kept = before.iter().find(|one| one.settings() == settings);
+        match kept {
+            Some(kept) => Ok(kept.clone()),
+            None => Managed::open(settings).map(Arc::new),
+        }
+    })
+    .collect()
+}
+
+fn certificates(
+    config: &conf::Config,
+    surroundings: &Surroundings,
+    managed: &[Arc<Managed>],
+) -> Result<Option<Arc<Certificates>>, TlsError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    let obtained = managed.iter().map(|one| one.obtained().clone()).collect();
+    let challenges = surroundings.orders.challenges.clone();
+    Certificates::load(&tls.certificates, obtained, challenges)
+        .map(Arc::new)
+        .map(Some)
+}
+
 fn listener_tls(
     config: &conf::Config,
     surroundings: &Surroundings,
+    certificates: Option<&Arc<Certificates>>,
 ) -> Result<Vec<Option<Arc<ServerConfig>>>, TlsError> {
-    let Some(tls) = &config.tls else {
+    let (Some(tls), Some(certificates)) = (&config.tls, certificates) else {
         return Ok(config.listeners.iter().map(|_| None).collect());
     };
-    let Some(certificates) = Certificates::load(&tls.certificates)?.map(Arc::new) else {
-        return Ok(config.listeners.iter().map(|_| None).collect());
-    };
+    let mut acme = tls.acme.iter();
+    let validates = acme.any(|acme| acme.challenge == conf::AcmeChallenge::TlsAlpn01);
     config
         .listeners
         .iter()
@@ -236,6 +305,7 @@ fn listener_tls(
                         &tls.ticket_keys,
                         &listener.tls_options,
                         (listener.h1, listener.h2),
+                        validates,
                     )
                 })
                 .transpose()

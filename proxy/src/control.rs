@@ -7,6 +7,7 @@
 
 mod closing;
 mod last_reload;
+mod owned;
 mod restart;
 mod tick;
 
@@ -14,7 +15,6 @@ pub(crate) use last_reload::LastReload;
 
 use std::io;
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use pingora::services::Service;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use crate::acme::Keepers;
 use crate::admin::{self, AdminListener};
 use crate::assemble::{self, AssembleError, Assembled, Surroundings, assemble};
 use crate::carry::{Carrier, purge};
@@ -123,6 +124,16 @@ pub fn check(config: &conf::Config) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Certificates that `config` names, as they lie on the disk: an entry for each, with its `names`,
+/// `source` (`file` or `acme`), `not_after`, `days_left`, and of those that are obtained when the
+/// `next_order` would be.
+///
+/// # Errors
+/// One cannot be read.
+pub fn certificates(config: &conf::Config) -> Result<serde_json::Value, RunError> {
+    Ok(assemble::certificates_on_disk(config)?)
+}
+
 /// Serves by `config` until SIGTERM or SIGINT; returns once the requests under
 /// way are done or `shutdown_timeout` is over.
 ///
@@ -135,13 +146,14 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         metrics: Arc::new(Metrics::new(workers, clock::wall())),
         tickets: listen::Tickets::default(),
         workers,
+        orders: Arc::default(),
         cookie_key: upstreams::random_key().ok_or(RunError::NoRandomness)?,
     };
     let assembled = assemble(config, &surroundings, None)?;
     let (snapshot, sockets) = bind_first(assembled, workers)?;
     let admin = bind_admin(&snapshot.config)?;
     if let Some(user) = &snapshot.config.server.user {
-        privileges::drop_to(user, &owned(&snapshot.config))?;
+        privileges::drop_to(user, &owned::owned(&snapshot.config))?;
     }
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let (drain, draining) = watch::channel(false);
@@ -183,25 +195,6 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         Some(reason) => Err(RunError::Signals(reason.clone())),
         None => Ok(()),
     }
-}
-
-/// Files made as root that the account to change to must be able to write: the access log, which
-/// is opened anew after a rotation, and the admin socket, which is removed at the end.
-fn owned(config: &conf::Config) -> Vec<PathBuf> {
-    let log = config.log.access.iter().map(|log| log.path.clone());
-    let disk = config.cache.disk.iter().flat_map(|disk| {
-        let files = std::fs::read_dir(&disk.path).into_iter().flatten();
-        let files = files.filter_map(|entry| Some(entry.ok()?.path()));
-        files.chain([disk.path.clone()])
-    });
-    let socket = config
-        .admin
-        .iter()
-        .filter_map(|admin| match &admin.address {
-            conf::AdminAddress::Unix(path) => Some(path.clone()),
-            conf::AdminAddress::Tcp(_) => None,
-        });
-    log.chain(socket).chain(disk).collect()
 }
 
 fn server_conf() -> ServerConf {
@@ -330,6 +323,7 @@ impl Control {
         let (changed, mut changes) = mpsc::unbounded_channel();
         let mut probers = Probers::start(upstreams::probes(&self.snapshot.load().upstreams));
         let mut watchers = Watchers::start(&self.snapshot.load().upstreams, &changed);
+        let mut keepers = Keepers::start(&self.surroundings.orders, &self.snapshot.load().managed);
         self.serve_admin(changed.clone()).await;
         tokio::spawn(tick::tick(self.snapshot.clone()));
         tokio::spawn(closing::watch(self.snapshot.clone()));
@@ -359,11 +353,12 @@ impl Control {
                         let snapshot = self.snapshot.load();
                         probers.update(upstreams::probes(&snapshot.upstreams));
                         watchers = Watchers::start(&snapshot.upstreams, &changed);
+                        keepers.update(&snapshot.managed);
                     }
                 }
             }
         }
-        drop((probers, watchers));
+        drop((probers, watchers, keepers));
         self.drain(&mut signals).await;
         self.write_out().await;
     }
@@ -393,6 +388,7 @@ impl Control {
         let state = Arc::new(AdminState {
             snapshot: self.snapshot.clone(),
             metrics: self.surroundings.metrics.clone(),
+            orders: self.surroundings.orders.clone(),
             draining: self.draining.clone(),
             last_reload: self.last_reload.clone(),
             changed,

@@ -6,6 +6,7 @@
 //! may be stored, which file) is decided in crates of its own; this one joins
 //! them to Pingora's HTTP sessions, connections and server runtime.
 
+mod acme;
 mod admin;
 mod assemble;
 mod carry;
@@ -23,7 +24,8 @@ mod snapshot;
 mod state;
 mod upstreams;
 
+pub use acme::AcmeError;
 pub use assemble::AssembleError;
-pub use control::{Options, RunError, check, run};
+pub use control::{Options, RunError, certificates, check, run};
 pub use listen::{BindError, TlsError};
 pub use upstreams::UpstreamError;

@@ -11,6 +11,7 @@ use cache::Flights;
 use http::StatusCode;
 use static_server::Site;
 
+use crate::acme::Managed;
 use crate::carry::Twins;
 use crate::exchange::caching::Caching;
 use crate::exchange::hints::Hints;
@@ -18,7 +19,7 @@ use crate::exchange::maintenance::Maintenance;
 use crate::exchange::pages::Pages;
 use crate::exchange::route::Router;
 use crate::filter::Chain;
-use crate::listen::ListenerState;
+use crate::listen::{Certificates, ListenerState};
 use crate::observe::{AccessLog, CacheCounts, Table};
 use crate::overload::Load;
 use crate::upstreams::Upstream;
@@ -35,6 +36,10 @@ pub(crate) struct Snapshot {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// In the order of the file.
     pub(crate) sites: Vec<Arc<Site>>,
+    /// What handshakes choose from, where there is TLS.
+    pub(crate) certificates: Option<Arc<Certificates>>,
+    /// Certificates that are obtained by themselves, in file order.
+    pub(crate) managed: Vec<Arc<Managed>>,
     /// Listeners in file order.
     pub(crate) listeners: Vec<Arc<ListenerState>>,
     /// Counters and names by the places above.

@@ -1,6 +1,7 @@
 //! What the admin server sees of the running edge.
 
 mod cache;
+pub(crate) mod certificates;
 mod upstreams;
 
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-use crate::admin::{Asked, ListenerAddress, Readiness, State};
+use crate::acme::Orders;
+use crate::admin::{Asked, ListenerAddress, OrderAsked, Readiness, State};
 use crate::carry;
 use crate::clock;
 use crate::control::LastReload;
@@ -25,6 +27,7 @@ use crate::upstreams::Upstream;
 pub(crate) struct AdminState {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) last_reload: Arc<LastReload>,
     /// Told when somebody changed an endpoint by hand.
@@ -149,6 +152,16 @@ impl State for AdminState {
             .collect()
     }
 
+    fn certificates(&self) -> Value {
+        let snapshot = self.snapshot.load();
+        let certificates = snapshot.certificates.as_deref();
+        certificates::overview(certificates, &snapshot.managed, clock::wall())
+    }
+
+    fn order(&self, asked: &OrderAsked) -> Result<Value, String> {
+        certificates::order(&self.snapshot.load(), asked, clock::wall())
+    }
+
     fn token(&self) -> Option<conf::Secret> {
         self.snapshot.load().config.admin.as_ref()?.token.clone()
     }
@@ -178,6 +191,8 @@ impl AdminState {
         let maintenance = snapshot.maintenance.as_ref();
         self.metrics
             .closed(maintenance.is_some_and(|it| it.switch().is_on()));
+        let certificates = certificates::state(&snapshot, &self.orders);
+        self.metrics.set_certificates(certificates);
         snapshot.cache.store.maintain();
         let figures = snapshot.cache.store.figures();
         self.metrics.cache().set(CacheState {

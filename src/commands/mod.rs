@@ -2,6 +2,7 @@
 //! says why not.
 
 pub(crate) mod cache;
+pub(crate) mod cert;
 pub(crate) mod check;
 pub(crate) mod compress;
 pub(crate) mod maintenance;

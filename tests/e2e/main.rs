@@ -16,6 +16,7 @@
 pub mod static_suite;
 mod support;
 
+mod acme;
 mod announced;
 mod balancing;
 mod browser_shop;

@@ -2,11 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::Acme;
+
 /// `[tls]`
 #[derive(Debug, Clone)]
 pub struct Tls {
     /// Certificates; the first is the default for names that none carries.
     pub certificates: Vec<Certificate>,
+    /// Certificates that are obtained by themselves; one of the two lists is not empty.
+    pub acme: Vec<Acme>,
     /// Files with the secrets that session tickets are sealed with; the first seals. Empty: a secret
     /// of the process.
     pub ticket_keys: Vec<PathBuf>,

@@ -1,5 +1,6 @@
 //! Keys of listeners and of the certificates they show.
 
+use super::acme::ACME;
 use super::forward::FORWARD;
 use super::process::LIMITS;
 use super::tls::{
@@ -175,10 +176,17 @@ pub(crate) static TLS: Shape = Shape {
         GROUPS,
         CLIENT_AUTH,
         TICKET_KEYS,
-        required(
+        optional(
             "certificates",
             Kind::Tables(&CERTIFICATE),
+            "`acme` must be there",
             "Certificates and their keys, as PEM files. The first is sent where no name fits. Of two for one name, such as one of an elliptic curve and one of RSA, each client gets the first that it can use. Included files may add theirs.",
+        ),
+        optional(
+            "acme",
+            Kind::OneOrMore(&Kind::Table(&ACME)),
+            "`certificates` must be there",
+            "Certificates that Tidegate obtains and renews by itself, each with names of its own. One is sent in place of a file for the same name once it is there. Included files may add theirs.",
         ),
     ],
     foreign: &[

@@ -223,7 +223,10 @@ fn the_defaults_in_the_manual_are_those_in_force() {
             format!("[cache]\n{}", lines(&keys::CACHE)),
             format!("[[listener]]\naddress = \"127.0.0.1:80\"\n{}", lines(&keys::LISTENER)),
             "[[listener]]\naddress = \"127.0.0.1:443\"\ntls = true".into(),
-            format!("[tls]\ncertificates = [{{ cert = \"a.pem\", key = \"a.key\" }}]\n{}", lines(&keys::TLS)),
+            format!(
+                "[tls]\ncertificates = [{{ cert = \"a.pem\", key = \"a.key\" }}]\nacme = [{{ hosts = [\"a.example\"], storage = \"acme\"{} }}, {{ hosts = [\"b.example\"], storage = \"acme\", challenge = \"dns-01\", rfc2136 = {{ server = \"192.0.2.1:53\", zone = \"b.example\", key_name = \"k\", secret = {{ env = \"S\" }}{} }} }}]\n{}",
+                more("acme"), more("rfc2136"), lines(&keys::TLS)
+            ),
             format!(
                 "[upstream.a]\nendpoints = [{{ address = \"a:1\", zone = \"z\"{} }}, {{ address = \"b:1\", backup = true }}]\nhealth_check = {{ type = \"http\"{} }}\ntls = {{ {} }}\n{}",
                 more("endpoint"), more("health_check"), only("upstream_tls"), lines(&keys::UPSTREAM)

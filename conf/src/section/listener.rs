@@ -12,7 +12,7 @@ use crate::source::Place;
 use crate::text;
 
 use super::entry::Named;
-use super::{entry, process, rules, tls};
+use super::{acme, entry, process, rules, tls};
 
 /// A version of HTTP.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,19 @@ fn protocols(table: &Table<'_>) -> (bool, bool) {
 /// `[tls]`, and what it says of every listener.
 pub(super) fn tls(table: &Table<'_>) -> (Tls, TlsOptions) {
     let options = tls::options(table, &TlsOptions::default());
-    table.require("certificates");
+    if table.get("acme").is_none()
+        && table.get("certificates").is_none()
+        && !table.explains("certificates")
+    {
+        table.cx.error(
+            Finding::error(
+                table.place,
+                "[tls] has neither `certificates` nor `acme`",
+            )
+            .label("write certificates = [{ cert = \"shop.pem\", key = \"shop.key\" }]")
+            .help("help: acme = { hosts = [\"shop.example\"], storage = \"/var/lib/tidegate/acme\" } obtains one from an authority by itself"),
+        );
+    }
     let mut certificates: Vec<Certificate> = Vec::new();
     for table in entry::list(table, "certificates", &keys::CERTIFICATE) {
         let Some(certificate) = certificate(&table) else {
@@ -169,6 +181,7 @@ pub(super) fn tls(table: &Table<'_>) -> (Tls, TlsOptions) {
     }
     let tls = Tls {
         certificates,
+        acme: acme::acme(table),
         ticket_keys: tls::files(table, "ticket_keys"),
     };
     (tls, options)

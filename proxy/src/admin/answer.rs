@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::access::Access;
 use super::change::Asked;
+use super::order::OrderAsked;
 use super::{State, ready};
 use crate::exchange::purging::{Purge, Target, Url, next_parameter};
 use crate::observe::metrics;
@@ -24,7 +25,7 @@ const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
 
 /// What there is, in the order in which it is shown.
-const ENDPOINTS: [Endpoint; 13] = [
+const ENDPOINTS: [Endpoint; 15] = [
     Endpoint::reads("/", Page::Index, "this list"),
     Endpoint::reads(
         "/metrics",
@@ -64,6 +65,17 @@ const ENDPOINTS: [Endpoint; 13] = [
         what: "change ?upstream=NAME&endpoint=ADDRESS by hand: mode=drain, down or enabled; weight=N or default; keep=true over reloads (wants the token)",
     },
     Endpoint::reads("/routes", Page::Routes, "routes in order of precedence"),
+    Endpoint::reads(
+        "/certificates",
+        Page::Certificates,
+        "certificates, how long each lasts, and how the next one comes",
+    ),
+    Endpoint {
+        path: "/certificates/order",
+        allow: "POST",
+        page: Page::Order,
+        what: "order certificates that are obtained by themselves now: all, or ?name=HOST; missing=true only where there is none (wants the token)",
+    },
     Endpoint::reads(
         "/cache",
         Page::Cache,
@@ -119,6 +131,8 @@ enum Page {
     Upstreams,
     Change,
     Routes,
+    Certificates,
+    Order,
     Cache,
     Inspect,
     Purge,
@@ -163,6 +177,8 @@ pub(super) async fn answer<B>(request: &Request<B>, state: &Arc<dyn State>) -> A
         Page::Upstreams => json_answer(StatusCode::OK, &state.upstreams()),
         Page::Change => change(request.headers(), request.uri().query(), state),
         Page::Routes => json_answer(StatusCode::OK, &state.routes()),
+        Page::Certificates => json_answer(StatusCode::OK, &state.certificates()),
+        Page::Order => order(request.headers(), request.uri().query(), state),
         Page::Cache => match blocking(state, |state| state.cache()).await {
             Some(cache) => json_answer(StatusCode::OK, &cache),
             None => error(StatusCode::INTERNAL_SERVER_ERROR, "the look-up failed"),
@@ -204,6 +220,19 @@ fn change(headers: &HeaderMap, query: Option<&str>, state: &Arc<dyn State>) -> A
         Err(why) => error(StatusCode::BAD_REQUEST, &why),
         Ok(asked) => match state.change(&asked) {
             Ok(endpoint) => json_answer(StatusCode::OK, &endpoint),
+            Err(why) => error(StatusCode::NOT_FOUND, &why),
+        },
+    }
+}
+
+fn order(headers: &HeaderMap, query: Option<&str>, state: &Arc<dyn State>) -> Answer {
+    if let Some(refused) = refused(headers, state.as_ref()) {
+        return refused;
+    }
+    match OrderAsked::from_query(query) {
+        Err(why) => error(StatusCode::BAD_REQUEST, &why),
+        Ok(asked) => match state.order(&asked) {
+            Ok(begun) => json_answer(StatusCode::OK, &begun),
             Err(why) => error(StatusCode::NOT_FOUND, &why),
         },
     }

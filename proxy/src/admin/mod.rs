@@ -11,6 +11,7 @@ mod access;
 mod answer;
 mod change;
 mod listener;
+mod order;
 mod ready;
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use crate::exchange::purging::{Purge, Url};
 pub(crate) use self::change::Asked;
 pub(crate) use self::listener::AdminListener;
 use self::listener::{Accepted, Acceptor};
+pub(crate) use self::order::OrderAsked;
 
 /// The whole head of a request, and the wait for the next one.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -73,6 +75,13 @@ pub(crate) trait State: Send + Sync {
     fn change(&self, asked: &Asked) -> Result<Value, String>;
     /// Routes in order of precedence, with what each does.
     fn routes(&self) -> Value;
+    /// Certificates in use, how long each lasts, and how the next one comes.
+    fn certificates(&self) -> Value;
+    /// Orders certificates now; what is told is how they are before.
+    ///
+    /// # Errors
+    /// There are none with such a name; the message says which there are.
+    fn order(&self, asked: &OrderAsked) -> Result<Value, String>;
     /// The token that is wanted for whatever changes state.
     fn token(&self) -> Option<conf::Secret>;
     /// What the cache holds: sizes, the most used objects, the largest tags.

@@ -61,6 +61,15 @@ impl State for Fake {
     fn routes(&self) -> Value {
         json!([{ "name": "catalog" }])
     }
+    fn certificates(&self) -> Value {
+        json!([{ "source": "file" }])
+    }
+    fn order(&self, asked: &OrderAsked) -> Result<Value, String> {
+        match asked.name.as_deref() {
+            Some("shop.example") => Ok(json!([{ "missing": asked.missing }])),
+            _ => Err("there is shop.example".to_owned()),
+        }
+    }
     fn token(&self) -> Option<conf::Secret> {
         self.token.map(|token| conf::Secret::new(token.to_owned()))
     }
@@ -350,6 +359,33 @@ async fn purging_wants_the_token_and_says_what_is_wrong() {
         assert_eq!(reply.status, 400, "{query}");
         assert!(reply.json()["error"].is_string(), "{}", reply.body);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_order_wants_the_token_and_a_name_that_is_there() {
+    let server = Server::start(Fake {
+        token: Some("s3cret"),
+        ..Fake::default()
+    });
+    let order = async |query: &str, token: &str| {
+        let head = format!(
+            "POST /certificates/order{query} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n{token}\r\n"
+        );
+        server.ask(&head).await
+    };
+    let token = "Authorization: Bearer s3cret\r\n";
+    assert_eq!(order("?name=shop.example", "").await.status, 401);
+    let reply = order("?name=shop.example&missing=true", token).await;
+    let begun = json!([{ "missing": true }]);
+    assert_eq!((reply.status, reply.json()), (200, begun));
+    assert_eq!(order("?name=other.example", token).await.status, 404);
+    assert_eq!(order("?host=shop.example", token).await.status, 400);
+    assert_eq!(server.get("/certificates/order").await.status, 405);
+    assert_eq!(
+        server.get("/certificates").await.json()[0]["source"],
+        "file"
+    );
     server.stop().await;
 }
 

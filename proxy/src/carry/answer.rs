@@ -117,6 +117,22 @@ impl Turn {
         self.write(session, head, body).await
     }
 
+    /// What a certificate authority wants to see (RFC 8555 section 8.3).
+    pub(super) async fn challenge(
+        &mut self,
+        session: &mut ServerSession,
+        answer: String,
+    ) -> Result<(), Broken> {
+        let mut head = respond::head(StatusCode::OK, 3)?;
+        head.insert_header(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        )?;
+        head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(answer.len()))?;
+        self.write(session, head, Bytes::from(answer)).await
+    }
+
     pub(super) async fn moved(
         &mut self,
         session: &mut ServerSession,

@@ -152,6 +152,10 @@ impl Turn {
                 })
                 .await
             }
+            Course::Challenge(answer) => {
+                self.record.why = Some("acme_challenge");
+                self.challenge(session, answer).await
+            }
             Course::Closed(way) if !self.is_let_in() => {
                 self.record.route = u16::try_from(way.route).ok();
                 self.closed(session, snapshot.routes.get(way.route)).await

@@ -20,6 +20,7 @@ pub(crate) mod normalise;
 pub(crate) mod onward;
 pub(crate) mod pace;
 pub(crate) mod pages;
+pub(crate) mod pending;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;
@@ -70,6 +71,8 @@ pub(crate) enum Course {
     Closed(Way),
     /// This one, and there is more to do than can be done.
     Shed(Way),
+    /// None: a certificate authority asks, and is answered with this text (RFC 8555 section 8.3).
+    Challenge(String),
 }
 
 /// A request that has a route.
@@ -136,6 +139,9 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     let authority = guard::authority_of(host(asked)?)?;
     let host = guard::lower(authority.host);
     let target = normalise::normalise(asked.target, asked.merge_slashes)?;
+    if let Some(answer) = router.challenge(asked.head.method(), &target.path) {
+        return Ok(Course::Challenge(answer));
+    }
     let found = router.find(&Query {
         listener: asked.listener,
         host: &host,

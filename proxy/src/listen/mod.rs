@@ -3,8 +3,10 @@
 mod announced;
 mod bind;
 pub(crate) mod buffers;
+mod certificates;
 mod conn;
 mod h2;
+mod leaf;
 mod limits;
 pub(crate) mod pipe;
 mod rates;
@@ -17,10 +19,12 @@ mod tls;
 pub(crate) use self::h2::{is_h2, keep_trailers, request_trailers};
 pub use bind::BindError;
 pub(crate) use bind::bind;
+pub(crate) use certificates::{Certificates, Live, Obtained};
 pub(crate) use conn::{Conn, ConnInfo, conn_info};
+pub(crate) use leaf::Leaf;
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;
 pub(crate) use tls::{
-    Certificates, ClientCert, Tickets, load_pair, provider, server_config, verify as verify_tls,
+    ClientCert, Tickets, load_pair, provider, server_config, verify as verify_tls,
 };

@@ -95,6 +95,9 @@ pub(crate) async fn serve(
             return;
         }
     }
+    if conn.was_validation() {
+        return conn.close().await;
+    }
     conn.prepare_digest();
     if conn.speaks_h2() {
         Box::pin(serve_h2(conn, settings, carrier, draining)).await;

@@ -8,7 +8,6 @@
 mod clients;
 mod tickets;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -19,13 +18,14 @@ use rustls::crypto::aws_lc_rs::{cipher_suite, kx_group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, NoClientAuth, ResolvesServerCert, UnbufferedServerConnection};
+use rustls::server::{NoClientAuth, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
-use x509_parser::extensions::GeneralName;
 
 use super::buffers::CHUNK;
+use super::certificates::Certificates;
+use crate::acme::ALPN;
 use clients::Admission;
 pub(crate) use clients::ClientCert;
 use tickets::Audience;
@@ -89,81 +89,6 @@ pub enum TlsError {
     Settings(#[from] rustls::Error),
 }
 
-/// Certificates by the names they carry; the first is the default.
-pub(crate) struct Certificates {
-    exact: HashMap<String, Keys>,
-    /// `*.shop.example` as `shop.example`: exactly one label in front (RFC 6125 section 6.4.3).
-    wildcard: HashMap<String, Keys>,
-    default: Keys,
-}
-
-/// Those for one name, in the order of the file: clients differ in what they can verify.
-type Keys = Vec<Arc<CertifiedKey>>;
-
-impl fmt::Debug for Certificates {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Certificates")
-            .field("exact", &self.exact.keys())
-            .field("wildcard", &self.wildcard.keys())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Certificates {
-    /// Reads every pair; `None` for an empty list.
-    pub(crate) fn load(pairs: &[conf::Certificate]) -> Result<Option<Self>, TlsError> {
-        let mut loaded: Option<Self> = None;
-        let mut first_names = Vec::new();
-        for pair in pairs {
-            let key = Arc::new(load_pair(&pair.cert, &pair.key)?);
-            let names = names_of(&pair.cert, &key)?;
-            let all = loaded.get_or_insert_with(|| Self {
-                exact: HashMap::new(),
-                wildcard: HashMap::new(),
-                default: Vec::new(),
-            });
-            // One of another kind may stand in for the first, if it is for the same names.
-            if all.default.is_empty() {
-                first_names.clone_from(&names);
-            }
-            if names == first_names {
-                all.default.push(key.clone());
-            }
-            for name in names {
-                let (table, name) = match name.strip_prefix("*.") {
-                    Some(parent) => (&mut all.wildcard, parent.to_owned()),
-                    None => (&mut all.exact, name),
-                };
-                table.entry(name).or_default().push(key.clone());
-            }
-        }
-        Ok(loaded)
-    }
-
-    fn find(&self, name: &str) -> Option<&Keys> {
-        self.exact.get(name).or_else(|| {
-            let (_, parent) = name.split_once('.')?;
-            self.wildcard.get(parent)
-        })
-    }
-}
-
-impl ResolvesServerCert for Certificates {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        // rustls gives the name validated and in lower case.
-        let found = hello.server_name().and_then(|name| self.find(name));
-        let keys = found.unwrap_or(&self.default);
-        // Those schemes that no suite of the client's goes with were taken out.
-        let schemes = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let key = match &keys[..] {
-            [only] => Some(only),
-            several => several.iter().find(fits).or(several.first()),
-        };
-        key.cloned()
-    }
-}
-
 /// A chain and its key, found to belong together.
 pub(crate) fn load_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = read(cert)?;
@@ -197,31 +122,6 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     })
 }
 
-/// DNS names of the leaf: its subject alternative names, as RFC 6125 section 6.4.4 wants.
-fn names_of(path: &Path, key: &CertifiedKey) -> Result<Vec<String>, TlsError> {
-    let broken = |reason: String| TlsError::Certificate {
-        path: path.to_owned(),
-        reason,
-    };
-    let leaf = key
-        .cert
-        .first()
-        .ok_or_else(|| broken("empty chain".into()))?;
-    let (_, leaf) =
-        x509_parser::parse_x509_certificate(leaf).map_err(|error| broken(error.to_string()))?;
-    let names = leaf
-        .subject_alternative_name()
-        .map_err(|error| broken(error.to_string()))?;
-    Ok(names
-        .into_iter()
-        .flat_map(|extension| &extension.value.general_names)
-        .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
-            _ => None,
-        })
-        .collect())
-}
-
 /// The process-wide provider: aws-lc-rs, which `main` installs before Pingora can install another.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     CryptoProvider::get_default()
@@ -229,16 +129,17 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
         .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
 }
 
-/// Settings of one listener.
+/// Settings of one listener. `validates`: authorities may look here whether a name is ours.
 ///
 /// # Errors
 /// A file that `options` or `ticket_keys` name cannot be used.
 pub(crate) fn server_config(
-    certificates: Arc<dyn ResolvesServerCert>,
+    certificates: Arc<Certificates>,
     tickets: &Tickets,
     ticket_keys: &[PathBuf],
     options: &conf::TlsOptions,
     (h1, h2): (bool, bool),
+    validates: bool,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let versions: Vec<_> = [
         (conf::TlsVersion::V13, &rustls::version::TLS13),
@@ -264,6 +165,10 @@ pub(crate) fn server_config(
     }
     if h1 {
         config.alpn_protocols.push(b"http/1.1".to_vec());
+    }
+    if validates {
+        // Last: who offers it beside others gets one of those.
+        config.alpn_protocols.push(ALPN.to_vec());
     }
     config.ticketer = tickets.sealer(audience, ticket_keys)?;
     config.send_tls13_tickets = 2;
@@ -369,6 +274,12 @@ impl Records {
         ClientCert::new(chain.first()?).map(Arc::new)
     }
 
+    /// Whether ALPN chose the protocol of a validation, which says nothing after the handshake
+    /// (RFC 8737 section 3).
+    pub(crate) fn chose_validation(&self) -> bool {
+        self.connection.alpn_protocol() == Some(ALPN)
+    }
+
     /// `TLSv1.3` or `TLSv1.2`.
     pub(crate) fn version(&self) -> &'static str {
         match self.connection.protocol_version() {
@@ -391,7 +302,14 @@ impl Records {
                 mut discard, state, ..
             } = self.connection.process_tls_records(&mut bytes[used..]);
             let mut end = None;
-            match state.map_err(broken)? {
+            let state = match state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.say_why(out);
+                    return Err(broken(error));
+                }
+            };
+            match state {
                 ConnectionState::ReadTraffic(mut traffic) => {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(broken)?;
@@ -418,6 +336,26 @@ impl Records {
             used += discard;
             if let Some(closed) = end {
                 return Ok(Processed { used, closed });
+            }
+        }
+    }
+
+    /// Appends the alert that the library has for the peer after an error (RFC 8446 section 6.2): it
+    /// is given out by the calls that follow.
+    fn say_why(&mut self, out: &mut Vec<u8>) {
+        loop {
+            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = state else {
+                return;
+            };
+            let said = grow(out, 256, |room| {
+                data.encode(room).map_err(|error| match error {
+                    EncodeError::InsufficientSize(size) => Refused::Room(size.required_size),
+                    other => Refused::Broken(broken(other)),
+                })
+            });
+            if said.is_err() {
+                return;
             }
         }
     }

@@ -156,7 +156,10 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
             let route = snapshot.routes.get(way.route)?;
             Some((way, route))
         }
-        Course::Malformed(_) | Course::NotFound | Course::MethodNotAllowed(_) => None,
+        Course::Malformed(_)
+        | Course::NotFound
+        | Course::MethodNotAllowed(_)
+        | Course::Challenge(_) => None,
     })
 }
 

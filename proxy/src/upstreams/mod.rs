@@ -29,6 +29,7 @@ use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
 pub(crate) use dial::{Addresses, Connection, DialError, refused_certificate};
+pub(crate) use discovery::connect;
 pub(crate) use link::{
     Came, Connected, Octets, RECENT, Reuse, Session, name_authority, unprocessed,
 };

@@ -92,6 +92,13 @@ impl Setup {
         self.folder.path()
     }
 
+    /// What `@NAME@` stands for.
+    pub(crate) fn address(&self, name: &str) -> SocketAddr {
+        let named = self.names.iter().find(|(known, _)| known == name);
+        let (_, value) = named.expect("a known name");
+        value.parse().expect("an address")
+    }
+
     /// Writes a file beside the configuration.
     pub(crate) fn file(self, path: &str, content: impl AsRef<[u8]>) -> Self {
         let path = self.folder.path().join(path);

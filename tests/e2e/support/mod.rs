@@ -11,6 +11,7 @@ pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod nginx;
 pub(crate) mod origin;
+pub(crate) mod pebble;
 pub(crate) mod ports;
 pub(crate) mod tls_node;
 pub(crate) mod tools;

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::Full;
-use hyper::Response;
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -29,24 +29,37 @@ pub(crate) struct TlsNode {
 impl TlsNode {
     /// Shows `STEM.pem` of the folder.
     pub(crate) fn start(folder: &Path, stem: &str) -> Self {
+        let name = stem.to_owned();
+        Self::answering(folder, stem, move |_| {
+            Response::new(Full::new(Bytes::from(name.clone())))
+        })
+    }
+
+    /// The same, with answers by the request's target.
+    pub(crate) fn answering(
+        folder: &Path,
+        stem: &str,
+        answer: impl Fn(&str) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        let answer = Arc::new(answer);
         let config = Arc::new(Mutex::new(config(folder, stem)));
         let address = ports::free();
-        let (name, current) = (stem.to_owned(), config.clone());
+        let current = config.clone();
         let listener = runtime()
             .block_on(TcpListener::bind(address))
             .expect("a listener");
         let accepting = runtime().spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let config = current.lock().expect("no panic").clone();
-                let name = name.clone();
+                let answer = answer.clone();
                 tokio::spawn(async move {
                     // A peer that does not like the certificate ends here.
                     let Ok(tls) = TlsAcceptor::from(config).accept(socket).await else {
                         return;
                     };
-                    let answer = service_fn(move |_| {
-                        let body = Full::new(Bytes::from(name.clone()));
-                        async move { Ok::<_, Infallible>(Response::new(body)) }
+                    let answer = service_fn(move |request: Request<Incoming>| {
+                        let answer = answer(&request.uri().to_string());
+                        async move { Ok::<_, Infallible>(answer) }
                     });
                     let server = hyper::server::conn::http1::Builder::new();
                     let _ = server.serve_connection(TokioIo::new(tls), answer).await;

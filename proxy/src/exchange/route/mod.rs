@@ -29,6 +29,7 @@ use regex::Regex;
 use super::head::HeadView;
 use super::maintenance::Switch;
 use super::normalise::canonical;
+use super::pending::PendingPages;
 use super::shedding::{Level, Shedding};
 use conditions::{Conditions, Verdict};
 use precedence::{HostRank, PathRank, Precedence};
@@ -76,6 +77,8 @@ pub(crate) struct Router {
     closing: Option<(Arc<Switch>, Vec<bool>)>,
     /// What gives requests up, and the priority of each route.
     shedding: Option<(Arc<Shedding>, Vec<conf::Priority>)>,
+    /// What is answered before all routes.
+    pending: Option<Arc<PendingPages>>,
 }
 
 /// Routes by host pattern.
@@ -134,6 +137,21 @@ impl Router {
         let open = routes.iter().map(|route| !route.maintenance).collect();
         self.closing = Some((switch.clone(), open));
         self
+    }
+
+    /// With the pages that certificate authorities look for.
+    pub(crate) fn before_all(mut self, pending: &Arc<PendingPages>) -> Self {
+        self.pending = Some(pending.clone());
+        self
+    }
+
+    /// What a certificate authority is answered, where it is one that asks.
+    pub(crate) fn challenge(&self, method: &Method, path: &str) -> Option<String> {
+        let pending = self.pending.as_ref()?;
+        match *method {
+            Method::GET | Method::HEAD => pending.page(path),
+            _ => None,
+        }
     }
 
     /// Whether a route is closed now.

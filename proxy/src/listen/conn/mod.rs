@@ -227,6 +227,13 @@ impl Conn {
         self.speaks_h2
     }
 
+    /// It was a certificate authority that looked whether a name is ours, and now it knows.
+    pub(crate) fn was_validation(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.records.chose_validation())
+    }
+
     /// The client proved prior knowledge of HTTP/2 by its preface.
     pub(crate) fn set_h2(&mut self) {
         self.speaks_h2 = true;

@@ -30,6 +30,7 @@ pub(super) fn scrape(metrics: &Metrics) -> Vec<MetricFamily> {
     endpoints(&mut page, &table);
     cache(&mut page, &metrics.cache);
     images(&mut page, metrics);
+    certificates(&mut page, metrics);
     configuration(&mut page, metrics);
     processes(&mut page, metrics);
     page.families
@@ -400,6 +401,33 @@ fn images(page: &mut Page, metrics: &Metrics) {
             }
         });
     }
+}
+
+fn certificates(page: &mut Page, metrics: &Metrics) {
+    let state = metrics.certificates.lock();
+    let state = state.unwrap_or_else(PoisonError::into_inner);
+    page.family(&f::CERTIFICATE_NOT_AFTER, |samples| {
+        for (name, source, not_after) in &state.lives {
+            samples.value(&[name, source], *not_after as f64);
+        }
+    });
+    page.family(&f::ACME_ORDERS, |samples| {
+        for (outcome, count) in &state.orders {
+            samples.value(&[outcome], *count as f64);
+        }
+    });
+    page.family(&f::ACME_FAILURES, |samples| {
+        for (name, failures, _) in &state.managed {
+            samples.value(&[name], f64::from(*failures));
+        }
+    });
+    page.family(&f::ACME_NEXT, |samples| {
+        for (name, _, next) in &state.managed {
+            if let Some(next) = next {
+                samples.value(&[name], *next as f64);
+            }
+        }
+    });
 }
 
 fn configuration(page: &mut Page, metrics: &Metrics) {

@@ -183,6 +183,14 @@ families! {
         "Files kept of variants, those included that say that there is none.");
     IMAGES_BYTES = gauge("tidegate_images_bytes", ["static"],
         "Bytes of disk that variants of pictures take.");
+    CERTIFICATE_NOT_AFTER = gauge("tidegate_certificate_not_after_seconds", ["name", "source"],
+        "When the certificate for a name ends, in seconds since 1970.");
+    ACME_ORDERS = counter("tidegate_acme_orders_total", ["outcome"],
+        "Orders of certificates, by what came of them.");
+    ACME_FAILURES = gauge("tidegate_acme_failures", ["name"],
+        "Orders for a certificate that failed in a row.");
+    ACME_NEXT = gauge("tidegate_acme_next_order_timestamp_seconds", ["name"],
+        "When a certificate is ordered next.");
     CONFIG_RELOADS = counter("tidegate_config_reloads_total", ["result"],
         "Reloads tried.");
     CONFIG_LAST_OK = gauge("tidegate_config_last_reload_successful", [],

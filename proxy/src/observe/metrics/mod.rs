@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     /// By the name of the site.
     images: Mutex<Vec<(String, ImageCounts)>>,
     access_log: Arc<access_log::Counts>,
+    certificates: Mutex<CertificateState>,
 }
 
 impl Metrics {
@@ -83,6 +84,7 @@ impl Metrics {
             cache: CacheMetrics::default(),
             images: Mutex::default(),
             access_log: Arc::default(),
+            certificates: Mutex::default(),
         }
     }
 
@@ -135,6 +137,14 @@ impl Metrics {
         *self.images.lock().unwrap_or_else(PoisonError::into_inner) = sites;
     }
 
+    /// How long certificates last, and how the next ones come; pushed before a scrape.
+    pub(crate) fn set_certificates(&self, state: CertificateState) {
+        *self
+            .certificates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
     /// Where each access log counts, one after another.
     #[must_use]
     pub(crate) fn access_log(&self) -> Arc<access_log::Counts> {
@@ -151,6 +161,18 @@ impl Metrics {
         }
         text
     }
+}
+
+/// Certificates, as of now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct CertificateState {
+    /// Name, source, end in seconds since 1970.
+    pub(crate) lives: Vec<(String, &'static str, u64)>,
+    /// Those that are obtained by themselves: first name, failures in a row, next order in seconds
+    /// since 1970.
+    pub(crate) managed: Vec<(String, u32, Option<u64>)>,
+    /// Orders by what came of them.
+    pub(crate) orders: Vec<(&'static str, u64)>,
 }
 
 /// The cache's own numbers.

@@ -375,6 +375,11 @@ fn full() -> Metrics {
         made: 1,
         ..Default::default()
     };
+    metrics.set_certificates(CertificateState {
+        lives: vec![("shop.example".to_owned(), "acme", 1)],
+        managed: vec![("shop.example".to_owned(), 0, Some(1))],
+        orders: vec![("issued", 1)],
+    });
     metrics.set_images(vec![("shop".to_owned(), made)]);
     metrics
 }

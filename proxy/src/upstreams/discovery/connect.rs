@@ -1,4 +1,4 @@
-//! A connection to a server of lists.
+//! A connection to a server of lists, or to another one that Tidegate asks for itself.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use tokio_rustls::client::TlsStream;
 const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
 
 /// Plain or not.
-pub(super) enum Stream {
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// The first connection that comes about: the addresses are tried in turn, the next one when the
 /// last failed or takes long. Who calls sets the deadline.
-pub(super) async fn tcp(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+pub(crate) async fn tcp(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
     let mut rest = addresses.into_iter();
     let mut attempts = JoinSet::new();
     let mut error = io::Error::from(io::ErrorKind::AddrNotAvailable);
@@ -51,7 +51,7 @@ pub(super) async fn tcp(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
 }
 
 /// TLS on it, the certificate verified for `host`.
-pub(super) async fn tls(
+pub(crate) async fn tls(
     stream: TcpStream,
     host: &str,
     config: Arc<ClientConfig>,

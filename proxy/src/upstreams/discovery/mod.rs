@@ -6,7 +6,7 @@
 //! neither pools nor connections.
 
 mod addresses;
-mod connect;
+pub(crate) mod connect;
 mod dns;
 mod document;
 mod error;

@@ -1,0 +1,259 @@
+//! Making a challenge's answer be there, and taking it away again.
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use instant_acme::{ChallengeType, KeyAuthorization};
+use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::CertifiedKey;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::challenges::{Challenges, Shown};
+use super::failure::{Failure, Outcome};
+use super::update::{self, Change};
+use crate::listen::provider;
+
+/// One call of a program that makes records; some wait until the record is on all servers.
+const HOOK_PATIENCE: Duration = Duration::from_secs(300);
+
+const SEE_HOOK: &str =
+    "call the program in `hook` by hand with these arguments, as the account that runs Tidegate";
+
+/// Which challenge is used; for advice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Http,
+    TlsAlpn,
+    Dns,
+}
+
+impl Way {
+    pub(super) fn of(challenge: &conf::AcmeChallenge) -> Self {
+        match challenge {
+            conf::AcmeChallenge::Http01 => Self::Http,
+            conf::AcmeChallenge::TlsAlpn01 => Self::TlsAlpn,
+            conf::AcmeChallenge::Dns01 { .. } => Self::Dns,
+        }
+    }
+
+    /// As authorities call it.
+    pub(super) fn kind(self) -> ChallengeType {
+        match self {
+            Self::Http => ChallengeType::Http01,
+            Self::TlsAlpn => ChallengeType::TlsAlpn01,
+            Self::Dns => ChallengeType::Dns01,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http-01",
+            Self::TlsAlpn => "tls-alpn-01",
+            Self::Dns => "dns-01",
+        }
+    }
+}
+
+/// The answers of one order. Those in this process go with it; records are to be taken away by
+/// [`Answers::withdraw`].
+pub(super) struct Answers<'a> {
+    settings: &'a conf::AcmeChallenge,
+    challenges: &'a Arc<Challenges>,
+    shown: Vec<Shown>,
+    /// Name and value.
+    records: Vec<(String, String)>,
+}
+
+impl<'a> Answers<'a> {
+    pub(super) fn new(settings: &'a conf::AcmeChallenge, challenges: &'a Arc<Challenges>) -> Self {
+        Self {
+            settings,
+            challenges,
+            shown: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
+    /// Makes the answer for `host` (without `*.`) be there.
+    pub(super) async fn show(
+        &mut self,
+        host: &str,
+        token: &str,
+        authorization: &KeyAuthorization,
+    ) -> Result<(), Failure> {
+        match self.settings {
+            conf::AcmeChallenge::Http01 => {
+                let shown = self.challenges.show_page(token, authorization.as_str());
+                self.shown.push(shown);
+            }
+            conf::AcmeChallenge::TlsAlpn01 => {
+                let digest = authorization.digest();
+                let key = validation(host, digest.as_ref()).map_err(|reason| {
+                    let what = format!("no certificate for the validation of {host}: {reason}");
+                    Failure::new(Outcome::Unusable, what, "see `hosts`")
+                })?;
+                let host = host.to_ascii_lowercase();
+                let shown = self.challenges.show_certificate(&host, Arc::new(key));
+                self.shown.push(shown);
+            }
+            conf::AcmeChallenge::Dns01 { records, .. } => {
+                let name = format!("_acme-challenge.{host}");
+                let value = authorization.dns_value();
+                // Also one that was made in part is to be taken away.
+                self.records.push((name.clone(), value.clone()));
+                record(records, Change::Add, &name, &value).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until all servers of the zone have the records.
+    pub(super) async fn settle(&self) {
+        if let conf::AcmeChallenge::Dns01 { wait, .. } = self.settings
+            && !self.records.is_empty()
+        {
+            tokio::time::sleep(*wait).await;
+        }
+    }
+
+    /// Takes away what was made.
+    pub(super) async fn withdraw(self) {
+        let conf::AcmeChallenge::Dns01 { records, .. } = self.settings else {
+            return;
+        };
+        for (name, value) in &self.records {
+            if let Err(failure) = record(records, Change::Remove, name, value).await {
+                tracing::warn!(name, "a record of an order that is over stays: {failure}");
+            }
+        }
+    }
+}
+
+async fn record(
+    records: &conf::DnsRecords,
+    what: Change,
+    name: &str,
+    value: &str,
+) -> Result<(), Failure> {
+    let word = match what {
+        Change::Add => "present",
+        Change::Remove => "cleanup",
+    };
+    match records {
+        conf::DnsRecords::Hook(words) => hook(words, [word, name, value]).await,
+        conf::DnsRecords::Update(settings) => update::change(settings, what, name, value).await,
+    }
+}
+
+/// Calls the program. What it writes to standard error is for the log.
+async fn hook(words: &[String], arguments: [&str; 3]) -> Result<(), Failure> {
+    let Some((program, first)) = words.split_first() else {
+        return Err(Failure::new(
+            Outcome::Record,
+            "there is no hook",
+            "see `hook`",
+        ));
+    };
+    let failed = |reason: String| {
+        let shown = format!("hook {program} {}: {reason}", arguments.join(" "));
+        Failure::new(Outcome::Record, shown, SEE_HOOK)
+    };
+    let mut command = Command::new(program);
+    command
+        .args(first)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let ended = timeout(HOOK_PATIENCE, command.output()).await;
+    let ended = ended.map_err(|_| failed(format!("not done within {HOOK_PATIENCE:?}")))?;
+    let ended = ended.map_err(|error| failed(format!("it cannot be started: {error}")))?;
+    match ended.status.success() {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&ended.stderr);
+            let last = said.trim().lines().last().unwrap_or_default();
+            let last: String = last.chars().filter(|c| !c.is_control()).take(300).collect();
+            Err(failed(format!("{}: {last}", ended.status)))
+        }
+    }
+}
+
+/// The certificate that answers a validating handshake (RFC 8737 section 3).
+fn validation(host: &str, digest: &[u8]) -> Result<CertifiedKey, String> {
+    let key = KeyPair::generate().map_err(|error| error.to_string())?;
+    let mut params =
+        CertificateParams::new(vec![host.to_owned()]).map_err(|error| error.to_string())?;
+    params.distinguished_name = DistinguishedName::new();
+    params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
+    let certificate = params
+        .self_signed(&key)
+        .map_err(|error| error.to_string())?;
+    let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    // Not by way of what checks a pair: it refuses critical extensions that it does not know.
+    let private = provider().key_provider.load_private_key(private);
+    let private = private.map_err(|error| error.to_string())?;
+    Ok(CertifiedKey::new(vec![certificate.der().clone()], private))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_validating_certificate_carries_the_digest_in_a_critical_extension() {
+        let key = validation("shop.example", &[7; 32]).expect("made");
+        let (_, leaf) = x509_parser::parse_x509_certificate(&key.cert[0]).expect("read");
+        let found = leaf
+            .iter_extensions()
+            .find(|extension| extension.oid.to_id_string() == "1.3.6.1.5.5.7.1.31");
+        let extension = found.expect("acmeIdentifier");
+        assert!(extension.critical);
+        assert_eq!(extension.value, [&[4, 32][..], &[7; 32]].concat());
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_fails_is_told_with_what_it_said() {
+        let words = [
+            "sh",
+            "-c",
+            "echo first >&2; echo no such zone >&2; exit 3",
+            "hook",
+        ];
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let failure = hook(&words, ["present", "_acme-challenge.a", "v"]).await;
+        let failure = failure.expect_err("it fails");
+        assert_eq!(failure.outcome, Outcome::Record);
+        let text = failure.to_string();
+        assert!(
+            text.contains("no such zone") && text.contains('3'),
+            "{text}"
+        );
+        let absent = vec!["/no/such/program".to_owned()];
+        let failure = hook(&absent, ["present", "a", "v"])
+            .await
+            .expect_err("it fails");
+        assert!(
+            failure.to_string().contains("cannot be started"),
+            "{failure}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_hook_gets_its_own_arguments_and_then_what_is_to_be_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("said");
+        let script = format!("echo \"$@\" > {}", file.display());
+        let words = ["sh", "-c", &script, "hook", "--zone", "z"];
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        hook(&words, ["present", "_acme-challenge.a", "v"])
+            .await
+            .expect("done");
+        let said = std::fs::read_to_string(file).expect("written");
+        assert_eq!(said, "--zone z present _acme-challenge.a v\n");
+    }
+}

@@ -1,0 +1,104 @@
+//! The tasks that keep certificates new, one for each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::{Managed, Orders};
+use crate::clock;
+
+/// How long a task sleeps at the most: another process may have put a certificate into the storage,
+/// and the clock may have been set.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// Between two tries to become the process that orders.
+const LOCKED: Duration = Duration::from_secs(5);
+
+/// See the module's text. Those that are dropped end once what they have under way is done.
+pub(crate) struct Keepers {
+    orders: Arc<Orders>,
+    running: Vec<(Arc<Managed>, watch::Sender<()>)>,
+}
+
+impl Keepers {
+    /// Starts a task for each.
+    pub(crate) fn start(orders: &Arc<Orders>, wanted: &[Arc<Managed>]) -> Self {
+        let mut keepers = Self {
+            orders: orders.clone(),
+            running: Vec::new(),
+        };
+        keepers.update(wanted);
+        keepers
+    }
+
+    /// Keeps these from now on, and no others.
+    pub(crate) fn update(&mut self, wanted: &[Arc<Managed>]) {
+        let is_wanted = |one: &Arc<Managed>| wanted.iter().any(|other| Arc::ptr_eq(one, other));
+        self.running.retain(|(managed, _)| is_wanted(managed));
+        for managed in wanted {
+            if self
+                .running
+                .iter()
+                .any(|(known, _)| Arc::ptr_eq(known, managed))
+            {
+                continue;
+            }
+            let (stop, stopped) = watch::channel(());
+            tokio::spawn(keep(managed.clone(), self.orders.clone(), stopped));
+            self.running.push((managed.clone(), stop));
+        }
+    }
+}
+
+async fn keep(managed: Arc<Managed>, orders: Arc<Orders>, mut stopped: watch::Receiver<()>) {
+    loop {
+        managed.look();
+        managed.ask_window().await;
+        let due = managed.due();
+        let rest = due.duration_since(clock::wall()).unwrap_or_default();
+        let by_hand = tokio::select! {
+            biased;
+            () = is_stopped(&mut stopped) => return,
+            () = managed.asked.notified() => true,
+            () = sleep(rest.min(LOOK)) => false,
+        };
+        if !by_hand && clock::wall() < due {
+            continue;
+        }
+        tokio::select! {
+            // An order that is under way comes to its end: what it made is to be taken away.
+            ordered = when_free(&managed) => if let Some(lock) = ordered {
+                let turn = orders.turn.lock().await;
+                managed.look();
+                // Whoever held the lock may have done what was to be done.
+                if by_hand || managed.due() <= clock::wall() {
+                    managed.order(&orders).await;
+                }
+                drop((turn, lock));
+            },
+            () = is_stopped(&mut stopped) => return,
+        }
+    }
+}
+
+/// Waits until no other process makes an order; `None`: the storage cannot be used now.
+async fn when_free(managed: &Managed) -> Option<std::fs::File> {
+    loop {
+        match managed.try_lock() {
+            Ok(Some(lock)) => return Some(lock),
+            Ok(None) => sleep(LOCKED).await,
+            Err(error) => {
+                tracing::error!("the ACME storage cannot be locked: {error}");
+                sleep(LOCKED).await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Nothing is ever sent: the other end is dropped.
+async fn is_stopped(stopped: &mut watch::Receiver<()>) {
+    while stopped.changed().await.is_ok() {}
+}
