@@ -33,6 +33,10 @@ pub const MAX_CONNECTIONS_PER_IP: usize = 2_000;
 pub const MAX_REQUESTS_PER_CONNECTION: u32 = 10_000;
 /// The least that RFC 9113 section 6.5.2 recommends is 100.
 pub const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// More handshakes at once than a shop's clients make, and less than a core does in a second.
+pub const RETRY_ABOVE: usize = 1000;
+/// Seconds for which clients remember that HTTP/3 is spoken: a day, as most servers say.
+pub const ALT_SVC_MAX_AGE: u32 = 86_400;
 
 /// App nodes are near: what takes longer is down.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@
 //! all or nothing.
 
 mod pages;
+mod quic;
 
 use std::io;
 use std::net::SocketAddr;
@@ -134,6 +135,7 @@ pub(crate) fn assemble(
     previous: Option<&Snapshot>,
 ) -> Result<Assembled, AssembleError> {
     let tls = listener_tls(&config, surroundings)?;
+    let quic = quic::listeners(&config, &tls, previous)?;
     let table = Arc::new(surroundings.metrics.table(names(&config)));
     let upstreams = upstreams(&config, surroundings, previous, &table)?;
     let sites = config
@@ -159,9 +161,9 @@ pub(crate) fn assemble(
     let settings: Vec<ListenerSettings> = config
         .listeners
         .iter()
-        .zip(tls)
+        .zip(tls.into_iter().zip(quic))
         .zip(0_u16..)
-        .filter_map(|((listener, tls), place)| {
+        .filter_map(|((listener, (tls, quic)), place)| {
             Some(ListenerSettings {
                 name: listener.name.clone(),
                 place,
@@ -170,6 +172,8 @@ pub(crate) fn assemble(
                 tls,
                 h1: listener.h1,
                 h2: listener.h2,
+                quic,
+                alt_svc: listener.h3.as_ref().and_then(|h3| h3.alt_svc.clone()),
                 announced: listener.proxy_protocol.clone(),
                 access_log: listener.access_log,
                 limits: listener.limits.clone(),

@@ -30,7 +30,8 @@ use pingora::{Error, ErrorType, OrErr};
 
 use crate::carry::LaneStream;
 
-/// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
+/// Whether a session is one of HTTP/2, or of HTTP/3, which differs from it in nothing that matters
+/// behind its framing; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
     session.is_custom()
 }
@@ -184,8 +185,8 @@ impl H2Session {
     }
 }
 
-/// RFC 9113 section 8.2.2.
-fn without_connection_fields(fields: &mut HeaderMap) {
+/// RFC 9113 section 8.2.2, RFC 9114 section 4.2.
+pub(super) fn without_connection_fields(fields: &mut HeaderMap) {
     static NAMES: [HeaderName; 5] = [
         header::TRANSFER_ENCODING,
         header::CONNECTION,

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use super::quic::Quic;
 use crate::exchange::proxy_header::Via;
 use crate::observe::metrics::{ListenerMetrics, OpenConnection};
 
@@ -33,6 +35,10 @@ pub(crate) struct ListenerSettings {
     pub(crate) h1: bool,
     /// HTTP/2 is spoken.
     pub(crate) h2: bool,
+    /// HTTP/3 is spoken with this.
+    pub(crate) quic: Option<Arc<Quic>>,
+    /// What replies over TCP say of HTTP/3.
+    pub(crate) alt_svc: Option<HeaderValue>,
     /// Connections from these networks begin with a PROXY header.
     pub(crate) announced: Vec<IpNet>,
     /// Its requests are written to the access log.

@@ -1,4 +1,4 @@
-//! Where clients arrive: sockets, TLS, limits, the connection type, and HTTP/2 streams.
+//! Where clients arrive: sockets, TLS, limits, the connection type, HTTP/2 streams, and QUIC.
 
 mod announced;
 mod bind;
@@ -7,6 +7,7 @@ mod conn;
 mod h2;
 mod limits;
 pub(crate) mod pipe;
+pub(crate) mod quic;
 mod serve;
 mod service;
 mod tls;
@@ -18,4 +19,4 @@ pub(crate) use conn::{Conn, ConnInfo, conn_info};
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;
-pub(crate) use tls::{Certificates, load_pair, provider, server_config, ticketer};
+pub(crate) use tls::{Certificates, load_pair, private_octets, provider, server_config, ticketer};

@@ -33,7 +33,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use date::KeptDate;
+pub(crate) use date::KeptDate;
 use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
