@@ -2,7 +2,9 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Buf, Bytes};
 use http_body_util::{BodyExt, Full};
@@ -321,22 +323,54 @@ fn returning(edge: &Edge) -> Client {
     client
 }
 
+/// What clients send to `server` through here arrives; what it says to them waits until `open`.
+fn one_way(server: SocketAddr, open: Arc<AtomicBool>) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    socket.set_read_timeout(Some(wait::millis(20))).unwrap();
+    std::thread::spawn(move || {
+        let (mut client, mut held, until) = (None, Vec::new(), wait::now() + wait::secs(20));
+        let mut packet = [0; 2000];
+        while wait::now() < until {
+            match socket.recv_from(&mut packet) {
+                Ok((length, from)) if from == server => held.push(packet[..length].to_vec()),
+                Ok((length, from)) => {
+                    client = Some(from);
+                    socket.send_to(&packet[..length], server).unwrap();
+                }
+                Err(_) => {}
+            }
+            if let Some(client) = client.filter(|_| open.load(Ordering::SeqCst)) {
+                for packet in held.drain(..) {
+                    socket.send_to(&packet, client).unwrap();
+                }
+            }
+        }
+    });
+    address
+}
+
 #[test]
 fn safe_requests_are_served_from_early_data_and_others_are_not() {
     let app = app();
     let edge = shop(&app, H3);
     let client = returning(&edge);
-    let (mut early, accepted) = client.connect_early(edge.https()).expect("a ticket");
+    // The handshake cannot come to its end before the requests were looked at.
+    let open = Arc::new(AtomicBool::new(false));
+    let way = one_way(edge.https(), open.clone());
+    let (mut early, accepted) = client.connect_early(way).expect("a ticket");
     let asks = [
         Ask::get("/safe"),
         Ask::post("/unsafe", "x"),
         Ask::get("/early"),
     ];
-    let replies: Vec<_> = early
-        .ask_all(&asks)
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let replies = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| early.ask_all(&asks));
+        lines(&edge, 4);
+        open.store(true, Ordering::SeqCst);
+        asked.join().unwrap()
+    });
+    let replies: Vec<_> = replies.into_iter().map(Result::unwrap).collect();
     assert!(runtime().block_on(accepted), "early data was taken");
     assert_eq!(
         replies.iter().map(|reply| reply.status).collect::<Vec<_>>(),

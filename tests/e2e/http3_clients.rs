@@ -72,7 +72,6 @@ fn aioquic_gets_what_it_asks_for_also_early_and_with_another_id() {
         ("post", "300000"),
         ("other id", "/id -"),
         ("other key", "/key -"),
-        ("early", "/early 1"),
     ] {
         assert_eq!(
             (&steps[step]["status"], &steps[step]["text"]),
@@ -83,6 +82,9 @@ fn aioquic_gets_what_it_asks_for_also_early_and_with_another_id() {
     assert_eq!(steps["large"]["length"], 2 * 1024 * 1024);
     let texts: Vec<Value> = (0..50).map(|n| format!("/{n} -").into()).collect();
     assert_eq!(steps["many"]["texts"], Value::Array(texts));
+    // Where the handshake was faster than the app, it is no early request any more.
+    let early = steps["early"]["text"].as_str().unwrap();
+    assert!(["/early 1", "/early -"].contains(&early), "{early}");
     assert_eq!(steps["taken"]["early"], true);
     assert_eq!(app.broken(), Vec::<String>::new());
 }

@@ -23,6 +23,32 @@ fn a_client_proves_its_address_where_that_is_wanted() {
 }
 
 #[test]
+fn while_many_handshakes_are_under_way_new_clients_prove_their_address() {
+    let app = app();
+    let edge = shop(&app, &format!("{H3}\nretry_above = 1"));
+    let asked = r#"tidegate_connections_refused_total{listener="secure",reason="retry"}"#;
+    let client = Client::new();
+    client.connect(edge.https()).ask(&Ask::get("/")).expect(200);
+    assert!(!edge.has_metric(asked), "nobody else is there");
+    // What is said to this client never reaches it.
+    let between = UdpSocket::bind("127.0.0.1:0").unwrap();
+    between
+        .set_read_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let deaf = Client::new();
+    let _never = deaf.connecting(between.local_addr().unwrap());
+    let mut packet = [0; 2000];
+    while let Ok((length, from)) = between.recv_from(&mut packet) {
+        if from == edge.https() {
+            break;
+        }
+        between.send_to(&packet[..length], edge.https()).unwrap();
+    }
+    client.connect(edge.https()).ask(&Ask::get("/")).expect(200);
+    edge.await_metric(asked, 1.0);
+}
+
+#[test]
 fn a_client_that_comes_from_another_port_goes_on() {
     let app = app();
     let edge = setup(&app).start(&config(H3).replace("[log]", "[server]\nworkers = 4\n[log]"));

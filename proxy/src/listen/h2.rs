@@ -186,17 +186,23 @@ impl H2Session {
 }
 
 /// RFC 9113 section 8.2.2, RFC 9114 section 4.2.
-pub(super) fn without_connection_fields(fields: &mut HeaderMap) {
-    static NAMES: [HeaderName; 5] = [
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
-    for name in &NAMES {
+static CONNECTION_FIELDS: [HeaderName; 5] = [
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+fn without_connection_fields(fields: &mut HeaderMap) {
+    for name in &CONNECTION_FIELDS {
         fields.remove(name);
     }
+}
+
+/// Whether a field speaks of the connection, which a stream is not.
+pub(super) fn is_of_connection(name: &HeaderName) -> bool {
+    CONNECTION_FIELDS.contains(name)
 }
 
 #[async_trait]

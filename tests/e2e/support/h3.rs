@@ -40,7 +40,8 @@ impl Client {
         }
     }
 
-    fn connecting(&self, address: SocketAddr) -> quinn::Connecting {
+    /// Sends the first packets; the handshake goes on by itself.
+    pub(crate) fn connecting(&self, address: SocketAddr) -> quinn::Connecting {
         let _inside = runtime().enter();
         let config = self.config.clone();
         let connecting = self.endpoint.connect_with(config, address, "shop.test");

@@ -23,7 +23,6 @@ use pingora::{Error, ErrorType};
 use super::connection::Ending;
 use super::stream::{Fault, Reader, Unsent, Writer};
 use super::wire::code::Code;
-use crate::listen::h2::without_connection_fields;
 
 /// See the module's text.
 pub(super) struct H3Session {
@@ -108,9 +107,9 @@ impl H3Session {
         if self.written.is_some() || self.writer.is_ended() {
             return Ok(());
         }
-        let mut fields = head.headers.clone();
-        without_connection_fields(&mut fields);
-        let written = self.writer.head(head.status, &fields, self.write_timeout);
+        let written = self
+            .writer
+            .head(head.status, &head.headers, self.write_timeout);
         written.await.map_err(|unsent| self.unsent(unsent))
     }
 
@@ -121,9 +120,9 @@ impl H3Session {
         if !head.headers.contains_key(header::DATE) {
             head.insert_header(header::DATE, get_cached_date())?;
         }
-        let mut fields = head.headers.clone();
-        without_connection_fields(&mut fields);
-        let written = self.writer.head(head.status, &fields, self.write_timeout);
+        let written = self
+            .writer
+            .head(head.status, &head.headers, self.write_timeout);
         written.await.map_err(|unsent| self.unsent(unsent))?;
         self.written = Some(head);
         if end {

@@ -13,6 +13,7 @@ use super::wire::frames::{DATA, Event, Frames, HEADERS, Role, put_header};
 use super::wire::head;
 use super::wire::qpack::{self, Encoder, Refused};
 use crate::exchange::guard::Reject;
+use crate::listen::h2::is_of_connection;
 
 /// Octets that are read at once.
 const MOST_READ: usize = 64 * 1024;
@@ -242,7 +243,8 @@ impl Writer {
         self.ended
     }
 
-    /// The head of a reply, interim or final.
+    /// The head of a reply, interim or final. Fields of the connection stay behind (RFC 9114 section
+    /// 4.2).
     pub(super) async fn head(
         &mut self,
         status: http::StatusCode,
@@ -251,7 +253,11 @@ impl Writer {
     ) -> Result<(), Unsent> {
         let mut encoder = Encoder::new();
         encoder.field(":status", status.as_str().as_bytes());
-        encoder.fields(fields);
+        for (name, value) in fields {
+            if !is_of_connection(name) {
+                encoder.field(name.as_str(), value.as_bytes());
+            }
+        }
         self.frame(HEADERS, encoder.finish(), patience).await
     }
 
