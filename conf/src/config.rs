@@ -259,6 +259,8 @@ pub struct Listener {
     pub h1: bool,
     /// HTTP/2 is spoken (by ALPN with TLS, by prior knowledge without).
     pub h2: bool,
+    /// HTTP/3 is spoken, on the UDP port of the same number; needs `tls`.
+    pub h3: Option<Http3>,
     /// Limits in force here.
     pub limits: Limits,
     /// Networks whose connections begin with a PROXY header; none by default.
@@ -267,6 +269,18 @@ pub struct Listener {
     pub access_log: bool,
     /// Connections that are passed on as they are.
     pub forward: Option<Forward>,
+}
+
+/// How a listener speaks HTTP/3 (RFC 9114).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http3 {
+    /// What replies over TCP say of it (Alt-Svc, RFC 7838); `None`: nothing.
+    pub alt_svc: Option<HeaderValue>,
+    /// Whether safe requests are served from TLS early data (RFC 8470).
+    pub early_data: bool,
+    /// Handshakes under way beyond which a client must first prove its address (RFC 9000 section
+    /// 8.1.2); 0: always.
+    pub retry_above: usize,
 }
 
 /// `[static.NAME]`

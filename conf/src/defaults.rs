@@ -59,6 +59,10 @@ pub const OVERLOAD_MEMORY: MemoryMark = MemoryMark::Share(90);
 pub const OVERLOAD_LAG: Duration = Duration::from_millis(500);
 /// A visitor who reloads at once gets the same answer.
 pub const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// More handshakes at once than a shop's clients make, and less than a core does in a second.
+pub const RETRY_ABOVE: usize = 1000;
+/// Seconds for which clients remember that HTTP/3 is spoken: a day, as most servers say.
+pub const ALT_SVC_MAX_AGE: u32 = 86_400;
 
 /// App nodes are near: what takes longer is down.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -10,8 +10,8 @@ mod rate;
 mod url;
 
 pub(crate) use http_words::{
-    cookie_name, header_name, header_value, host_name, host_pattern, media_type, method, path,
-    path_prefix, query_name,
+    alt_svc, cookie_name, header_name, header_value, host_name, host_pattern, media_type, method,
+    path, path_prefix, query_name,
 };
 pub(crate) use network::{
     AdminText, address, admin_address, dns_server, endpoint, network, srv, unix_path,

@@ -6,6 +6,7 @@
 //! all or nothing.
 
 mod pages;
+mod quic;
 
 use std::io;
 use std::net::SocketAddr;
@@ -170,6 +171,7 @@ pub(crate) fn assemble(
     let managed = managed(&config, previous)?;
     let certificates = certificates(&config, surroundings, &managed)?;
     let tls = listener_tls(&config, surroundings, certificates.as_ref())?;
+    let quic = quic::listeners(&config, &tls, previous)?;
     let table = Arc::new(surroundings.metrics.table(names(&config)));
     let upstreams = upstreams(&config, surroundings, previous, &table)?;
     let sites = config
@@ -195,9 +197,9 @@ pub(crate) fn assemble(
     let settings: Vec<ListenerSettings> = config
         .listeners
         .iter()
-        .zip(tls)
+        .zip(tls.into_iter().zip(quic))
         .zip(0_u16..)
-        .filter_map(|((listener, tls), place)| {
+        .filter_map(|((listener, (tls, quic)), place)| {
             Some(ListenerSettings {
                 name: listener.name.clone(),
                 place,
@@ -206,6 +208,8 @@ pub(crate) fn assemble(
                 tls,
                 h1: listener.h1,
                 h2: listener.h2,
+                quic,
+                alt_svc: listener.h3.as_ref().and_then(|h3| h3.alt_svc.clone()),
                 announced: listener.proxy_protocol.clone(),
                 forward: listener
                     .forward

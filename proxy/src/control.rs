@@ -9,12 +9,12 @@ mod closing;
 mod last_reload;
 mod owned;
 mod restart;
+mod sockets;
 mod tick;
 
 pub(crate) use last_reload::LastReload;
 
 use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use tokio::time::{interval, timeout};
 
 use crate::acme::Keepers;
 use crate::admin::{self, AdminListener};
-use crate::assemble::{self, AssembleError, Assembled, Surroundings, assemble};
+use crate::assemble::{self, AssembleError, Surroundings, assemble};
 use crate::carry::{Carrier, purge};
 use crate::clock;
 use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
@@ -41,6 +41,7 @@ use crate::signals::{Asked, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::AdminState;
 use crate::upstreams::{self, Probers, Watchers};
+use sockets::{Bound, Next, bind_first, bind_next, hand_out};
 
 /// How long the cache's disk tier may write at the end.
 const WRITE_OUT: Duration = Duration::from_secs(5);
@@ -208,23 +209,6 @@ fn server_conf() -> ServerConf {
     }
 }
 
-type Bound = Vec<(Arc<ListenerState>, Vec<TcpListener>)>;
-
-fn bind_first(assembled: Assembled, workers: usize) -> Result<(Snapshot, Bound), BindError> {
-    let Assembled {
-        mut snapshot,
-        listeners,
-    } = assembled;
-    let mut bound = Vec::new();
-    for (settings, configured) in listeners.into_iter().zip(&snapshot.config.listeners) {
-        let sockets = listen::bind(&settings.name, configured.address, workers)?;
-        let listener = Arc::new(ListenerState::new(configured.address, settings));
-        snapshot.listeners.push(listener.clone());
-        bound.push((listener, sockets));
-    }
-    Ok((snapshot, bound))
-}
-
 fn bind_admin(config: &conf::Config) -> Result<Option<AdminListener>, RunError> {
     config
         .admin
@@ -236,17 +220,6 @@ fn bind_admin(config: &conf::Config) -> Result<Option<AdminListener>, RunError> 
             })
         })
         .transpose()
-}
-
-fn hand_out(
-    commands: &[mpsc::UnboundedSender<Command>],
-    listener: &Arc<ListenerState>,
-    sockets: Vec<TcpListener>,
-) {
-    for (worker, socket) in commands.iter().zip(sockets) {
-        // A worker that is gone is ending with the process.
-        let _ = worker.send(Command::Listen(listener.clone(), socket));
-    }
 }
 
 /// Tells Pingora's server to end, once this process has drained itself: its own
@@ -366,7 +339,7 @@ impl Control {
     fn announce(&self) {
         let snapshot = self.snapshot.load();
         for (listener, configured) in snapshot.listeners.iter().zip(&snapshot.config.listeners) {
-            tracing::info!(name = configured.name, address = %listener.address, tls = configured.tls, "listening");
+            tracing::info!(name = configured.name, address = %listener.address, tls = configured.tls, h3 = configured.h3.is_some(), "listening");
         }
         if let Some(admin) = &snapshot.config.admin {
             tracing::info!(address = %admin.address, "admin listening");
@@ -470,7 +443,10 @@ impl Control {
             carrier.let_go();
         }
         for (listener, settings) in next.kept {
-            listener.settings.store(Arc::new(settings));
+            let before = listener.settings.swap(Arc::new(settings));
+            if before.quic.is_some() && listener.settings.load().quic.is_none() {
+                self.tell_all(|| Command::ForgetQuic(listener.address));
+            }
         }
         for (listener, sockets) in new {
             hand_out(&self.commands, &listener, sockets);
@@ -489,9 +465,8 @@ impl Control {
             retired.retain(|listener| listener.open() > 0);
             retired.push(listener.clone());
         }
-        for worker in &self.commands {
-            let _ = worker.send(Command::Forget(listener.address));
-        }
+        self.tell_all(|| Command::Forget(listener.address));
+        self.tell_all(|| Command::ForgetQuic(listener.address));
         let settings = listener.settings.load();
         listener.settings.store(Arc::new(listen::ListenerSettings {
             place: NO_PLACE,
@@ -500,11 +475,20 @@ impl Control {
             tls: settings.tls.clone(),
             h1: settings.h1,
             h2: settings.h2,
+            quic: None,
+            alt_svc: None,
             announced: settings.announced.clone(),
             forward: settings.forward.clone(),
             access_log: settings.access_log,
             limits: settings.limits.clone(),
         }));
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for worker in &self.commands {
+            // A worker that is gone is ending with the process.
+            let _ = worker.send(command());
+        }
     }
 
     async fn drain(&self, signals: &mut Signals) {
@@ -555,41 +539,4 @@ impl Control {
 
 async fn second(signals: &mut Signals) {
     while signals.next().await != Asked::Drain {}
-}
-
-struct Next {
-    snapshot: Snapshot,
-    /// Listeners that go on, with the settings that they get.
-    kept: Vec<(Arc<ListenerState>, listen::ListenerSettings)>,
-}
-
-/// Binds the addresses that are new; the others go on with their sockets.
-fn bind_next(
-    assembled: Assembled,
-    previous: &Snapshot,
-    workers: usize,
-) -> Result<(Next, Bound), BindError> {
-    let Assembled {
-        mut snapshot,
-        listeners,
-    } = assembled;
-    let mut kept = Vec::new();
-    let mut bound = Vec::new();
-    for (settings, configured) in listeners.into_iter().zip(&snapshot.config.listeners) {
-        let address = configured.address;
-        let listener = match assemble::listening(Some(previous), address) {
-            Some(listener) => {
-                kept.push((listener.clone(), settings));
-                listener.clone()
-            }
-            None => {
-                let sockets = listen::bind(&settings.name, address, workers)?;
-                let listener = Arc::new(ListenerState::new(address, settings));
-                bound.push((listener.clone(), sockets));
-                listener
-            }
-        };
-        snapshot.listeners.push(listener);
-    }
-    Ok((Next { snapshot, kept }, bound))
 }

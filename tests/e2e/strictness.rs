@@ -110,6 +110,14 @@ pub(crate) fn edge_before(origin: &Origin) -> Edge {
         body_timeout = "2s"
         [upstream.app]
         endpoints = ["@APP@"]
+        [[listener]]
+        name = "plain"
+        address = "@HTTP@"
+        [[listener]]
+        name = "secure"
+        address = "@HTTPS@"
+        tls = true
+        protocols = ["h1", "h2", "h3"]
         [[route]]
         name = "all"
         upstream = "app"

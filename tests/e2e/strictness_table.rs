@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use crate::strictness::{edge_before, forms, h2_forms, rows, unescape};
 use crate::support::edge::root;
 use crate::support::h2::{Frames, Verdict};
+use crate::support::h3::{self, Client};
 use crate::support::{Answer, Ask, Edge, Origin, wait};
 
 /// The headings of a table of forms, each above its rows: title and sources.
@@ -129,6 +130,29 @@ fn requests_of_http2() {
     }
     table.push('\n');
     expect_table("requests of HTTP/2", &table);
+}
+
+#[test]
+fn requests_of_http3() {
+    let origin = Origin::named("app");
+    let edge = edge_before(&origin);
+    let client = Client::new();
+    let mut table = "\n| what | answer | reason |\n| --- | --- | --- |\n".to_owned();
+    for (what, fields) in h2_forms() {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let before = reasons(&edge);
+        let answer = match client.bare(edge.https()).send(&h3::headers(&fields), true) {
+            h3::Verdict::Status(status) => status.to_string(),
+            other => format!("{other:?}"),
+        };
+        let reason = new_reason(&edge, &before);
+        writeln!(table, "| {what} | {answer} | `{reason}` |").expect("room");
+    }
+    table.push('\n');
+    expect_table("requests of HTTP/3", &table);
 }
 
 #[test]

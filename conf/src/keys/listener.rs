@@ -13,6 +13,11 @@ const ADDRESS: Form = Form {
     example: "0.0.0.0:443",
     pattern: "^.+:[0-9]{1,5}$",
 };
+const ALT_SVC: Form = Form {
+    noun: "the value of an Alt-Svc field",
+    example: "h3=\":443\"; ma=86400",
+    pattern: "^[ -~]*h3=.*$",
+};
 const KEY_FILE: Form = Form {
     noun: "a path",
     example: "shop.key",
@@ -47,6 +52,10 @@ pub(crate) static LISTENER: Shape = Shape {
                 of: &Kind::Choice(&[
                     ("h1", "HTTP/1.1"),
                     ("h2", "HTTP/2: by ALPN with TLS, by prior knowledge without"),
+                    (
+                        "h3",
+                        "HTTP/3: on the UDP port of the same number, with TLS, beside h1 or h2",
+                    ),
                 ]),
                 empty: false,
             },
@@ -58,6 +67,27 @@ pub(crate) static LISTENER: Shape = Shape {
             Kind::Table(&LIMITS),
             "those of [limits]",
             "Limits that differ here; the rest is taken from [limits].",
+        ),
+        optional(
+            "alt_svc",
+            Kind::Either(&[Kind::Bool, Kind::Text(&ALT_SVC)]),
+            "true, with h3",
+            "The Alt-Svc field (RFC 7838) of replies over TCP, by which browsers learn that HTTP/3 is spoken. `true` is `h3=\":PORT\"; ma=86400` with the port of the address; where clients see another port, the field is written out. It takes the place of an app's own.",
+        ),
+        optional(
+            "early_data",
+            Kind::Bool,
+            "true, with h3",
+            "Whether GET, HEAD and OPTIONS are served from TLS early data (0-RTT), which a client that was here before sends with its first packet. Apps see `Early-Data: 1` (RFC 8470); other methods get 425.",
+        ),
+        optional(
+            "retry_above",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "1000, with h3",
+            "QUIC handshakes under way beyond which a client must first show that it gets what is sent to its address (Retry), which costs it a round trip. 0 is always.",
         ),
         optional(
             "proxy_protocol",
@@ -128,6 +158,11 @@ pub(crate) static LISTENER: Shape = Shape {
             "write forward = { names = { \"pay.example\" = \"pay\" } }",
         ),
         ("http2", "write protocols = [\"h1\", \"h2\"]"),
+        ("http3", "write protocols = [\"h1\", \"h2\", \"h3\"]"),
+        ("h3", "write protocols = [\"h1\", \"h2\", \"h3\"]"),
+        ("quic", "write protocols = [\"h1\", \"h2\", \"h3\"]"),
+        ("zero_rtt", "write early_data = true"),
+        ("quic_retry", "write retry_above = 0"),
         ("alpn", "write protocols = [\"h1\", \"h2\"]"),
         ("route", "routes are [[route]] sections of their own"),
         ("routes", "routes are [[route]] sections of their own"),

@@ -1,10 +1,15 @@
 //! `[[listener]]` and `[tls]`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 
-use crate::config::{Certificate, Limits, Listener, Tls, TlsOptions};
+use crate::config::{
+    Certificate, CipherSuite, Http3, Limits, Listener, Tls, TlsOptions, TlsVersion,
+};
+use crate::defaults;
 use crate::keys::{self, Kind};
 use crate::raw::Value;
 use crate::read::{Finding, Table};
@@ -19,7 +24,11 @@ use super::{acme, entry, process, rules, tls};
 enum Protocol {
     H1,
     H2,
+    H3,
 }
+
+/// The keys that say how HTTP/3 is spoken.
+const HTTP3: [&str; 3] = ["alt_svc", "early_data", "retry_above"];
 
 /// A listener and the place of its header; `None`: reported.
 pub(super) type Placed = (Place, Option<Listener>);
@@ -58,11 +67,14 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
     table.require("address");
     let address = table.text("address", text::address);
     let name = table.text("name", text::name);
-    let (h1, h2) = protocols(table);
+    let spoken = protocols(table);
+    let speaks = |protocol| spoken.contains(&protocol);
+    let (h1, h2) = (speaks(Protocol::H1), speaks(Protocol::H2));
+    let (tls, tls_options) = speaks_tls(table, general);
     let limits = match table.table("limits") {
         None => limits.clone(),
         Some(own) => {
-            if !h2 {
+            if !h2 && !speaks(Protocol::H3) {
                 own.no_effect(
                     "max_concurrent_streams",
                     "this listener does not speak HTTP/2",
@@ -74,7 +86,7 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
                     "delete it, or add \"h2\" to protocols",
                 );
             }
-            if !table.flag("tls", false) {
+            if !tls {
                 own.no_effect(
                     "max_handshake_rate_per_ip",
                     "this listener does not speak TLS",
@@ -84,7 +96,10 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
             process::limits(&own, Some(limits))
         }
     };
-    let (tls, tls_options) = spoken(table, general);
+    let h3 = http3(table, &spoken, tls, address);
+    if tls && h3.is_some() {
+        suits_quic(table, &tls_options);
+    }
     let address = address?;
     Some(Listener {
         name: name.unwrap_or_else(|| address.to_string()),
@@ -93,6 +108,7 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
         tls_options,
         h1,
         h2,
+        h3,
         limits,
         proxy_protocol: proxy_protocol(table),
         access_log: table.flag("access_log", true),
@@ -102,7 +118,7 @@ fn listener(table: &Table<'_>, limits: &Limits, general: &TlsOptions) -> Option<
 }
 
 /// Whether TLS is spoken, and how.
-fn spoken(table: &Table<'_>, general: &TlsOptions) -> (bool, TlsOptions) {
+fn speaks_tls(table: &Table<'_>, general: &TlsOptions) -> (bool, TlsOptions) {
     let own = match table.get("tls").map(|node| &node.value) {
         None | Some(Value::Bool(_)) => return (table.flag("tls", false), general.clone()),
         // What is neither is reported, and was meant to be TLS.
@@ -121,28 +137,101 @@ fn proxy_protocol(table: &Table<'_>) -> Vec<IpNet> {
     rules::networks(&inner, "from")
 }
 
-fn protocols(table: &Table<'_>) -> (bool, bool) {
+fn protocols(table: &Table<'_>) -> Vec<Protocol> {
     let (Some(items), Kind::List { of, .. }) = (table.list("protocols"), table.kind("protocols"))
     else {
-        return (true, true);
+        return vec![Protocol::H1, Protocol::H2];
     };
-    let spoken = rules::distinct(table.cx, "protocols", items, |item| {
-        if let Value::Text(word) = &item.value
-            && word == "h3"
-        {
-            table.cx.error(
-                Finding::error(item.place, "protocols: HTTP/3 is not supported")
-                    .label("h1 and h2 are"),
-            );
-            return None;
-        }
+    rules::distinct(table.cx, "protocols", items, |item| {
         let index = table.cx.choice(item, "protocols", of)?;
-        [Protocol::H1, Protocol::H2].get(index).copied()
-    });
-    (
-        spoken.contains(&Protocol::H1),
-        spoken.contains(&Protocol::H2),
-    )
+        [Protocol::H1, Protocol::H2, Protocol::H3]
+            .get(index)
+            .copied()
+    })
+}
+
+/// QUIC is TLS 1.3, and its first packets are sealed by this suite (RFC 9001 section 5).
+fn suits_quic(table: &Table<'_>, options: &TlsOptions) {
+    let place = table
+        .get("protocols")
+        .map_or(table.place, |node| node.place);
+    if options.max_version < TlsVersion::V13 {
+        table.cx.error(
+            Finding::error(place, "protocols: h3 without TLS 1.3")
+                .label("write max_version = \"1.3\" for this listener, or leave \"h3\" out"),
+        );
+    } else if let Some(ciphers) = &options.ciphers
+        && !ciphers.contains(&CipherSuite::Aes128GcmSha256)
+    {
+        table.cx.error(
+            Finding::error(place, "protocols: h3 without TLS_AES_128_GCM_SHA256")
+                .label("add that suite to `ciphers`, or leave \"h3\" out"),
+        );
+    }
+}
+
+/// How HTTP/3 is spoken, if it is.
+fn http3(
+    table: &Table<'_>,
+    spoken: &[Protocol],
+    tls: bool,
+    address: Option<SocketAddr>,
+) -> Option<Http3> {
+    if !spoken.contains(&Protocol::H3) {
+        for key in HTTP3 {
+            table.no_effect(
+                key,
+                "this listener does not speak HTTP/3",
+                "delete it, or add \"h3\" to protocols",
+            );
+        }
+        return None;
+    }
+    let place = table
+        .get("protocols")
+        .map_or(table.place, |node| node.place);
+    if !tls {
+        table.cx.error(
+            Finding::error(place, "protocols: h3 without TLS")
+                .label("HTTP/3 is always encrypted")
+                .help("write tls = true, or leave \"h3\" out"),
+        );
+    }
+    if spoken == [Protocol::H3] {
+        table.cx.error(
+            Finding::error(place, "protocols: h3 alone")
+                .label("clients learn of it over TCP, and some networks let no UDP through")
+                .help("write protocols = [\"h1\", \"h2\", \"h3\"]"),
+        );
+    }
+    if let Some(node) = table.get("proxy_protocol") {
+        table.cx.error(
+            Finding::error(node.place, "proxy_protocol: not together with h3")
+                .label("QUIC has no PROXY header: whose its connections are, nobody could say")
+                .help("speak h3 on a listener of its own that clients reach directly"),
+        );
+    }
+    Some(Http3 {
+        alt_svc: alt_svc(table, address),
+        early_data: table.flag("early_data", true),
+        retry_above: table.integer_or("retry_above", defaults::RETRY_ABOVE),
+    })
+}
+
+fn alt_svc(table: &Table<'_>, address: Option<SocketAddr>) -> Option<HeaderValue> {
+    match table.get("alt_svc").map(|node| &node.value) {
+        Some(Value::Bool(false)) => None,
+        Some(Value::Text(_)) => table.text("alt_svc", text::alt_svc),
+        Some(Value::Bool(true)) | None => {
+            let (port, age) = (address?.port(), defaults::ALT_SVC_MAX_AGE);
+            HeaderValue::from_str(&format!("h3=\":{port}\"; ma={age}")).ok()
+        }
+        Some(_) => {
+            let node = table.get("alt_svc")?;
+            table.wrong_kind(node, "alt_svc", table.kind("alt_svc"));
+            None
+        }
+    }
 }
 
 /// `[tls]`, and what it says of every listener.

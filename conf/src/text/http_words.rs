@@ -43,6 +43,21 @@ pub(crate) fn host_name(text: &str) -> Result<String, Wrong> {
     ))
 }
 
+/// The value of an Alt-Svc field that offers HTTP/3 (RFC 7838 section 3).
+pub(crate) fn alt_svc(text: &str) -> Result<HeaderValue, Wrong> {
+    let offers = text.split(',').any(|one| {
+        let authority = one.trim().strip_prefix("h3=\"");
+        authority.is_some_and(|rest| rest.split_once('"').is_some_and(|it| it.0.contains(':')))
+    });
+    match HeaderValue::from_str(text) {
+        Ok(value) if offers => Ok(value),
+        _ => Err(Wrong::new(
+            format!("{} offers no HTTP/3", quoted(text)),
+            "write 'h3=\":443\"; ma=86400', with the port that clients see",
+        )),
+    }
+}
+
 /// `"shop.example"`, `"*.shop.example"`, `"192.0.2.1"`, `"[2001:db8::1]"`.
 pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Wrong> {
     if let Some((_, rest)) = text.split_once("://") {

@@ -24,6 +24,7 @@ mod tunnel;
 mod turn;
 mod upstream;
 
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -45,8 +46,8 @@ pub(crate) use turn::Pending;
 use turn::Turn;
 
 use crate::clock;
-use crate::listen::{NO_PLACE, Slot, conn_info, is_h2};
-use crate::observe::Record;
+use crate::listen::{ConnInfo, ListenerSettings, ListenerState, NO_PLACE, Slot, conn_info, is_h2};
+use crate::observe::{Protocol, Record};
 use crate::overload::Load;
 use crate::snapshot::Snapshot;
 
@@ -159,24 +160,37 @@ impl Carrier {
     pub(crate) fn refuse(&self, slot: &Slot, refused: Refused) -> Vec<u8> {
         let snapshot = self.snapshot.load();
         let settings = slot.listener().settings.load();
-        let reply = refused.to_bytes();
-        match refused.is_limit() {
-            true => slot.listener().rejected(refused.as_str(), slot.peer().ip()),
-            false => settings.metrics.rejected(refused.as_str()),
-        }
-        if settings.place != NO_PLACE {
-            let client = slot.peer().ip().to_canonical();
-            let id = crate::random::id();
-            let mut record = Record::new(clock::now(), clock::wall(), id, settings.place, client);
+        let client = slot.peer().ip().to_canonical();
+        note(&snapshot, &settings, client, |record| {
             record.status = refused.status().as_u16();
             record.why = Some(refused.as_str());
-            record.end(clock::now());
-            snapshot.table.finish(&record);
-            if let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) {
-                log.write(&record, snapshot.table.names());
-            }
-        }
-        reply
+        });
+        count(slot.listener(), &settings, client, &refused);
+        refused.to_bytes()
+    }
+
+    /// The same for a stream of its own; gives the reply's body.
+    pub(crate) fn refuse_stream(
+        &self,
+        info: &ConnInfo,
+        refused: Refused,
+        protocol: Protocol,
+    ) -> String {
+        let snapshot = self.snapshot.load();
+        let settings = info.listener.settings.load();
+        note(
+            &snapshot,
+            &settings,
+            info.peer.ip().to_canonical(),
+            |record| {
+                record.protocol = protocol;
+                record.tls = info.tls;
+                record.status = refused.status().as_u16();
+                record.why = Some(refused.as_str());
+            },
+        );
+        count(&info.listener, &settings, info.peer.ip(), &refused);
+        refused.to_body()
     }
 
     /// Whether the process is ending. It ends once, so that the version tells; to read the value
@@ -204,5 +218,33 @@ impl Carrier {
 
     fn worker(&self) -> usize {
         self.worker
+    }
+}
+
+/// Counts what is refused; of limits the log says it now and then, too.
+fn count(listener: &ListenerState, settings: &ListenerSettings, client: IpAddr, refused: &Refused) {
+    match refused.is_limit() {
+        true => listener.rejected(refused.as_str(), client),
+        false => settings.metrics.rejected(refused.as_str()),
+    }
+}
+
+/// Counts and logs what never becomes a request. `fill` says what it was.
+fn note(
+    snapshot: &Snapshot,
+    settings: &ListenerSettings,
+    client: IpAddr,
+    fill: impl FnOnce(&mut Record),
+) {
+    if settings.place == NO_PLACE {
+        return;
+    }
+    let id = crate::random::id();
+    let mut record = Record::new(clock::now(), clock::wall(), id, settings.place, client);
+    fill(&mut record);
+    record.end(clock::now());
+    snapshot.table.finish(&record);
+    if let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) {
+        log.write(&record, snapshot.table.names());
     }
 }

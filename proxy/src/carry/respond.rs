@@ -66,15 +66,21 @@ impl Refused {
         }
     }
 
-    /// The whole reply as bytes: Pingora never sees such a request.
-    pub(crate) fn to_bytes(self) -> Vec<u8> {
+    /// What the client reads.
+    pub(crate) fn to_body(self) -> String {
         let status = self.status();
-        let body = format!(
+        format!(
             "{} {}\n{}\n",
             status.as_str(),
             status.canonical_reason().unwrap_or(""),
             self.explanation()
-        );
+        )
+    }
+
+    /// The whole reply as bytes: Pingora never sees such a request.
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let status = self.status();
+        let body = self.to_body();
         format!(
             "HTTP/1.1 {} {}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
             status.as_str(),
@@ -171,8 +177,27 @@ pub(super) async fn begin(
     id: &HeaderValue,
 ) -> pingora::Result<()> {
     head.insert_header(&X_REQUEST_ID, id.clone())?;
+    offer_http3(session, &mut head)?;
     keep_date(session, &head);
     session.write_response_header(head).await
+}
+
+/// Where HTTP/3 is spoken beside what the client speaks, its reply says so (RFC 7838). What an app
+/// says of its own ways to be reached is not true of this server.
+fn offer_http3(session: &ServerSession, head: &mut ResponseHeader) -> pingora::Result<()> {
+    let digest = session.digest().and_then(|all| all.proxy_digest.as_deref());
+    let Some(info) = digest.and_then(conn_info) else {
+        return Ok(());
+    };
+    let settings = info.listener.settings.load();
+    let Some(offer) = &settings.alt_svc else {
+        return Ok(());
+    };
+    if session.req_header().version == Version::HTTP_3 || head.status.is_informational() {
+        head.remove_header(&header::ALT_SVC);
+        return Ok(());
+    }
+    head.insert_header(header::ALT_SVC, offer.clone())
 }
 
 /// A reply that was originated elsewhere, or earlier, keeps its Date ([`ConnInfo::date`]).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::status::{CacheStatus, Forward};
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -20,10 +20,13 @@ use crate::exchange::caching::Caching;
 use crate::exchange::guard::{Reject, Upgrade};
 use crate::exchange::onward::{self, Origin, TakesTrailers};
 use crate::exchange::{self, Asked, Course, Way, websocket};
+use crate::listen::quic::is_early;
 use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE, is_h2, request_trailers};
 use crate::observe::{CacheResult, Protocol, Record};
 use crate::snapshot::{Action, Route};
 use crate::upstreams::{Addresses, Upstream};
+
+const EARLY_DATA: HeaderName = HeaderName::from_static("early-data");
 
 /// The reply was not written whole: the connection cannot be used again.
 pub(super) struct Broken;
@@ -68,6 +71,7 @@ impl Turn {
                 settings: &settings,
                 head: &**head,
                 protocol: match head.version {
+                    Version::HTTP_3 => Protocol::Http3,
                     Version::HTTP_2 => Protocol::Http2,
                     Version::HTTP_10 => Protocol::Http10,
                     _ => Protocol::Http11,
@@ -122,6 +126,13 @@ impl Turn {
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return self.reject(session, Reject::BadTarget).await;
         };
+        if is_early(head) && !head.method.is_safe() {
+            self.record.why = Some("early_data");
+            let explanation = "The request came before the handshake was done; send it again.";
+            return self
+                .error(session, None, StatusCode::TOO_EARLY, explanation, |_| {})
+                .await;
+        }
         let course = exchange::course(
             &snapshot.router,
             &Asked {
@@ -360,6 +371,10 @@ impl Turn {
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
         let sticky = sticky::take(upstream, &mut head, clock::wall())
             .map_err(|_| Failure::Client(ClientFault::BadBody))?;
+        if is_early(asked) {
+            // It may come again (RFC 8470 section 5.1). A name and a value that cannot be refused.
+            let _ = head.insert_header(EARLY_DATA, HeaderValue::from_static("1"));
+        }
         let mut upload = self.upload(session, route, upstream).await?;
         let trailers = match &upload {
             Upload::Buffered(_) => request_trailers(session),

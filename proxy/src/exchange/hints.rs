@@ -75,7 +75,7 @@ impl Hints {
     /// becomes a page; over HTTP/1.1 there is too much between here and there that cannot (RFC 8297
     /// section 3).
     pub(crate) fn helps(&self, method: &Method, version: Version, asked: &HeaderMap) -> bool {
-        let spoken = version == Version::HTTP_2 || (self.http1 && version == Version::HTTP_11);
+        let spoken = version >= Version::HTTP_2 || (self.http1 && version == Version::HTTP_11);
         let navigates = asked
             .get(&SEC_FETCH_MODE)
             .is_some_and(|mode| mode == "navigate");

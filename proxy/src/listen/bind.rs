@@ -22,18 +22,23 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// An address that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("listener {name:?}: cannot listen on {address}: {}", reason(.cause))]
+#[error("listener {name:?}: cannot listen on {address}{}: {}", if *.udp { " (UDP, for HTTP/3)" } else { "" }, reason(.cause, *.udp))]
 pub struct BindError {
     /// The listener's name.
     pub name: String,
     /// Its address.
     pub address: SocketAddr,
+    /// Whether it is the UDP port.
+    pub udp: bool,
     /// The system's answer.
     pub cause: io::Error,
 }
 
-fn reason(error: &io::Error) -> String {
+fn reason(error: &io::Error, udp: bool) -> String {
     match error.kind() {
+        io::ErrorKind::AddrInUse if udp => {
+            "the port is in use by another process (`ss -lunp` shows which)".into()
+        }
         io::ErrorKind::AddrInUse => {
             "the port is in use by another process (`ss -ltnp` shows which)".into()
         }
@@ -69,6 +74,7 @@ pub(crate) fn bind(
     bind_all().map_err(|cause| BindError {
         name: name.to_owned(),
         address,
+        udp: false,
         cause,
     })
 }

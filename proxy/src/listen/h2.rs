@@ -17,9 +17,8 @@ use ::h2::{Reason, RecvStream, SendStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::Stream as Messages;
-use http::Response;
 use http::header::{self, HeaderMap, HeaderName};
-use http::request::Parts;
+use http::{Extensions, Response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
@@ -50,11 +49,12 @@ pub(crate) fn request_trailers(session: &ServerSession) -> Option<HeaderMap> {
 struct CameBehind(HeaderMap);
 
 /// Keeps trailers that were read before a session has the stream, for [`request_trailers`].
-pub(crate) fn keep_trailers(head: &mut Parts, came: HeaderMap) {
-    head.extensions.insert(CameBehind(came));
+pub(crate) fn keep_trailers(extensions: &mut Extensions, came: HeaderMap) {
+    extensions.insert(CameBehind(came));
 }
 
-/// Whether a session is one of HTTP/2; sessions of this process are that, or HTTP/1.
+/// Whether a session is one of HTTP/2, or of HTTP/3, which differs from it in nothing that matters
+/// behind its framing; sessions of this process are that, or HTTP/1.
 pub(crate) fn is_h2(session: &ServerSession) -> bool {
     session.is_custom()
 }
@@ -289,18 +289,24 @@ impl H2Session {
     }
 }
 
-/// RFC 9113 section 8.2.2.
+/// RFC 9113 section 8.2.2, RFC 9114 section 4.2.
+static CONNECTION_FIELDS: [HeaderName; 5] = [
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
 fn without_connection_fields(fields: &mut HeaderMap) {
-    static NAMES: [HeaderName; 5] = [
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ];
-    for name in &NAMES {
+    for name in &CONNECTION_FIELDS {
         fields.remove(name);
     }
+}
+
+/// Whether a field speaks of the connection, which a stream is not.
+pub(super) fn is_of_connection(name: &HeaderName) -> bool {
+    CONNECTION_FIELDS.contains(name)
 }
 
 #[async_trait]

@@ -10,9 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use super::quic::Quic;
 use super::rates::{Rates, client_key};
 use crate::carry::Forward;
 use crate::clock;
@@ -38,6 +40,10 @@ pub(crate) struct ListenerSettings {
     pub(crate) h1: bool,
     /// HTTP/2 is spoken.
     pub(crate) h2: bool,
+    /// HTTP/3 is spoken with this.
+    pub(crate) quic: Option<Arc<Quic>>,
+    /// What replies over TCP say of HTTP/3.
+    pub(crate) alt_svc: Option<HeaderValue>,
     /// Connections from these networks begin with a PROXY header.
     pub(crate) announced: Vec<IpNet>,
     /// Connections that are passed on as they are.

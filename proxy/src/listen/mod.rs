@@ -1,4 +1,4 @@
-//! Where clients arrive: sockets, TLS, limits, the connection type, and HTTP/2 streams.
+//! Where clients arrive: sockets, TLS, limits, the connection type, HTTP/2 streams, and QUIC.
 
 mod announced;
 mod bind;
@@ -9,6 +9,7 @@ mod h2;
 mod leaf;
 mod limits;
 pub(crate) mod pipe;
+pub(crate) mod quic;
 mod rates;
 pub(crate) mod room;
 mod serve;
@@ -26,5 +27,5 @@ pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
 pub use tls::TlsError;
 pub(crate) use tls::{
-    ClientCert, Tickets, load_pair, provider, server_config, verify as verify_tls,
+    ClientCert, Tickets, load_pair, private_octets, provider, server_config, verify as verify_tls,
 };

@@ -40,7 +40,7 @@ use crate::observe::metrics::TlsHandshake;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Malformed streams that a connection survives.
-const MOST_MALFORMED_STREAMS: u32 = 100;
+pub(super) const MOST_MALFORMED_STREAMS: u32 = 100;
 
 /// Bytes of one stream's request body that HTTP/2 clients may send unasked.
 const STREAM_WINDOW: u32 = 64 * 1024;

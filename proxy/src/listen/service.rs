@@ -13,10 +13,11 @@ use async_trait::async_trait;
 use pingora::server::{ListenFds, ShutdownWatch};
 use pingora::services::Service;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::limits::ListenerState;
+use super::quic;
 use super::serve::{begins, serve};
 use crate::carry::Carrier;
 use crate::clock;
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Listen(Arc<ListenerState>, StdListener),
     /// Stop accepting on this address; its connections go on.
     Forget(SocketAddr),
+    /// Speak HTTP/3 on this socket.
+    ListenQuic(Arc<ListenerState>, quic::Bound),
+    /// Speak HTTP/3 no more on this address; its connections finish what they have begun.
+    ForgetQuic(SocketAddr),
 }
 
 /// See the module's text.
@@ -67,6 +72,7 @@ impl Worker {
         enter_worker(self.index);
         tokio::spawn(beat(self.carrier.load().clone(), self.index));
         let mut listening: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+        let mut quic: HashMap<SocketAddr, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
         loop {
             let command = tokio::select! {
                 command = self.commands.recv() => command,
@@ -90,12 +96,24 @@ impl Worker {
                         task.abort();
                     }
                 }
+                Some(Command::ListenQuic(listener, bound)) => {
+                    let address = listener.address;
+                    let carrier = self.carrier.clone();
+                    let draining = self.draining.clone();
+                    let (forget, forgotten) = oneshot::channel();
+                    let accept = quic::accept(bound, listener, carrier, draining, forgotten);
+                    quic.insert(address, (forget, tokio::spawn(accept)));
+                }
+                Some(Command::ForgetQuic(address)) => drop(quic.remove(&address)),
                 None => break,
             }
         }
         // Connections are tasks of this loop's runtime and go on until it is shut down.
         for (_, task) in listening {
             // Ends by itself: it watches `draining` too, and takes what was queued.
+            let _ = task.await;
+        }
+        for (_, (_, task)) in quic {
             let _ = task.await;
         }
     }

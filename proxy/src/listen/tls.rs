@@ -115,6 +115,15 @@ pub(crate) fn load_pair(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsErro
     })
 }
 
+/// The private key in `path` as octets, for keys that are derived from it.
+pub(crate) fn private_octets(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let key = PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| TlsError::Key {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })?;
+    Ok(key.secret_der().to_vec())
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     fs::read(path).map_err(|source| TlsError::Read {
         path: path.to_owned(),

@@ -135,6 +135,8 @@ pub(crate) enum Protocol {
     Http11,
     /// HTTP/2 (RFC 9113)
     Http2,
+    /// HTTP/3 (RFC 9114)
+    Http3,
 }
 
 impl Protocol {
@@ -145,6 +147,7 @@ impl Protocol {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
             Self::Http2 => "HTTP/2.0",
+            Self::Http3 => "HTTP/3.0",
         }
     }
 }

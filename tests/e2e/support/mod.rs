@@ -7,6 +7,7 @@ pub(crate) mod dns;
 pub(crate) mod edge;
 pub(crate) mod h2;
 pub(crate) mod h2_node;
+pub(crate) mod h3;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod nginx;

@@ -466,6 +466,15 @@ impl HeadEnd {
     }
 }
 
+/// What the client is told of HTTP/3, where its listener speaks that, too (RFC 7838).
+fn offer<'a>(snapshot: &'a Snapshot, record: &Record) -> Option<&'a HeaderValue> {
+    let listener = snapshot
+        .config
+        .listeners
+        .get(usize::from(record.listener))?;
+    listener.h3.as_ref()?.alt_svc.as_ref()
+}
+
 /// What belongs to this reply alone, and the end of the head. `with_id`: there may be an id in it
 /// that is not this one's.
 fn finish_head(
@@ -483,6 +492,10 @@ fn finish_head(
     }
     if with_id || chain.is_some() {
         block.remove(&X_REQUEST_ID);
+    }
+    if let Some(offer) = offer(snapshot, record) {
+        block.remove(&header::ALT_SVC);
+        block.push(&header::ALT_SVC, offer.as_bytes());
     }
     block.push(&X_REQUEST_ID, &account::id_digits(record.id));
     block.end(end.lines());

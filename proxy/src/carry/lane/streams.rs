@@ -106,7 +106,7 @@ impl Stream {
             match self.body.trailers().await {
                 Ok(None) => true,
                 Ok(Some(came)) => {
-                    keep_trailers(&mut self.head, came);
+                    keep_trailers(&mut self.head.extensions, came);
                     false
                 }
                 Err(_) => false,

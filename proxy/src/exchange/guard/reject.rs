@@ -67,8 +67,12 @@ pub(crate) enum Reject {
     TransferEncodingInHttp10,
     /// An expectation other than `100-continue` (RFC 9110 section 10.1.1).
     UnknownExpectation,
-    /// A field that speaks of the connection, in HTTP/2 (RFC 9113 section 8.2.2).
+    /// A field that speaks of the connection, in HTTP/2 or HTTP/3 (RFC 9113 section 8.2.2, RFC 9114
+    /// section 4.2).
     ConnectionField,
+    /// A pseudo-field that is missing, repeated, unknown, or behind another field, in HTTP/3
+    /// (RFC 9114 section 4.3).
+    PseudoField,
     /// A chunk size that is no hexadecimal number, or too large (RFC 9112 section 7.1).
     BadChunkSize,
     /// A chunk extension that is malformed or too long (RFC 9112 section 7.1.1).
@@ -95,7 +99,7 @@ type Row = (u16, &'static str, &'static str);
 impl Reject {
     /// Every reason.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 37] = [
+    pub(crate) const ALL: [Self; 38] = [
         Self::EmptyLine,
         Self::BadMethod,
         Self::ConnectMethod,
@@ -124,6 +128,7 @@ impl Reject {
         Self::TransferEncodingInHttp10,
         Self::UnknownExpectation,
         Self::ConnectionField,
+        Self::PseudoField,
         Self::BadChunkSize,
         Self::BadChunkExtension,
         Self::BadChunkEnd,
@@ -183,7 +188,8 @@ impl Reject {
             Self::UnknownTransferEncoding => (501, "unknown_transfer_encoding", "This transfer coding is not supported."),
             Self::TransferEncodingInHttp10 => (400, "transfer_encoding_in_http10", "HTTP/1.0 has no Transfer-Encoding."),
             Self::UnknownExpectation => (417, "unknown_expectation", "This expectation cannot be met."),
-            Self::ConnectionField => (400, "connection_field", "HTTP/2 has no fields about the connection."),
+            Self::ConnectionField => (400, "connection_field", "HTTP/2 and HTTP/3 have no fields about the connection."),
+            Self::PseudoField => (400, "pseudo_field", "A pseudo-field is missing, repeated, unknown, or not in front."),
             Self::BadChunkSize => (400, "bad_chunk_size", "A chunk size is malformed."),
             Self::BadChunkExtension => (400, "bad_chunk_extension", "A chunk extension is malformed or too long."),
             Self::BadChunkEnd => (400, "bad_chunk_end", "A chunk is not as long as it says."),

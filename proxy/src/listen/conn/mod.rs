@@ -36,12 +36,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use date::KeptDate;
+pub(crate) use date::KeptDate;
 use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
 use patience::Patience;
-use trailers::Trailers;
+pub(crate) use trailers::Trailers;
 
 use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};

@@ -110,7 +110,7 @@ pub(crate) struct ClientCert {
 
 impl ClientCert {
     /// `None` for what is no certificate; such a one was not accepted.
-    pub(super) fn new(der: &[u8]) -> Option<Self> {
+    pub(in crate::listen) fn new(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let mut fingerprint = String::with_capacity(64);
         for byte in digest(&SHA256, der).as_ref() {
