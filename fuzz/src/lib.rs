@@ -41,6 +41,9 @@ mod site_path;
 #[path = "../../static-server/src/value.rs"]
 mod value;
 
+#[path = "../../proxy/src/listen/sni.rs"]
+mod sni_peek;
+
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -58,6 +61,33 @@ use exchange::guard::{
 };
 use exchange::normalise::{normalise, normalise_path};
 use exchange::proxy_header::{Parsed, parse};
+use sni_peek::{Peek, Peeked};
+
+/// The name that a TLS client asks for is the same however its octets come, and one that can be looked
+/// up: what is said before the end stays said.
+pub fn sni(data: &[u8]) {
+    let (cuts, hello) = data.split_at(data.len().min(4));
+    let whole = Peek::new().feed(hello);
+    let mut peek = Peek::new();
+    let mut rest = hello;
+    let mut found = Peeked::Partial;
+    for cut in cuts.iter().map(|&cut| usize::from(cut)).chain([usize::MAX]) {
+        let (piece, after) = rest.split_at(cut.min(rest.len()));
+        rest = after;
+        found = peek.feed(piece);
+        if found != Peeked::Partial {
+            break;
+        }
+    }
+    // A later octet may break what an earlier piece was enough for.
+    if found != whole {
+        assert!(!rest.is_empty(), "{found:?} {whole:?}");
+    }
+    if let Peeked::Name(Some(name)) = found {
+        assert!(!name.is_empty() && name.len() < 256, "{name:?}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || !byte.is_ascii_alphabetic()));
+    }
+}
 
 /// A balancer's header is read to its end and no further, however it comes, and what was read stays
 /// so whatever follows.

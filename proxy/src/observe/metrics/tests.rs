@@ -344,6 +344,7 @@ fn full() -> Metrics {
         for end in TlsHandshake::ALL {
             listener.handshake(end);
         }
+        listener.forwarded(ForwardEnd::Ended);
     }
     if let Some(endpoint) = shown(&table).as_ref().and_then(|shown| shown.cells(0)) {
         endpoint.ejected(EjectionCause::Latency);
