@@ -7,6 +7,7 @@
 
 mod pages;
 mod quic;
+mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{Coding, Normal, Pattern, QueryRules};
-use rustls::ServerConfig;
 use serde_json::Value;
 use static_server::images::ImageSettings;
 use static_server::images::choice::Format;
@@ -168,9 +168,9 @@ pub(crate) fn assemble(
     surroundings: &Surroundings,
     previous: Option<&Snapshot>,
 ) -> Result<Assembled, AssembleError> {
-    let managed = managed(&config, previous)?;
-    let certificates = certificates(&config, surroundings, &managed)?;
-    let tls = listener_tls(&config, surroundings, certificates.as_ref())?;
+    let managed = tls::managed(&config, previous)?;
+    let certificates = tls::certificates(&config, surroundings, &managed)?;
+    let tls = tls::of_listeners(&config, surroundings, certificates.as_ref())?;
     let quic = quic::listeners(&config, &tls, previous)?;
     let table = Arc::new(surroundings.metrics.table(names(&config)));
     let upstreams = upstreams(&config, surroundings, previous, &table)?;
@@ -252,69 +252,6 @@ pub(crate) fn assemble(
         },
         listeners: settings,
     })
-}
-
-/// One that did not change goes on, with its certificate and the order that may be under way.
-fn managed(
-    config: &conf::Config,
-    previous: Option<&Snapshot>,
-) -> Result<Vec<Arc<Managed>>, AcmeError> {
-    let before = previous.map_or(&[][..], |previous| &previous.managed);
-    let acme = config.tls.iter().flat_map(|tls| &tls.acme);
-    acme.map(|settings| {
-        let kept = before.iter().find(|one| one.settings() == settings);
-        match kept {
-            Some(kept) => Ok(kept.clone()),
-            None => Managed::open(settings).map(Arc::new),
-        }
-    })
-    .collect()
-}
-
-fn certificates(
-    config: &conf::Config,
-    surroundings: &Surroundings,
-    managed: &[Arc<Managed>],
-) -> Result<Option<Arc<Certificates>>, TlsError> {
-    let Some(tls) = &config.tls else {
-        return Ok(None);
-    };
-    let obtained = managed.iter().map(|one| one.obtained().clone()).collect();
-    let challenges = surroundings.orders.challenges.clone();
-    Certificates::load(&tls.certificates, obtained, challenges)
-        .map(Arc::new)
-        .map(Some)
-}
-
-fn listener_tls(
-    config: &conf::Config,
-    surroundings: &Surroundings,
-    certificates: Option<&Arc<Certificates>>,
-) -> Result<Vec<Option<Arc<ServerConfig>>>, TlsError> {
-    let (Some(tls), Some(certificates)) = (&config.tls, certificates) else {
-        return Ok(config.listeners.iter().map(|_| None).collect());
-    };
-    let mut acme = tls.acme.iter();
-    let validates = acme.any(|acme| acme.challenge == conf::AcmeChallenge::TlsAlpn01);
-    config
-        .listeners
-        .iter()
-        .map(|listener| {
-            listener
-                .tls
-                .then(|| {
-                    listen::server_config(
-                        certificates.clone(),
-                        &surroundings.tickets,
-                        &tls.ticket_keys,
-                        &listener.tls_options,
-                        (listener.h1, listener.h2),
-                        validates,
-                    )
-                })
-                .transpose()
-        })
-        .collect()
 }
 
 fn upstreams(
