@@ -90,8 +90,18 @@ mod tests {
         let challenges = Arc::new(Challenges::default());
         let path = "/.well-known/acme-challenge/token-1";
         let shown = challenges.show_page("token-1", "token-1.thumb");
-        assert!(challenges.pages().page(path).is_some());
+        assert!(
+            challenges
+                .pages()
+                .answer(&http::Method::GET, path)
+                .is_some()
+        );
         drop(shown);
-        assert!(challenges.pages().page(path).is_none());
+        assert!(
+            challenges
+                .pages()
+                .answer(&http::Method::GET, path)
+                .is_none()
+        );
     }
 }

@@ -34,8 +34,8 @@ pub(crate) struct ChunkScanner {
     state: State,
     /// Octets of the present extensions, or of the trailer section.
     spent: usize,
-    /// The trailer section as far as it was read, with the empty line behind it.
-    trailer: Vec<u8>,
+    /// The lines of the trailer section as far as they were read.
+    trailer: Option<Box<Vec<u8>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl ChunkScanner {
         Self {
             state: State::Size { size: 0, digits: 0 },
             spent: 0,
-            trailer: Vec::new(),
+            trailer: None,
         }
     }
 
@@ -137,6 +137,19 @@ impl ChunkScanner {
         })
     }
 
+    /// The same, and the trailer section is kept for [`Self::take_trailer`].
+    ///
+    /// # Errors
+    /// See [`Self::feed`].
+    pub(crate) fn feed_all(&mut self, bytes: &[u8]) -> Result<Progress, Reject> {
+        let progress = self.feed(bytes)?;
+        // Where there is no trailer section, one octet of it is all: the empty line's CR.
+        if self.spent > 1 || matches!(self.state, State::TrailerName) {
+            self.keep(&bytes[..progress.consumed]);
+        }
+        Ok(progress)
+    }
+
     /// Whether fields came behind the last chunk of a body that is done.
     #[must_use]
     pub(crate) fn has_trailers(&self) -> bool {
@@ -146,7 +159,7 @@ impl ChunkScanner {
 
     /// The lines of the trailer section behind a body that is done; empty where there are none.
     pub(crate) fn take_trailer(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.trailer)
+        self.trailer.take().map(|lines| *lines).unwrap_or_default()
     }
 
     /// Takes the next octets up to the end of the first stretch of data in them, and says where in
@@ -170,7 +183,7 @@ impl ChunkScanner {
                     at..end,
                 ));
             }
-            let progress = self.feed(&bytes[at..=at])?;
+            let progress = self.feed_all(&bytes[at..=at])?;
             at += progress.consumed;
             if progress.done {
                 break;
@@ -212,12 +225,7 @@ impl ChunkScanner {
             }
             State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
                 self.spend(MAX_TRAILER, Reject::TrailerTooLarge)?;
-                let next = trailer_step(state, byte)?;
-                // Nearly always there is none.
-                if !matches!(next, State::EndLf) {
-                    self.trailer.push(byte);
-                }
-                Ok(next)
+                trailer_step(state, byte)
             }
             State::EndLf => {
                 expect(byte, b'\n', Reject::BareCr)?;
@@ -225,6 +233,25 @@ impl ChunkScanner {
             }
             State::Data { .. } | State::Done | State::Failed(_) => Ok(state),
         }
+    }
+
+    /// Keeps those octets at the end of `bytes` that are of a trailer section's lines.
+    #[cold]
+    #[inline(never)]
+    fn keep(&mut self, bytes: &[u8]) {
+        // Octets of the lines so far, and of the empty line behind them.
+        let (lines, empty_line) = match self.state {
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => {
+                (self.spent, 0)
+            }
+            State::EndLf => (self.spent - 1, 1),
+            State::Done => (self.spent - 1, 2),
+            _ => return,
+        };
+        let kept = self.trailer.get_or_insert_default();
+        let end = bytes.len().saturating_sub(empty_line);
+        let new = lines.saturating_sub(kept.len());
+        kept.extend_from_slice(&bytes[end.saturating_sub(new)..end]);
     }
 
     fn spend(&mut self, most: usize, reject: Reject) -> Result<(), Reject> {
@@ -528,5 +555,20 @@ mod tests {
         ) {
             prop_assert_eq!(in_pieces(bytes.as_bytes(), &sizes), scan(&bytes));
         }
+    }
+
+    #[test]
+    fn the_trailer_section_is_kept_however_it_is_cut() {
+        let body = b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\nGET";
+        for size in 1..=body.len() {
+            let mut scanner = ChunkScanner::new();
+            for piece in body.chunks(size) {
+                scanner.feed_all(piece).unwrap();
+            }
+            assert_eq!(scanner.take_trailer(), b"X-Sum: 1\r\nY: 2\r\n", "{size}");
+        }
+        let mut scanner = ChunkScanner::new();
+        assert!(scanner.feed_all(b"0\r\n\r\n").unwrap().done);
+        assert_eq!(scanner.take_trailer(), b"");
     }
 }

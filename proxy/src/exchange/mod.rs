@@ -139,7 +139,9 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     let authority = guard::authority_of(host(asked)?)?;
     let host = guard::lower(authority.host);
     let target = normalise::normalise(asked.target, asked.merge_slashes)?;
-    if let Some(answer) = router.challenge(asked.head.method(), &target.path) {
+    if let Some(pending) = router.pending()
+        && let Some(answer) = pending.answer(asked.head.method(), &target.path)
+    {
         return Ok(Course::Challenge(answer));
     }
     let found = router.find(&Query {
@@ -153,7 +155,9 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
         Outcome::NotFound => Course::NotFound,
         Outcome::MethodNotAllowed(methods) => Course::MethodNotAllowed(allow(&methods)),
         Outcome::Found(route) => {
-            let way = Way {
+            let (is_closed, is_shed) = (router.is_closed(route), router.is_shed(route));
+            // Made where it stays: it is large, and would be moved.
+            let way = || Way {
                 route,
                 authority: spelled(&host, authority.port, asked.tls),
                 host: host.into_owned(),
@@ -161,13 +165,21 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
                 query: target.query.map(str::to_owned),
                 before_rewrite: None,
             };
-            match (router.is_closed(route), router.is_shed(route)) {
-                (true, _) => Course::Closed(way),
-                (false, true) => Course::Shed(way),
-                (false, false) => Course::Route(way),
+            match is_closed || is_shed {
+                false => Course::Route(way()),
+                true => held(way(), is_closed),
             }
         }
     })
+}
+
+/// A route that is closed, or given up for now.
+#[cold]
+fn held(way: Way, is_closed: bool) -> Course {
+    match is_closed {
+        true => Course::Closed(way),
+        false => Course::Shed(way),
+    }
 }
 
 /// The port stands there only if it is not the scheme's own (RFC 9110 section 4.2.3).

@@ -6,6 +6,8 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use http::Method;
+
 /// Where an authority looks.
 const FOLDER: &str = "/.well-known/acme-challenge/";
 
@@ -14,8 +16,16 @@ const FOLDER: &str = "/.well-known/acme-challenge/";
 pub(crate) struct PendingPages(RwLock<HashMap<String, String>>);
 
 impl PendingPages {
+    /// What a certificate authority is answered, where it is one that asks.
+    pub(crate) fn answer(&self, method: &Method, path: &str) -> Option<String> {
+        match *method {
+            Method::GET | Method::HEAD if path.starts_with(FOLDER) => self.page(path),
+            _ => None,
+        }
+    }
+
     /// The page for this path, while it is wanted.
-    pub(crate) fn page(&self, path: &str) -> Option<String> {
+    fn page(&self, path: &str) -> Option<String> {
         let token = path.strip_prefix(FOLDER)?;
         let pages = self.0.read().unwrap_or_else(PoisonError::into_inner);
         pages.get(token).cloned()
@@ -42,9 +52,13 @@ mod tests {
     fn a_page_is_there_while_it_is_pending_and_no_other_is() {
         let pages = PendingPages::default();
         let path = "/.well-known/acme-challenge/token-1";
-        assert_eq!(pages.page(path), None);
+        assert_eq!(pages.answer(&Method::GET, path), None);
         pages.show("token-1", "token-1.thumb");
-        assert_eq!(pages.page(path).as_deref(), Some("token-1.thumb"));
+        assert_eq!(
+            pages.answer(&Method::GET, path).as_deref(),
+            Some("token-1.thumb")
+        );
+        assert_eq!(pages.answer(&Method::POST, path), None);
         for other in [
             "/.well-known/acme-challenge/",
             "/.well-known/acme-challenge/token-2",
@@ -52,9 +66,9 @@ mod tests {
             "/x/.well-known/acme-challenge/token-1",
             "/token-1",
         ] {
-            assert_eq!(pages.page(other), None, "{other}");
+            assert_eq!(pages.answer(&Method::GET, other), None, "{other}");
         }
         pages.withdraw("token-1");
-        assert_eq!(pages.page(path), None);
+        assert_eq!(pages.answer(&Method::GET, path), None);
     }
 }

@@ -145,13 +145,9 @@ impl Router {
         self
     }
 
-    /// What a certificate authority is answered, where it is one that asks.
-    pub(crate) fn challenge(&self, method: &Method, path: &str) -> Option<String> {
-        let pending = self.pending.as_ref()?;
-        match *method {
-            Method::GET | Method::HEAD => pending.page(path),
-            _ => None,
-        }
+    /// The pages that certificate authorities look for.
+    pub(crate) fn pending(&self) -> Option<&PendingPages> {
+        self.pending.as_deref()
     }
 
     /// Whether a route is closed now.

@@ -66,7 +66,7 @@ impl Gate {
                 passing
             }
             Self::Chunked { scanner, .. } => {
-                let progress = scanner.feed(waiting)?;
+                let progress = scanner.feed_all(waiting)?;
                 if progress.done {
                     *self = Self::Done(scanner.take_trailer());
                 }

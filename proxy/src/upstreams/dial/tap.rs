@@ -51,7 +51,7 @@ impl Tap {
         match &mut self.reply {
             Reply::Ignored | Reply::Done(_) => {}
             Reply::Head(seen) => seen.extend_from_slice(bytes),
-            Reply::Body(scanner) => match scanner.feed(bytes) {
+            Reply::Body(scanner) => match scanner.feed_all(bytes) {
                 Ok(progress) if progress.done => self.reply = Reply::Done(scanner.take_trailer()),
                 Ok(_) => {}
                 Err(_) => self.reply = Reply::Ignored,
