@@ -35,7 +35,7 @@ pub(crate) struct ChunkScanner {
     /// Octets of the present extensions, or of the trailer section.
     spent: usize,
     /// The lines of the trailer section as far as they were read.
-    trailer: Option<Box<Vec<u8>>>,
+    trailer: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ impl ChunkScanner {
         Self {
             state: State::Size { size: 0, digits: 0 },
             spent: 0,
-            trailer: None,
+            trailer: Vec::new(),
         }
     }
 
@@ -159,7 +159,7 @@ impl ChunkScanner {
 
     /// The lines of the trailer section behind a body that is done; empty where there are none.
     pub(crate) fn take_trailer(&mut self) -> Vec<u8> {
-        self.trailer.take().map(|lines| *lines).unwrap_or_default()
+        std::mem::take(&mut self.trailer)
     }
 
     /// Takes the next octets up to the end of the first stretch of data in them, and says where in
@@ -248,10 +248,10 @@ impl ChunkScanner {
             State::Done => (self.spent - 1, 2),
             _ => return,
         };
-        let kept = self.trailer.get_or_insert_default();
         let end = bytes.len().saturating_sub(empty_line);
-        let new = lines.saturating_sub(kept.len());
-        kept.extend_from_slice(&bytes[end.saturating_sub(new)..end]);
+        let new = lines.saturating_sub(self.trailer.len());
+        self.trailer
+            .extend_from_slice(&bytes[end.saturating_sub(new)..end]);
     }
 
     fn spend(&mut self, most: usize, reject: Reject) -> Result<(), Reject> {
