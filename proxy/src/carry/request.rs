@@ -149,6 +149,7 @@ pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
                 header::EXPECT,
             ]
             .contains(name)
+                && !CLIENT_CERT.contains(name)
         })
         .collect()
 }
@@ -235,6 +236,15 @@ mod tests {
         assert_eq!(value(&head, "host"), Some("shop.example"));
         assert_eq!(value(&head, "authorization"), Some("Basic x"));
         assert_eq!(value(&head, "x-forwarded-for"), Some("192.0.2.7"));
+    }
+
+    #[test]
+    fn nor_what_the_edge_says_of_its_certificate() {
+        let fields = HeaderMap::from_iter([(
+            header::CONNECTION,
+            HeaderValue::from_static("x-client-cert-subject, x-mine"),
+        )]);
+        assert_eq!(nominated(&fields), ["x-mine"]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const FORBIDDEN: &[&str] = &[
     "age",
     "authorization",
     "cache-control",
+    "client-cert",
     "connection",
     "content-encoding",
     "content-length",
@@ -55,6 +56,8 @@ const FORBIDDEN: &[&str] = &[
     "vary",
     "warning",
     "www-authenticate",
+    "x-client-cert-fingerprint",
+    "x-client-cert-subject",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
@@ -176,6 +179,15 @@ mod tests {
         assert_eq!(crossing(&fields), None);
         fields.append("x-fine", HeaderValue::from_static("y"));
         assert_eq!(text(crossing(&fields)), pairs(&[("x-fine", "y")]));
+    }
+
+    #[test]
+    fn nobody_says_behind_a_body_whose_certificate_it_has() {
+        for name in &crate::exchange::onward::CLIENT_CERT {
+            assert!(!may_cross(name), "{name}");
+            let line = format!("{name}: CN=admin\r\n");
+            assert_eq!(read(line.as_bytes()), None);
+        }
     }
 
     #[test]
