@@ -336,3 +336,72 @@ fn a_client_that_does_not_say_its_name_in_time_is_closed() {
         1.0,
     );
 }
+
+/// The access log's lines once there are so many.
+fn logged(edge: &Edge, count: usize) -> Vec<serde_json::Value> {
+    let path = edge.folder().join("access.log");
+    wait::until(&format!("{count} lines"), wait::SOON, || {
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines = text.lines().map(serde_json::from_str);
+        let lines: Vec<_> = lines.collect::<Result<_, _>>().ok()?;
+        (lines.len() >= count).then_some(lines)
+    })
+}
+
+#[test]
+fn each_connection_leaves_a_line_when_it_is_over() {
+    let echo = Echo::start("hi");
+    let setup = Setup::new()
+        .with("DB", echo.address)
+        .with("NOBODY", ports::free())
+        .with("NAMES", ports::free());
+    let more = r#"
+        [log]
+        access = { path = "access.log", format = "json" }
+        [[listener]]
+        name = "names"
+        address = "@NAMES@"
+        forward = { names = { "gone.test" = "gone" } }
+        [upstream.gone]
+        endpoints = ["@NOBODY@"]
+        [upstream.db]
+        endpoints = ["@DB@"]
+    "#;
+    let names = setup.address("NAMES");
+    let (edge, tcp) = tcp(setup, more);
+    let mut socket = connect(tcp);
+    socket.write_all(b"12345").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rest(&mut socket), b"hi12345bye");
+    let line = &logged(&edge, 1)[0];
+    for (key, value) in [
+        ("listener", "db"),
+        ("protocol", "TCP"),
+        ("client", "127.0.0.1"),
+        ("upstream", "db"),
+        ("endpoint", &echo.address.to_string()),
+    ] {
+        assert_eq!(line[key], value, "{line}");
+    }
+    assert_eq!(line["bytes_in"], 5, "{line}");
+    assert_eq!(line["bytes_out"], 10, "{line}");
+    assert_eq!(line["status"], 0, "{line}");
+    assert!(line.get("why").is_none(), "{line}");
+    assert!(line["upstream_connect_ms"].is_number(), "{line}");
+
+    // One that says nothing any more.
+    assert_eq!(rest(&mut connect(tcp)), b"hi");
+    assert_eq!(logged(&edge, 2)[1]["why"], "idle");
+
+    // And those that nobody took.
+    let config = certs::client_of_anyone(&["http/1.1"]);
+    for (name, why) in [("gone.test", "connect_failure"), ("x.test", "unknown_name")] {
+        assert!(Conn::tls_with(names, name, config.clone()).is_err());
+        let lines = logged(&edge, if why == "unknown_name" { 4 } else { 3 });
+        let line = lines.last().unwrap();
+        assert_eq!((&line["host"], &line["why"]), (&name.into(), &why.into()));
+        assert_eq!(line["listener"], "names", "{line}");
+    }
+    let requests = r#"tidegate_requests_total{listener="db"}"#;
+    assert!(!edge.has_metric(requests) || edge.metric(requests) == 0.0);
+}

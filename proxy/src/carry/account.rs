@@ -12,7 +12,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::clock;
 use crate::exchange;
 use crate::exchange::head::HeadView;
-use crate::listen::{ConnInfo, ListenerSettings, NO_PLACE};
+use crate::listen::{ConnInfo, ListenerSettings, ListenerState, NO_PLACE};
 use crate::observe::{Captured, Protocol, Record, Text};
 use crate::snapshot::Snapshot;
 
@@ -72,10 +72,15 @@ pub(super) fn close(record: &mut Record, snapshot: &Snapshot, settings: &Listene
 
 /// The listener's place in this very snapshot: its own settings may be of another by now.
 pub(super) fn place(snapshot: &Snapshot, info: &ConnInfo) -> u16 {
+    place_of(snapshot, &info.listener)
+}
+
+/// The same for a connection of which nothing else is known.
+pub(super) fn place_of(snapshot: &Snapshot, listener: &Arc<ListenerState>) -> u16 {
     let place = snapshot
         .listeners
         .iter()
-        .position(|listener| Arc::ptr_eq(listener, &info.listener));
+        .position(|other| Arc::ptr_eq(other, listener));
     place.map_or(NO_PLACE, |place| u16::try_from(place).unwrap_or(NO_PLACE))
 }
 

@@ -126,7 +126,7 @@ impl Record {
     }
 }
 
-/// HTTP version of a request.
+/// What a client spoke, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Protocol {
     /// HTTP/1.0
@@ -137,6 +137,8 @@ pub(crate) enum Protocol {
     Http2,
     /// HTTP/3 (RFC 9114)
     Http3,
+    /// None: the connection was passed on as it was.
+    Tcp,
 }
 
 impl Protocol {
@@ -148,6 +150,7 @@ impl Protocol {
             Self::Http11 => "HTTP/1.1",
             Self::Http2 => "HTTP/2.0",
             Self::Http3 => "HTTP/3.0",
+            Self::Tcp => "TCP",
         }
     }
 }

@@ -1,30 +1,25 @@
 //! Connections that are passed on as they are: TCP, and TLS that an upstream terminates.
 
+mod both_ways;
+
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use balancer::{EndpointIndex, Outcome, PickContext, PickError, hash_key};
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes,
-};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 
-use super::Carrier;
+use super::{Carrier, account, failure};
 use crate::clock;
 use crate::listen::sni::{Peek, Peeked};
 use crate::listen::{ListenerSettings, Slot};
 use crate::observe::metrics::ForwardEnd;
+use crate::observe::{Captured, Protocol, Record, Text};
 use crate::upstreams::{Addresses, Connection, Place, Upstream};
-
-/// Bytes moved at a time in each direction, held while a connection is open.
-const PIECE: usize = 16 * 1024;
 
 /// A fatal alert: the name is not known here (RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -96,6 +91,23 @@ impl Carrier {
         settings: &ListenerSettings,
         forward: &Forward,
     ) -> Option<(TcpStream, Vec<u8>)> {
+        let peer = slot.peer().ip();
+        let id = crate::random::id();
+        let client = peer.to_canonical();
+        let mut record = Record::new(clock::now(), clock::wall(), id, settings.place, client);
+        record.protocol = Protocol::Tcp;
+        let refuse = |reason, record, name: Option<&str>| {
+            slot.listener().refused(reason, peer);
+            self.note_passed(
+                slot,
+                settings,
+                name,
+                Record {
+                    why: Some(reason),
+                    ..record
+                },
+            );
+        };
         let mut heard = Vec::new();
         let mut name = None;
         if forward.peeks() {
@@ -108,13 +120,13 @@ impl Carrier {
                 Ok(Err(_)) => {
                     // What speaks first and is no TLS goes where all goes that has no name.
                     if forward.rest.is_none() {
-                        slot.listener().refused("not_tls", slot.peer().ip());
+                        refuse("not_tls", record, None);
                         return None;
                     }
                     None
                 }
                 Err(_) => {
-                    slot.listener().refused("hello_timeout", slot.peer().ip());
+                    refuse("hello_timeout", record, None);
                     return None;
                 }
             };
@@ -123,7 +135,7 @@ impl Carrier {
             if settings.tls.is_some() {
                 return Some((socket, heard));
             }
-            slot.listener().refused("unknown_name", slot.peer().ip());
+            refuse("unknown_name", record, name.as_deref());
             // Whether it arrives or not, the connection is closed.
             let _ = socket.try_write(&UNRECOGNIZED_NAME);
             return None;
@@ -136,7 +148,7 @@ impl Carrier {
                 .or_else(|| socket.local_addr().ok())
                 .unwrap_or(slot.listener().address),
         };
-        let end = match connect(upstream, addresses, self.worker).await {
+        match connect(upstream, addresses, self.worker, &mut record).await {
             Err(reason) => {
                 tracing::debug!(
                     listener = settings.name,
@@ -145,13 +157,54 @@ impl Carrier {
                     reason,
                     "connection not passed on"
                 );
-                slot.listener().refused(reason, slot.peer().ip());
-                return None;
+                record.upstream = self.place_of(upstream);
+                refuse(reason, record, name.as_deref());
             }
-            Ok((_place, endpoint)) => pass(socket, heard, endpoint, forward.idle_timeout).await,
-        };
-        settings.metrics.forwarded(end);
+            Ok((_place, mut endpoint)) => {
+                let patience = forward.idle_timeout;
+                let passed = both_ways::pass(&mut socket, heard, &mut *endpoint, patience).await;
+                settings.metrics.forwarded(passed.end);
+                record.upstream = self.place_of(upstream);
+                record.bytes_in = passed.there;
+                record.bytes_out = passed.back;
+                record.why = match passed.end {
+                    ForwardEnd::Ended => None,
+                    end => Some(end.as_str()),
+                };
+                self.note_passed(slot, settings, name.as_deref(), record);
+            }
+        }
         None
+    }
+
+    /// The upstream's place among those that are in force now: the connection may be hours old.
+    fn place_of(&self, upstream: &Upstream) -> Option<u16> {
+        let snapshot = self.snapshot();
+        let mut names = snapshot.table.names().upstreams.iter();
+        let place = names.position(|name| name == upstream.name())?;
+        u16::try_from(place).ok()
+    }
+
+    /// Logs a connection that was passed on, or could not be: it is no request, and counts as none.
+    fn note_passed(
+        &self,
+        slot: &Slot,
+        settings: &ListenerSettings,
+        name: Option<&str>,
+        mut record: Record,
+    ) {
+        let snapshot = self.snapshot();
+        let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) else {
+            return;
+        };
+        record.listener = account::place_of(&snapshot, slot.listener());
+        record.via = slot.via().cloned();
+        record.captured = Captured::new(Text {
+            host: name.unwrap_or_default().as_bytes(),
+            ..Text::default()
+        });
+        record.end(clock::now());
+        log.write(&record, snapshot.table.names());
     }
 }
 
@@ -183,6 +236,7 @@ async fn connect(
     upstream: &Upstream,
     from: Addresses,
     worker: usize,
+    record: &mut Record,
 ) -> Result<(Place, Box<Connection>), &'static str> {
     let settings = upstream.settings();
     let members = upstream.members();
@@ -191,6 +245,7 @@ async fn connect(
         IpAddr::V6(address) => hash_key(&address.octets()),
     };
     let mut tried: Vec<EndpointIndex> = Vec::new();
+    record.endpoints = Some(members.shown().clone());
     loop {
         let began = clock::now();
         let context = PickContext {
@@ -206,12 +261,14 @@ async fn connect(
                 PickError::Exhausted => "connect_failure",
             })?;
         let endpoint = place.endpoint();
+        record.attempts.begin(place.number());
         let connected = members.connect_raw(endpoint, worker, from).await;
         let now = clock::now();
         match connected {
             Ok(connection) => {
                 place.connected();
                 let latency = now.saturating_duration_since(began);
+                record.connect = Some(latency);
                 members.record(endpoint, Outcome::Success, Some(latency), now);
                 return Ok((place, connection));
             }
@@ -222,100 +279,16 @@ async fn connect(
                     %error,
                     "no connection"
                 );
-                members.record(endpoint, Outcome::ConnectFailed, None, now);
+                // One that has as many connections as it may is not at fault.
+                if let Some((outcome, counted)) = failure::dial_failure(&error).outcome() {
+                    record.attempts.failed(counted);
+                    members.record(endpoint, outcome, None, now);
+                }
                 tried.push(endpoint);
                 if tried.len() >= settings.retry.attempts.get() as usize {
                     return Err("connect_failure");
                 }
             }
         }
-    }
-}
-
-/// Moves bytes both ways until both sides have ended theirs, one breaks off, or nothing moves.
-async fn pass(
-    socket: TcpStream,
-    heard: Vec<u8>,
-    mut endpoint: Box<Connection>,
-    patience: Duration,
-) -> ForwardEnd {
-    let began = clock::now();
-    let last = AtomicU64::new(0);
-    let mut client = Noticed {
-        socket,
-        began,
-        last: &last,
-    };
-    let moved = async {
-        endpoint.write_all(&heard).await?;
-        endpoint.flush().await?;
-        drop(heard);
-        copy_bidirectional_with_sizes(&mut client, &mut *endpoint, PIECE, PIECE).await
-    };
-    let mut moved = Box::pin(moved);
-    loop {
-        let until = began + Duration::from_millis(last.load(Ordering::Relaxed)) + patience;
-        if clock::now() >= until {
-            return ForwardEnd::Idle;
-        }
-        tokio::select! {
-            done = &mut moved => return match done {
-                Ok(_) => ForwardEnd::Ended,
-                Err(_) => ForwardEnd::Broken,
-            },
-            () = sleep_until(until.into()) => {}
-        }
-    }
-}
-
-/// A client's connection, and when bytes moved on it last: all that moves passes it.
-struct Noticed<'a> {
-    socket: TcpStream,
-    began: Instant,
-    /// Milliseconds after `began`.
-    last: &'a AtomicU64,
-}
-
-impl Noticed<'_> {
-    fn notice(&self) {
-        let since = clock::now().saturating_duration_since(self.began);
-        let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        self.last.store(since, Ordering::Relaxed);
-    }
-}
-
-impl AsyncRead for Noticed<'_> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
-        if read.is_ready() {
-            self.notice();
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Noticed<'_> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
-        if written.is_ready() {
-            self.notice();
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }
