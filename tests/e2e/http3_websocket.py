@@ -35,7 +35,7 @@ class Socket:
     def __init__(self, client, stream):
         self.client, self.stream = client, stream
         self.status = asyncio.get_running_loop().create_future()
-        self.octets, self.ended = b"", False
+        self.octets, self.ended = bytearray(), False
         self.news = asyncio.Event()
 
     def take(self, event):
@@ -55,7 +55,7 @@ class Socket:
             self.news.clear()
             await self.news.wait()
         taken, self.octets = self.octets[:count], self.octets[count:]
-        return taken
+        return bytes(taken)
 
     async def message(self):
         """Opcode and payload of a whole message of the server."""

@@ -69,7 +69,7 @@ fn line(edge: &Edge, path: &str) -> Value {
         let mut lines = log
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        lines.find(|line| line["path"] == path)
+        lines.find(|line| line["target"] == path)
     })
 }
 
@@ -207,15 +207,17 @@ fn a_tunnel_has_data_frames_and_nothing_else() {
 
 #[test]
 fn a_client_that_takes_nothing_is_cut() {
-    // As much as it likes, and it does not ask.
-    let app = Origin::start(|seen| match seen.target.as_str() {
-        "/ws" => granted(seen).behind(&"x".repeat(4 << 20)),
-        _ => Answer::ok("a page"),
-    });
+    let app = app();
     let edge = edge_with(app.address, "[limits]\nbody_timeout = \"1s\"");
     let client = Client::with(crate::support::h3::narrow(16 * 1024));
     let (bare, _control) = open(&client, &edge);
-    let _call = bare.open(&connect("websocket", "/ws"));
+    let mut call = bare.open(&connect("websocket", "/ws"));
+    assert_eq!(call.verdict(wait::SOON), Verdict::Status(200));
+    // What it says comes back, and is not taken.
+    let _writing = runtime().spawn(async move {
+        let written = call.send.write_all(&frame(DATA, &[b'x'; 4 << 20])).await;
+        (call, written)
+    });
     let series = "tidegate_connections_refused_total{listener=\"secure\",reason=\"write_timeout\"}";
     edge.await_metric(series, 1.0);
 }
@@ -231,8 +233,8 @@ fn aioquic_talks_to_an_echo_server() {
         return;
     };
     let (_server, app) = echo(&node, &project);
-    // Every timeout is shorter than the silence.
-    let limits = "read_timeout = \"1s\"\n[limits]\nbody_timeout = \"1s\"\nidle_timeout = \"1s\"\nheader_timeout = \"1s\"\n";
+    // Every timeout of silence is shorter than that.
+    let limits = "read_timeout = \"1s\"\n[limits]\nidle_timeout = \"1s\"\nheader_timeout = \"1s\"\n";
     let edge = edge_with(app, limits);
     let mut command = Command::new(python);
     command

@@ -127,13 +127,13 @@ impl Stream for H2Stream {
         Ok(())
     }
 
-    fn abandon(&mut self, is_tunnel: bool) {
-        // RFC 8441 section 5.
-        self.reply.send_reset(match is_tunnel {
+    fn abandon(&mut self, is_cancelled: bool) {
+        self.reply.send_reset(match is_cancelled {
             true => Reason::CANCEL,
             false => Reason::INTERNAL_ERROR,
         });
         self.pending = None;
+        self.ended = true;
     }
 
     fn is_ended(&self) -> bool {

@@ -116,8 +116,8 @@ pub(super) trait Stream: Send + Sync + Unpin + 'static {
     /// The reply is whole.
     fn end(&mut self) -> pingora::Result<()>;
 
-    /// It will not become whole. `is_tunnel`: it is no reply, but a WebSocket.
-    fn abandon(&mut self, is_tunnel: bool);
+    /// It will not become whole. `is_cancelled`: not because this side failed.
+    fn abandon(&mut self, is_cancelled: bool);
 
     /// The reply was ended.
     fn is_ended(&self) -> bool;
@@ -213,6 +213,7 @@ impl<S: Stream> StreamSession<S> {
                 if slow == Slow::Still && self.stream.was_passed_over() {
                     continue;
                 }
+                self.stream.abandon(true);
                 let client = self.info.peer.ip();
                 self.info.listener.refused(slow.as_str(), client);
                 let error = Error::because(ErrorType::WriteTimedout, "while writing a reply", slow);
@@ -423,6 +424,7 @@ impl<S: Stream> Session for StreamSession<S> {
 
     async fn shutdown(&mut self, _: u32, _: &str) {
         if !self.stream.is_ended() {
+            // RFC 8441 section 5, RFC 9220 section 3.
             let is_tunnel = websocket::is_on_stream(&self.head.extensions);
             self.stream.abandon(is_tunnel && self.written.is_some());
         }

@@ -166,11 +166,13 @@ impl Incoming {
     /// nothing here.
     async fn decoder(&mut self) -> Result<(), Code> {
         let mut cancellations = Cancellations::default();
-        while self.more().await {
+        loop {
             let count = cancellations.read(&self.input)?;
             self.ending.put(-cost(count));
+            if !self.more().await {
+                return Err(Code::ClosedCriticalStream);
+            }
         }
-        Err(Code::ClosedCriticalStream)
     }
 }
 

@@ -114,9 +114,8 @@ impl Stream for H3Stream {
         Ok(())
     }
 
-    fn abandon(&mut self, is_tunnel: bool) {
-        // RFC 9220 section 3.
-        self.writer.abandon(match is_tunnel {
+    fn abandon(&mut self, is_cancelled: bool) {
+        self.writer.abandon(match is_cancelled {
             true => Code::RequestCancelled,
             false => Code::Internal,
         });
