@@ -13,6 +13,7 @@ from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.h3.connection import H3Connection
 from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, StreamReset
 
 ADDRESS, PORT, CA = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 
@@ -80,6 +81,8 @@ class Client(QuicConnectionProtocol):
         self.sockets = {}
 
     def quic_event_received(self, event):
+        if isinstance(event, (StreamReset, ConnectionTerminated)):
+            say("cut", event=repr(event))
         for part in self.http.handle_event(event):
             if part.stream_id in self.sockets:
                 self.sockets[part.stream_id].take(part)
@@ -117,7 +120,7 @@ async def main():
         say("settings", connect=client.http.received_settings.get(0x08))
         socket.send(TEXT, b"hello")
         say("text", said=(await socket.message())[1].decode())
-        large = bytes(range(250)) * 8000
+        large = bytes(range(250)) * 4000
         socket.send(BINARY, large)
         opcode, payload = await socket.message()
         assert (opcode, payload) == (BINARY, large)
