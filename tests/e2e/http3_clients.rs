@@ -90,6 +90,28 @@ fn aioquic_gets_what_it_asks_for_also_early_and_with_another_id() {
 }
 
 #[test]
+fn pings_without_end_are_cut() {
+    let Some(python) = tools::python_with("aioquic.h3.connection", "aioquic") else {
+        return;
+    };
+    let app = Origin::named("app");
+    let edge = edge(&app);
+    let mut command = Command::new(python);
+    command
+        .arg(root().join("tests/e2e/http3_pings.py"))
+        .args(["127.0.0.1", &edge.https().port().to_string()])
+        .arg(edge.folder().join("ca.pem"));
+    let said = tools::run(&mut command, PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said: Value = serde_json::from_str(said.stdout.trim()).expect("JSON");
+    assert_eq!(said["closed"], 0x107, "{said}");
+    edge.await_metric(
+        r#"tidegate_connections_refused_total{listener="secure",reason="h3_control_frames"}"#,
+        1.0,
+    );
+}
+
+#[test]
 fn a_browser_loads_a_page_over_http3() {
     let chromium = tool!("chromium", "chromium");
     let openssl = tool!("openssl", "openssl");

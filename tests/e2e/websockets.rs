@@ -17,10 +17,10 @@ use crate::support::tools::{self, Running, python_with, tool};
 use crate::support::{Answer, Ask, Edge, Origin, Seen, Setup, Streams, in_front_of, ports, wait};
 
 /// Programs that others have written, on a machine that has other things to do.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// 101 as RFC 6455 has it for this request, then every byte is sent back.
-fn granted(seen: &Seen) -> Answer {
+pub(crate) fn granted(seen: &Seen) -> Answer {
     let key = seen.field("sec-websocket-key").unwrap_or_default();
     let key = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
@@ -179,7 +179,7 @@ fn an_app_of_http_2_that_takes_none_is_not_asked() {
 }
 
 /// A folder with the programs of tests/websocket and what they need. `None` where npm cannot be had.
-fn project(folder: &Path, more: &[&str]) -> Option<PathBuf> {
+pub(crate) fn project(folder: &Path, more: &[&str]) -> Option<PathBuf> {
     let npm = tools::find("npm", "npm")?;
     let project = folder.join("websocket");
     std::fs::create_dir_all(&project).expect("a folder");
@@ -204,7 +204,7 @@ fn project(folder: &Path, more: &[&str]) -> Option<PathBuf> {
     Some(project)
 }
 
-fn echo(node: &Path, project: &Path) -> (Running, SocketAddr) {
+pub(crate) fn echo(node: &Path, project: &Path) -> (Running, SocketAddr) {
     let address = ports::free();
     let mut command = Command::new(node);
     command

@@ -301,7 +301,7 @@ pub(crate) static LIMITS: Shape = Shape {
             "min_rate",
             Kind::Either(&[Kind::Text(&BYTE_RATE), Kind::Only(false)]),
             "\"500B/s\"",
-            "The least that a client must send of a request body, and take of replies that wait for it, on average over `min_rate_grace`; over HTTP/2 all requests of the connection together. Slower ones get 408, or the connection is closed where a reply has begun. `false`: as slowly as they like.",
+            "The least that a client must send of a request body, and take of replies that wait for it, on average over `min_rate_grace`; over HTTP/2 and HTTP/3 all requests of the connection together. Slower ones get 408, or the connection is closed where a reply has begun. `false`: as slowly as they like.",
         ),
         default(
             "min_rate_grace",
@@ -382,13 +382,13 @@ pub(crate) static LIMITS: Shape = Shape {
                 max: 10_000,
             },
             "128",
-            "Requests at the same time on one HTTP/2 connection.",
+            "Requests at the same time on one connection of HTTP/2 or HTTP/3.",
         ),
         default(
             "max_control_frame_rate",
             Kind::Either(&[Kind::Text(&RATE), Kind::Only(false)]),
             "\"100/s\"",
-            "Frames of an HTTP/2 connection that carry nothing (PING, SETTINGS, WINDOW_UPDATE, resets, empty ones) beyond those that its requests and their bodies earn; twenty times as many may come at once. A client that sends more is told to calm down (ENHANCE_YOUR_CALM) and the connection closed. `false`: any number.",
+            "Frames of a connection of HTTP/2 or HTTP/3 that carry nothing (PING, SETTINGS, WINDOW_UPDATE, resets, empty ones) beyond those that its requests and their bodies earn; twenty times as many may come at once. A client that sends more is told to calm down (ENHANCE_YOUR_CALM, H3_EXCESSIVE_LOAD) and the connection closed. `false`: any number.",
         ),
     ],
     foreign: &[

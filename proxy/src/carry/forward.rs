@@ -61,7 +61,7 @@ pub(super) async fn relay(
     mark: impl FnOnce(&mut ResponseHeader),
 ) -> Result<(), Broken> {
     let is_switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let opens = websocket::is_over_h2(&session.req_header().extensions);
+    let opens = websocket::is_on_stream(&session.req_header().extensions);
     if opens && !is_switched && head.status.is_success() {
         // Passed on, it would open what the endpoint has not granted.
         incoming.abandon().await;

@@ -45,7 +45,7 @@ pub(super) fn prepare(
         let upgrade = asked.unwrap_or(HeaderValue::from_static("websocket"));
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, upgrade);
-        if websocket::is_over_h2(&head.extensions) {
+        if websocket::is_on_stream(&head.extensions) {
             // HTTP/2 needs no key (RFC 8441 section 5), and HTTP/1.1 does.
             let key = websocket::key(crate::random::id());
             fields.insert(header::SEC_WEBSOCKET_KEY, key);

@@ -314,7 +314,7 @@ pub(super) fn adapt(head: &mut ResponseHeader, session: &ServerSession) -> pingo
 /// What grants a WebSocket, in the words of the client's version.
 fn switch(head: &mut ResponseHeader, session: &ServerSession) -> pingora::Result<()> {
     let request = session.req_header();
-    if websocket::is_over_h2(&request.extensions) {
+    if websocket::is_on_stream(&request.extensions) {
         for name in [
             header::CONNECTION,
             header::UPGRADE,

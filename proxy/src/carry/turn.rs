@@ -126,7 +126,8 @@ impl Turn {
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return self.reject(session, Reject::BadTarget).await;
         };
-        if is_early(head) && !head.method.is_safe() {
+        // A WebSocket is a GET, and says more than one behind it.
+        if is_early(head) && (!head.method.is_safe() || websocket::is_on_stream(&head.extensions)) {
             self.record.why = Some("early_data");
             let explanation = "The request came before the handshake was done; send it again.";
             return self
@@ -211,7 +212,7 @@ impl Turn {
         route: &Route,
         way: Way,
     ) -> Result<(), Broken> {
-        let opens = websocket::is_over_h2(&session.req_header().extensions);
+        let opens = websocket::is_on_stream(&session.req_header().extensions);
         if opens && !matches!(route.action, Action::Upstream { .. }) {
             // A 200 would open one (RFC 8441 section 5).
             self.record.why = Some("no_websocket");
@@ -392,7 +393,7 @@ impl Turn {
             hash,
             sticky,
             upgrade: upgrade == Upgrade::WebSocket,
-            made_key: websocket::is_over_h2(&session.req_header().extensions),
+            made_key: websocket::is_on_stream(&session.req_header().extensions),
             repeatable: route.retry_non_idempotent,
             taken: false,
             from: upstream.settings().proxy_protocol.map(|_| Addresses {
@@ -422,7 +423,7 @@ impl Turn {
         route: &Route,
         upstream: &Upstream,
     ) -> Result<Upload, Failure> {
-        if session.is_body_empty() || websocket::is_over_h2(&session.req_header().extensions) {
+        if session.is_body_empty() || websocket::is_on_stream(&session.req_header().extensions) {
             return Ok(Upload::Done);
         }
         self.answer_expectation(session).await?;
@@ -522,7 +523,7 @@ fn look_up(site: &Site, session: &ServerSession, way: &Way, strip_prefix: Option
 
 fn wanted_upgrade(session: &ServerSession) -> Upgrade {
     let head = session.req_header();
-    if websocket::is_over_h2(&head.extensions) {
+    if websocket::is_on_stream(&head.extensions) {
         return Upgrade::WebSocket;
     }
     if is_h2(session) || head.version != Version::HTTP_11 {

@@ -102,11 +102,10 @@ impl Scanner {
     }
 }
 
-/// A connection's account. See the module's text.
+/// What a client may still cost. It is filled by time, too, as slowly as its rate says, and holds so
+/// many seconds' worth.
 #[derive(Debug)]
-pub(crate) struct Frames {
-    received: Scanner,
-    sent: Scanner,
+pub(crate) struct Purse {
     left: i64,
     /// Earned a second.
     rate: i64,
@@ -115,14 +114,11 @@ pub(crate) struct Frames {
     is_over: bool,
 }
 
-impl Frames {
-    /// Of a connection on which nothing was read, not even the preface. `rate`: frames that carry
-    /// nothing, a second.
+impl Purse {
+    /// `rate`: frames that carry nothing, a second.
     pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
         let rate = i64::try_from(rate.get()).map_or(i64::MAX / HOLDS, |rate| rate.min(1 << 40));
         Self {
-            received: Scanner::new(PREFACE),
-            sent: Scanner::new(0),
             left: rate * HOLDS,
             rate,
             at: now,
@@ -130,14 +126,19 @@ impl Frames {
         }
     }
 
-    /// Whether the account is empty after these octets of the client. It stays so.
-    /// `now` is asked where that decides.
-    pub(crate) fn receive(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) -> bool {
-        let (mut left, most) = (self.left, self.most());
-        self.received.feed(bytes, |head| {
-            left = (left + of_client(head)).min(most);
-        });
-        self.left = left;
+    /// What it holds at the most.
+    fn most(&self) -> i64 {
+        self.rate * HOLDS
+    }
+
+    /// What is earned, or costs where it is below zero.
+    pub(crate) fn put(&mut self, worth: i64) {
+        self.left = self.left.saturating_add(worth).min(self.most());
+    }
+
+    /// Whether it is empty. It stays so. `now` is asked where that decides: time earns when nothing
+    /// else is left, so that it costs no clock otherwise.
+    pub(crate) fn is_over(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.left < 0 && !self.is_over {
             self.earn(now());
             self.is_over = self.left < 0;
@@ -145,26 +146,45 @@ impl Frames {
         self.is_over
     }
 
-    /// Octets that the client is sent.
-    pub(crate) fn send(&mut self, bytes: &[u8]) {
-        let (mut left, most) = (self.left, self.most());
-        self.sent
-            .feed(bytes, |head| left = (left + of_server(head)).min(most));
-        self.left = left;
-    }
-
-    fn most(&self) -> i64 {
-        self.rate * HOLDS
-    }
-
-    /// Time earns when that is looked at, which is when nothing else is left: so it costs no clock
-    /// otherwise.
     fn earn(&mut self, now: Instant) {
         let gone = now.saturating_duration_since(self.at);
         let millis = i64::try_from(gone.as_millis()).unwrap_or(i64::MAX);
-        let earned = self.rate.saturating_mul(millis) / 1000;
-        self.left = self.left.saturating_add(earned).min(self.most());
+        self.put(self.rate.saturating_mul(millis) / 1000);
         self.at = now;
+    }
+}
+
+/// A connection's account. See the module's text.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    received: Scanner,
+    sent: Scanner,
+    purse: Purse,
+}
+
+impl Frames {
+    /// Of a connection on which nothing was read, not even the preface. `rate`: frames that carry
+    /// nothing, a second.
+    pub(crate) fn new(rate: NonZeroU64, now: Instant) -> Self {
+        Self {
+            received: Scanner::new(PREFACE),
+            sent: Scanner::new(0),
+            purse: Purse::new(rate, now),
+        }
+    }
+
+    /// Whether the account is empty after these octets of the client. It stays so.
+    /// `now` is asked where that decides.
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: impl FnOnce() -> Instant) -> bool {
+        let purse = &mut self.purse;
+        self.received.feed(bytes, |head| purse.put(of_client(head)));
+        purse.is_over(now)
+    }
+
+    /// Octets that the client is sent.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        let purse = &mut self.purse;
+        self.sent.feed(bytes, |head| purse.put(of_server(head)));
     }
 }
 

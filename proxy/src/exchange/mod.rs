@@ -21,6 +21,7 @@ pub(crate) mod onward;
 pub(crate) mod pace;
 pub(crate) mod pages;
 pub(crate) mod pending;
+pub(crate) mod priority;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
 pub(crate) mod route;

@@ -1,6 +1,6 @@
-//! WebSockets over a stream of HTTP/2 (RFC 8441), and what the two handshakes have in common.
+//! WebSockets over a stream of HTTP/2 (RFC 8441) or HTTP/3 (RFC 9220), and what the two handshakes have in common.
 //!
-//! HTTP/1.1 changes the protocol of a connection, HTTP/2 asks for a stream of another protocol. Inside,
+//! HTTP/1.1 changes the protocol of a connection, the others ask for a stream of another protocol. Inside,
 //! both are a GET that wants an upgrade and a 101 that grants it: so routes, filters and logs see one
 //! kind of WebSocket, and each side speaks as its version does.
 
@@ -12,7 +12,7 @@ use http::header::{self, HeaderValue};
 use http::request::Parts;
 use http::{Extensions, Method};
 
-use super::guard::OverH2;
+use super::guard::OnStream;
 
 /// What a server shows that it has understood (RFC 6455 section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -23,7 +23,7 @@ const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 pub(crate) fn enter(parts: &mut Parts, ended: bool) {
     let asks = parts.extensions.get::<Protocol>();
     let asks = asks.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
-    // In HTTP/2 it is malformed, and is left to be refused.
+    // There it is malformed, and is left to be refused.
     let is_odd = parts.headers.contains_key(header::UPGRADE);
     if parts.method != Method::CONNECT || !asks || ended || is_odd {
         return;
@@ -32,16 +32,16 @@ pub(crate) fn enter(parts: &mut Parts, ended: bool) {
     parts.headers.insert(header::UPGRADE, upgrade);
     parts.method = Method::GET;
     parts.extensions.remove::<Protocol>();
-    parts.extensions.insert(OverH2);
+    parts.extensions.insert(OnStream);
     // What follows is no content.
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.remove(header::EXPECT);
 }
 
-/// Whether a request's stream of HTTP/2 is to carry a WebSocket.
+/// Whether a request's stream is to carry a WebSocket.
 #[must_use]
-pub(crate) fn is_over_h2(extensions: &Extensions) -> bool {
-    extensions.get::<OverH2>().is_some()
+pub(crate) fn is_on_stream(extensions: &Extensions) -> bool {
+    extensions.get::<OnStream>().is_some()
 }
 
 /// For a CONNECT to an endpoint: it asks for a WebSocket.
@@ -91,7 +91,7 @@ mod tests {
     fn an_extended_connect_for_a_websocket_becomes_a_get() {
         let parts = entered(Method::CONNECT, Some("websocket"), false);
         assert_eq!(parts.method, Method::GET);
-        assert!(is_over_h2(&parts.extensions));
+        assert!(is_on_stream(&parts.extensions));
         assert_eq!(parts.headers.len(), 1);
         assert_eq!(parts.headers["upgrade"], "websocket");
         assert_eq!(inspect_parts(&parts, 100), Ok(()));
@@ -105,10 +105,10 @@ mod tests {
             entered(Method::CONNECT, Some("websocket"), true),
         ] {
             assert_eq!(parts.method, Method::CONNECT);
-            assert!(!is_over_h2(&parts.extensions));
+            assert!(!is_on_stream(&parts.extensions));
         }
         let parts = entered(Method::GET, None, false);
-        assert!(!is_over_h2(&parts.extensions));
+        assert!(!is_on_stream(&parts.extensions));
     }
 
     #[test]

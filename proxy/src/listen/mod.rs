@@ -14,10 +14,10 @@ mod rates;
 pub(crate) mod room;
 mod serve;
 mod service;
+mod session;
 pub(crate) mod sni;
 mod tls;
 
-pub(crate) use self::h2::{is_h2, keep_trailers, request_trailers};
 pub use bind::BindError;
 pub(crate) use bind::bind;
 pub(crate) use certificates::{Certificates, Live, Obtained};
@@ -25,6 +25,7 @@ pub(crate) use conn::{Conn, ConnInfo, conn_info};
 pub(crate) use leaf::Leaf;
 pub(crate) use limits::{ListenerSettings, ListenerState, NO_PLACE, Slot};
 pub(crate) use service::{Command, Worker};
+pub(crate) use session::{is_h2, keep_trailers, request_trailers};
 pub use tls::TlsError;
 pub(crate) use tls::{
     ClientCert, Tickets, load_pair, private_octets, provider, server_config, verify as verify_tls,

@@ -1,4 +1,4 @@
-//! Streams of HTTP/2 that wait for their client: for a piece of a body, or for room for one.
+//! Streams of HTTP/2 and HTTP/3 that wait for their client: for a piece of a body, or for room for one.
 //!
 //! How little a client may send and take is counted for all streams of a connection together: they
 //! share its line, and a hundred pictures at once over a slow one are no hundred slow clients. That
@@ -6,8 +6,8 @@
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use ::h2::SendStream;
@@ -19,12 +19,12 @@ use crate::clock;
 use crate::exchange::pace::{Pace, Slow};
 
 /// What the streams of a connection give together, or take.
-#[derive(Debug)]
-pub(crate) struct SharedPace(Option<Mutex<Pace>>);
+#[derive(Debug, Clone)]
+pub(crate) struct SharedPace(Option<Arc<Mutex<Pace>>>);
 
 impl SharedPace {
     pub(crate) fn new(limits: &conf::Limits, now: Instant) -> Self {
-        let pace = |rate| Mutex::new(Pace::new(rate, limits.min_rate_grace, now));
+        let pace = |rate| Arc::new(Mutex::new(Pace::new(rate, limits.min_rate_grace, now)));
         Self(limits.min_rate.map(pace))
     }
 
@@ -48,43 +48,35 @@ impl SharedPace {
         work: impl Future<Output = T>,
     ) -> Result<T, Slow> {
         let mut work = pin!(work);
-        let mut waiting: Option<Waiting<'_>> = None;
+        let mut waiting: Option<Waiting> = None;
         poll_fn(|cx| {
             if let Poll::Ready(done) = work.as_mut().poll(cx) {
                 return Poll::Ready(Ok(done));
             }
             let waiting = waiting.get_or_insert_with(|| Waiting::new(self, most, until));
-            loop {
-                let timer = &mut waiting.timer;
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                match waiting.due(clock::now()) {
-                    Ok(later) => waiting.timer.as_mut().reset(later.into()),
-                    Err(slow) => return Poll::Ready(Err(slow)),
-                }
-            }
+            waiting.poll(cx).map(Err)
         })
         .await
     }
 }
 
 /// A stream that waits.
-struct Waiting<'a> {
-    pace: &'a SharedPace,
+pub(super) struct Waiting {
+    pace: SharedPace,
     still: Option<Instant>,
     whole: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
-impl<'a> Waiting<'a> {
-    fn new(pace: &'a SharedPace, most: Option<Duration>, whole: Option<Instant>) -> Self {
+impl Waiting {
+    /// From now on; see [`SharedPace::wait`].
+    pub(super) fn new(pace: &SharedPace, most: Option<Duration>, whole: Option<Instant>) -> Self {
         let now = clock::now();
         if let Some(mut pace) = pace.lock() {
             pace.begin(now);
         }
         let mut waiting = Self {
-            pace,
+            pace: pace.clone(),
             still: most.map(|most| now + most),
             whole,
             timer: Box::pin(sleep_until(now.into())),
@@ -94,6 +86,17 @@ impl<'a> Waiting<'a> {
             waiting.timer.as_mut().reset(later.into());
         }
         waiting
+    }
+
+    /// Ends when the client was too slow.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Slow> {
+        loop {
+            ready!(self.timer.as_mut().poll(cx));
+            match self.due(clock::now()) {
+                Ok(later) => self.timer.as_mut().reset(later.into()),
+                Err(slow) => return Poll::Ready(slow),
+            }
+        }
     }
 
     /// When to look again, or what is over.
@@ -117,7 +120,7 @@ impl<'a> Waiting<'a> {
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(mut pace) = self.pace.lock() {
             pace.leave(clock::now());

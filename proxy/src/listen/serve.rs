@@ -28,7 +28,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::announced::{self, NotAnnounced};
 use super::conn::{Conn, ConnInfo, conn_info};
-use super::h2::H2Session;
+use super::h2;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
 use crate::carry::{Carrier, Going, LaneStream, Pending, Refused, Taken, TakenStream};
@@ -555,8 +555,10 @@ struct Task {
 
 impl Task {
     async fn serve(self, stream: Box<LaneStream>, pending: Option<Box<Pending>>) {
-        let session = Box::new(H2Session::new(*stream, self.digest.clone()));
-        let session = ServerSession::new_custom(session);
+        let Some(session) = h2::session(*stream, self.digest.clone()) else {
+            return;
+        };
+        let session = ServerSession::new_custom(Box::new(session));
         self.carrier.serve(session, false, pending).await;
     }
 

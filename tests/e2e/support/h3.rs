@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h3::client::{RequestStream, SendRequest};
@@ -241,6 +242,20 @@ impl Bare {
         })
     }
 
+    /// A stream of its own that begins with `octets`.
+    #[track_caller]
+    pub(crate) fn open(&self, octets: &[u8]) -> Own {
+        runtime().block_on(async {
+            let (mut send, recv) = self.0.open_bi().await.expect("a stream");
+            send.write_all(octets).await.expect("a write");
+            Own {
+                send,
+                recv,
+                read: Vec::new(),
+            }
+        })
+    }
+
     /// Sends `octets` on a stream of its own, with its end if `end`; what comes of it.
     pub(crate) fn send(&self, octets: &[u8], end: bool) -> Verdict {
         let decided = async {
@@ -283,6 +298,99 @@ impl Bare {
             _ => Verdict::Closed(u64::MAX),
         }
     }
+}
+
+/// A stream that is written and read by hand.
+pub(crate) struct Own {
+    pub(crate) send: quinn::SendStream,
+    pub(crate) recv: quinn::RecvStream,
+    /// What came and nobody took.
+    read: Vec<u8>,
+}
+
+impl Own {
+    /// Whether the peer takes it.
+    pub(crate) fn write(&mut self, octets: &[u8]) -> bool {
+        let written = async { timeout(wait::SOON, self.send.write_all(octets)).await };
+        matches!(runtime().block_on(written), Ok(Ok(())))
+    }
+
+    pub(crate) fn finish(&mut self) {
+        // It fails where the peer wants no more of it.
+        let _ = self.send.finish();
+    }
+
+    /// Reads at most `most` octets; how many, `None` at the end, or how it was cut.
+    pub(crate) fn sip(
+        &mut self,
+        most: usize,
+        patience: Duration,
+    ) -> Result<Option<usize>, Verdict> {
+        let read = async { timeout(patience, self.recv.read_chunk(most, true)).await };
+        match runtime().block_on(read) {
+            Err(_) => Err(Verdict::Silence),
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(chunk))) => {
+                self.read.extend_from_slice(&chunk.bytes);
+                Ok(Some(chunk.bytes.len()))
+            }
+            Ok(Err(quinn::ReadError::Reset(code))) => Err(Verdict::Reset(code.into_inner())),
+            Ok(Err(_)) => Err(Verdict::Closed(u64::MAX)),
+        }
+    }
+
+    /// What the peer says, in this time.
+    pub(crate) fn verdict(&mut self, patience: Duration) -> Verdict {
+        loop {
+            if let Some(status) = status(&self.read) {
+                return Verdict::Status(status);
+            }
+            match self.sip(4096, patience) {
+                Ok(Some(_)) => {}
+                Ok(None) => return Verdict::Silence,
+                Err(verdict) => return verdict,
+            }
+        }
+    }
+
+    /// The payloads of DATA frames, until there are `count` octets, or to the end of the stream.
+    pub(crate) fn data(&mut self, count: usize) -> Result<Vec<u8>, Verdict> {
+        loop {
+            let data = data(&self.read);
+            if data.len() >= count {
+                return Ok(data);
+            }
+            if self.sip(65536, wait::SOON)?.is_none() {
+                return Ok(data);
+            }
+        }
+    }
+}
+
+/// What the DATA frames among these octets hold.
+fn data(mut octets: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some((kind, rest)) = varint(octets)
+        && let Some((length, rest)) = varint(rest)
+    {
+        let length = usize::try_from(length).expect("a small number");
+        let payload = &rest[..length.min(rest.len())];
+        if kind == DATA {
+            all.extend_from_slice(payload);
+        }
+        octets = &rest[payload.len()..];
+    }
+    all
+}
+
+/// RFC 9000 section 16.
+fn varint(octets: &[u8]) -> Option<(u64, &[u8])> {
+    let first = *octets.first()?;
+    let (number, rest) = octets.split_at_checked(1 << (first >> 6))?;
+    let start = u64::from(first & 0x3f);
+    let value = number[1..].iter();
+    let value = value.fold(start, |value, &octet| value << 8 | u64::from(octet));
+    Some((value, rest))
 }
 
 /// A frame, with its type and length.

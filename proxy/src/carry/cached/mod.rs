@@ -69,7 +69,7 @@ pub(super) fn concerns(session: &ServerSession) -> bool {
     let head = session.req_header();
     matches!(head.method, Method::GET | Method::HEAD)
         && !head.headers.contains_key(header::UPGRADE)
-        && !websocket::is_over_h2(&head.extensions)
+        && !websocket::is_on_stream(&head.extensions)
 }
 
 /// Takes the tags out of a reply: they are between the application and the cache.

@@ -185,7 +185,7 @@ impl Carrier {
     ) -> Option<Box<Hit>> {
         let parts = &stream.head;
         let upload = stream.upload()?;
-        if parts.method == Method::CONNECT || websocket::is_over_h2(&parts.extensions) {
+        if parts.method == Method::CONNECT || websocket::is_on_stream(&parts.extensions) {
             return None;
         }
         let head = StreamHead::new(parts)?;

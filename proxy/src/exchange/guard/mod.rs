@@ -28,7 +28,7 @@ use fields::Semantics;
 use octets::{TOKEN, is, next_control};
 
 pub(crate) use host::{authority_of, lower};
-pub(crate) use parts::{OverH2, inspect_parts};
+pub(crate) use parts::{OnStream, inspect_parts};
 pub(crate) use reject::Reject;
 
 /// Most fields a request may have, whatever is configured.

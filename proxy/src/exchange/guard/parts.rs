@@ -24,16 +24,16 @@ static CONNECTION_FIELDS: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// In the extensions of a request that asked for a WebSocket by the extended CONNECT (RFC 8441), and was
-/// made the GET with an Upgrade field that it would be in HTTP/1.1.
+/// In the extensions of a request that asked for a WebSocket by the extended CONNECT (RFC 8441, RFC 9220), and
+/// was made the GET with an Upgrade field that it would be in HTTP/1.1.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct OverH2;
+pub(crate) struct OnStream;
 
 /// Judges a request whose head came as HTTP/2 fields.
 ///
 /// # Errors
 /// The first rule of RFC 9113 section 8 that it breaks, or that it has too many fields. CONNECT is
-/// refused as in HTTP/1, but for [`OverH2`].
+/// refused as in HTTP/1, but for [`OnStream`].
 pub(crate) fn inspect_parts(parts: &Parts, max_fields: usize) -> Result<(), Reject> {
     if parts.method == Method::CONNECT {
         return Err(Reject::ConnectMethod);
@@ -129,7 +129,7 @@ fn check_values(fields: &HeaderMap) -> Result<(), Reject> {
 /// RFC 9113 section 8.2.2; TE may say `trailers` and nothing else.
 fn check_connection_fields(parts: &Parts) -> Result<(), Reject> {
     let fields = &parts.headers;
-    let is_ours = parts.extensions.get::<OverH2>().is_some();
+    let is_ours = parts.extensions.get::<OnStream>().is_some();
     if CONNECTION_FIELDS
         .iter()
         .any(|name| fields.contains_key(name) && !(is_ours && name == header::UPGRADE))

@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 
 use super::date::KeptDate;
 use super::trailers::Trailers;
+use crate::clock;
 use crate::exchange::onward::AddressText;
 use crate::exchange::proxy_header::Via;
 use crate::listen::room::SharedPace;
-use crate::listen::{ClientCert, ListenerState};
+use crate::listen::{ClientCert, ListenerState, Slot};
 
 /// What is known of a connection while it lives; requests refer to it.
 #[derive(Debug)]
@@ -39,13 +41,71 @@ pub(crate) struct ConnInfo {
     pub(crate) broke_off: AtomicBool,
     /// Set when its frames of HTTP/2 gave work and had none: it is to be ended.
     pub(crate) flooded: AtomicBool,
-    /// What the streams of HTTP/2 give together, and take.
+    /// What the streams of HTTP/2 or HTTP/3 give together, and take.
     pub(crate) up: SharedPace,
     pub(crate) down: SharedPace,
     /// Of the reply whose head is written next.
     pub(crate) date: KeptDate,
     /// Of the HTTP/1.1 request that is being served, and of its reply.
     pub(crate) trailers: Trailers,
+}
+
+impl ConnInfo {
+    /// Of the connection that `slot` counts. `local`: where it came to, unless a balancer says it.
+    pub(crate) fn new(
+        slot: &Slot,
+        local: SocketAddr,
+        tls: Option<&'static str>,
+        client_cert: Option<Arc<ClientCert>>,
+    ) -> Self {
+        let limits = &slot.listener().settings.load().limits;
+        let now = clock::now();
+        Self {
+            listener: slot.listener().clone(),
+            peer: slot.peer(),
+            peer_text: AddressText::new(slot.peer().ip()),
+            local: slot.via().and_then(|via| via.local).unwrap_or(local),
+            via: slot.via().cloned(),
+            tls,
+            client_cert,
+            bad_chunk: AtomicBool::new(false),
+            malformed: AtomicU32::new(0),
+            broke_off: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
+            up: SharedPace::new(limits, now),
+            down: SharedPace::new(limits, now),
+            date: KeptDate::default(),
+            trailers: Trailers::default(),
+        }
+    }
+
+    /// The same connection, whose client goes on from another address: what it did before counts on.
+    pub(crate) fn moved(&self, peer: SocketAddr) -> Self {
+        Self {
+            listener: self.listener.clone(),
+            peer,
+            peer_text: AddressText::new(peer.ip()),
+            local: self.local,
+            via: self.via.clone(),
+            tls: self.tls,
+            client_cert: self.client_cert.clone(),
+            bad_chunk: AtomicBool::new(false),
+            malformed: AtomicU32::new(self.malformed.load(Ordering::Relaxed)),
+            broke_off: AtomicBool::new(false),
+            flooded: AtomicBool::new(false),
+            up: self.up.clone(),
+            down: self.down.clone(),
+            date: KeptDate::default(),
+            trailers: Trailers::default(),
+        }
+    }
+
+    /// As Pingora carries it along with a session.
+    pub(crate) fn into_digest(self) -> Option<Arc<ProxyDigest>> {
+        let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
+        let info = Box::new(Arc::new(self));
+        Some(Arc::new(ProxyDigest::new(Box::new(head), Some(info))))
+    }
 }
 
 /// The connection's facts, from what Pingora carries along with a session.

@@ -26,32 +26,27 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-pub(crate) use date::KeptDate;
 use end::Closing;
 use gate::Gate;
 pub(crate) use info::{ConnInfo, conn_info};
 use patience::Patience;
-pub(crate) use trailers::Trailers;
 
 use super::bind::UNSENT;
 use super::buffers::{self, CHUNK};
 use super::limits::Slot;
-use super::room::SharedPace;
 use super::tls::Records;
 use crate::clock;
 use crate::exchange::frames::Frames;
 use crate::exchange::guard::{Framing, HeadFacts};
-use crate::exchange::onward::AddressText;
 
 /// Most plaintext taken from the borrower in one write over TLS.
 const TLS_WRITE: usize = 4 * CHUNK;
@@ -414,34 +409,9 @@ impl Conn {
     /// What a request of this connection can know of it; made once.
     fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
         if self.info.is_none() {
-            let limits = &self.slot.listener().settings.load().limits;
-            let now = clock::now();
-            let info = Arc::new(ConnInfo {
-                local: self
-                    .slot
-                    .via()
-                    .and_then(|via| via.local)
-                    .unwrap_or_else(|| self.local()),
-                via: self.slot.via().cloned(),
-                listener: self.slot.listener().clone(),
-                peer: self.slot.peer(),
-                peer_text: AddressText::new(self.slot.peer().ip()),
-                tls: self.tls.as_ref().map(|tls| tls.records.version()),
-                client_cert: self.tls.as_ref().and_then(|tls| tls.records.client_cert()),
-                bad_chunk: AtomicBool::new(false),
-                malformed: AtomicU32::new(0),
-                broke_off: AtomicBool::new(false),
-                flooded: AtomicBool::new(false),
-                up: SharedPace::new(limits, now),
-                down: SharedPace::new(limits, now),
-                date: KeptDate::default(),
-                trailers: Trailers::default(),
-            });
-            let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
-            self.info = Some(Arc::new(ProxyDigest::new(
-                Box::new(head),
-                Some(Box::new(info)),
-            )));
+            let tls = self.tls.as_ref().map(|tls| tls.records.version());
+            let cert = self.tls.as_ref().and_then(|tls| tls.records.client_cert());
+            self.info = ConnInfo::new(&self.slot, self.local(), tls, cert).into_digest();
         }
         self.info.clone()
     }

@@ -3,42 +3,41 @@
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use http::Method;
 use http::header::{self, HeaderMap, HeaderValue};
-use pingora::http::ResponseHeader;
 use pingora::protocols::Digest;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::raw_connect::ProxyDigest;
-use quinn::{Connecting, Connection, RecvStream, SendStream, ZeroRttAccepted};
+use quinn::{Connecting, Connection, ConnectionStats, RecvStream, SendStream, ZeroRttAccepted};
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::Early;
 use super::control::{self, Seen};
-use super::session::H3Session;
+use super::session;
 use super::settings::Quic;
 use super::socket::Handshake;
 use super::stream::{Fault, Reader, Writer};
+use super::tally::{self, Ending, Open, Tally};
 use super::wire::code::Code;
 use super::wire::settings::{goaway, sign_of_life};
 use crate::carry::{Carrier, Refused};
 use crate::clock;
-use crate::exchange::onward::AddressText;
+use crate::exchange::priority::Wish;
+use crate::exchange::websocket;
 use crate::listen::ClientCert;
-use crate::listen::conn::{ConnInfo, KeptDate, Trailers, conn_info};
+use crate::listen::conn::{ConnInfo, conn_info};
 use crate::listen::limits::{ListenerSettings, Slot};
-use crate::listen::room::SharedPace;
 use crate::listen::serve::{MOST_MALFORMED_STREAMS, begins};
 use crate::observe::Protocol;
 use crate::observe::metrics::TlsHandshake;
 
-/// Requests that a client may give up before it is cut off, if they are more than half of all.
-const MOST_GIVEN_UP: u32 = 200;
+/// How often it is looked at what QUIC took.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// How long it is waited for the word that a request without a length has no body.
 const END_TIME: Duration = Duration::from_millis(250);
@@ -84,17 +83,23 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
         settings.limits.max_header_size,
         messages,
     ));
+    let now = clock::now();
+    let ending = Ending {
+        connection,
+        tally: Tally::new(slot.listener().clone()),
+    };
     let mut live = Live {
-        digest: digest(&connection, &slot),
-        idle_until: clock::now() + settings.limits.idle_timeout,
-        sign_at: clock::now() + settings.limits.idle_timeout / 3,
+        digest: digest(&ending.connection, &slot),
+        idle_until: now + settings.limits.idle_timeout,
+        sign_at: now + settings.limits.idle_timeout / 3,
+        look_at: now + LOOK,
+        looked: ending.connection.stats(),
         handshake: Some((handshake, deadline)),
         next_id: 0,
         goodbye: Goodbye::Not,
-        streams: Arc::default(),
         seen: Arc::default(),
-        connection,
-        slot,
+        ending,
+        _slot: slot,
         settings,
         carrier,
         control,
@@ -104,20 +109,23 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
     loop {
         tokio::select! {
             biased;
-            accepted = live.connection.accept_bi() => match accepted {
+            accepted = live.ending.connection.accept_bi() => match accepted {
                 Ok((send, recv)) => live.request(send, recv),
                 Err(_) => break,
             },
-            accepted = live.connection.accept_uni() => match accepted {
-                Ok(stream) => drop(tokio::spawn(control::listen(live.connection.clone(), stream, live.seen.clone()))),
+            accepted = live.ending.connection.accept_uni() => match accepted {
+                Ok(stream) => {
+                    let listening = control::listen(live.ending.clone(), stream, live.seen.clone());
+                    drop(tokio::spawn(listening));
+                }
                 Err(_) => break,
             },
-            () = &mut early, if live.handshake.is_some() => match live.connection.close_reason() {
+            () = &mut early, if live.handshake.is_some() => match live.ending.connection.close_reason() {
                 None => live.established(),
                 Some(_) => break,
             },
             () = begins(&mut leaving), if live.goodbye == Goodbye::Not => live.leave(),
-            () = live.streams.quiet(), if live.goodbye == Goodbye::Said => break,
+            () = live.ending.tally.quiet(), if live.goodbye == Goodbye::Said => break,
             () = timer.as_mut() => {
                 if live.tick() {
                     break;
@@ -177,19 +185,22 @@ enum Goodbye {
 
 /// A connection under way.
 struct Live {
-    connection: Connection,
-    slot: Slot,
+    ending: Ending,
+    /// Counts it.
+    _slot: Slot,
     settings: Arc<ListenerSettings>,
     carrier: Arc<Carrier>,
     /// What its requests know of it.
     digest: Arc<Digest>,
-    streams: Arc<Streams>,
     seen: Arc<Seen>,
     control: mpsc::UnboundedSender<BytesMut>,
     /// Until it is done, and by when it must be.
     handshake: Option<(Handshake, Instant)>,
     idle_until: Instant,
     sign_at: Instant,
+    /// When QUIC's frames are looked at next, and what they were.
+    look_at: Instant,
+    looked: ConnectionStats,
     /// Of the first stream that was not taken.
     next_id: u64,
     goodbye: Goodbye,
@@ -210,10 +221,11 @@ impl Live {
             let _ = recv.stop(Code::RequestRejected.into());
             return;
         }
-        let served = self.streams.all.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.is_a_nuisance(served) {
-            return self.connection.close(Code::ExcessiveLoad.into(), b"");
+        if self.is_a_nuisance() {
+            return self.ending.end_for("h3_malformed");
         }
+        let (open, served) = self.ending.tally.open(id);
+        self.ending.put(tally::REQUEST);
         self.next_id = self.next_id.max(id + 4);
         self.idle_until = clock::now() + self.settings.limits.idle_timeout;
         self.follow_client();
@@ -221,11 +233,8 @@ impl Live {
             carrier: self.carrier.clone(),
             digest: self.digest.clone(),
             settings: self.settings.clone(),
-            ending: Ending {
-                connection: self.connection.clone(),
-                streams: self.streams.clone(),
-            },
-            _open: self.streams.open(),
+            ending: self.ending.clone(),
+            open,
         };
         tokio::spawn(request.serve(send, recv));
         if served >= self.settings.limits.max_requests_per_connection.get() {
@@ -233,13 +242,11 @@ impl Live {
         }
     }
 
-    /// Requests that were malformed were answered, and one may change one's mind; who does much of
-    /// either is cut off.
-    fn is_a_nuisance(&self, all: u32) -> bool {
-        let given_up = self.streams.given_up.load(Ordering::Relaxed);
+    /// Requests that were malformed were answered; who sends many is cut off.
+    fn is_a_nuisance(&self) -> bool {
         let malformed =
             info_of(&self.digest).map_or(0, |info| info.malformed.load(Ordering::Relaxed));
-        malformed > MOST_MALFORMED_STREAMS || (given_up > MOST_GIVEN_UP && given_up > all / 2)
+        malformed > MOST_MALFORMED_STREAMS
     }
 
     /// A client may have gone to another address (RFC 9000 section 9).
@@ -247,19 +254,16 @@ impl Live {
         let Some(info) = info_of(&self.digest) else {
             return;
         };
-        if info.peer != self.connection.remote_address() {
-            let malformed = info.malformed.load(Ordering::Relaxed);
-            self.digest = digest(&self.connection, &self.slot);
-            if let Some(info) = info_of(&self.digest) {
-                info.malformed.store(malformed, Ordering::Relaxed);
-            }
+        let peer = self.ending.connection.remote_address();
+        if info.peer != peer {
+            self.digest = digest_of(info.moved(peer));
         }
     }
 
     /// Asks the client to leave. What is on its way until it hears of it is served.
     fn leave(&mut self) {
         self.tell(goaway(LAST_ID));
-        let patience = (self.connection.rtt() * 2).clamp(LAST_CALL.0, LAST_CALL.1);
+        let patience = (self.ending.connection.rtt() * 2).clamp(LAST_CALL.0, LAST_CALL.1);
         self.goodbye = Goodbye::LastCall(clock::now() + patience);
     }
 
@@ -275,7 +279,7 @@ impl Live {
 
     /// When there is something to do next.
     fn due(&self) -> Instant {
-        let mut due = self.idle_until.min(self.sign_at);
+        let mut due = self.idle_until.min(self.sign_at).min(self.look_at);
         if let Some((_, deadline)) = &self.handshake {
             due = due.min(*deadline);
         }
@@ -301,7 +305,11 @@ impl Live {
         {
             self.say_goodbye();
         }
-        let is_busy = self.streams.open.load(Ordering::Relaxed) > 0;
+        if now >= self.look_at {
+            self.look_at = now + LOOK;
+            self.ending.weigh_packets(&mut self.looked);
+        }
+        let is_busy = self.ending.tally.is_busy();
         if now >= self.sign_at {
             self.sign_at = now + idle / 3;
             // While a reply is waited for nothing is sent either way, and QUIC closes what is
@@ -321,66 +329,12 @@ impl Live {
         if self.handshake.is_some() {
             self.settings.metrics.handshake(TlsHandshake::Failed);
         }
-        self.connection.close(Code::None.into(), b"");
+        self.ending.connection.close(Code::None.into(), b"");
         // So that the last packet leaves before this connection counts as closed, which may be the
         // end of the process: whoever sends it is a task of the same thread.
         for _ in 0..8 {
             tokio::task::yield_now().await;
         }
-    }
-}
-
-/// A connection's requests.
-#[derive(Debug, Default)]
-struct Streams {
-    /// Under way.
-    open: AtomicUsize,
-    all: AtomicU32,
-    /// By the client, before its reply was whole.
-    given_up: AtomicU32,
-    /// Told when the last one is over.
-    over: Notify,
-}
-
-impl Streams {
-    fn open(self: &Arc<Self>) -> Open {
-        self.open.fetch_add(1, Ordering::Relaxed);
-        Open(self.clone())
-    }
-
-    /// Waits until none is under way.
-    async fn quiet(&self) {
-        while self.open.load(Ordering::Relaxed) > 0 {
-            self.over.notified().await;
-        }
-    }
-}
-
-struct Open(Arc<Streams>);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.over.notify_one();
-        }
-    }
-}
-
-/// How a stream reaches its connection.
-pub(super) struct Ending {
-    connection: Connection,
-    streams: Arc<Streams>,
-}
-
-impl Ending {
-    /// The client broke a rule that all its streams depend on.
-    pub(super) fn end_connection(&self, code: Code) {
-        self.connection.close(code.into(), b"");
-    }
-
-    /// The client gave a request up.
-    pub(super) fn given_up(&self) {
-        self.streams.given_up.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -391,17 +345,26 @@ struct Request {
     settings: Arc<ListenerSettings>,
     ending: Ending,
     /// Counts it among those that are under way.
-    _open: Open,
+    open: Open,
 }
 
 impl Request {
     async fn serve(self, send: SendStream, recv: RecvStream) {
         let limits = &self.settings.limits;
-        let mut reader = Reader::new(recv, limits.max_header_size);
-        let mut writer = Writer::new(send);
+        let mut reader = Reader::new(recv, limits.max_header_size, self.ending.clone());
+        let mut writer = Writer::new(send, self.open.rank.clone());
         let begun = async {
             let mut head = reader.head().await?;
-            if !has_body(&head) {
+            if head.method == Method::CONNECT {
+                // What has ended already cannot carry one.
+                if let Ok(looked) = timeout(Duration::ZERO, reader.look_ahead()).await {
+                    looked?;
+                }
+                websocket::enter(&mut head, reader.is_done());
+                if websocket::is_on_stream(&head.extensions) {
+                    reader.carries_tunnel();
+                }
+            } else if !has_body(&head) {
                 // Where the word does not come, there may be one.
                 if let Ok(looked) = timeout(END_TIME, reader.look_ahead()).await {
                     looked?;
@@ -424,12 +387,15 @@ impl Request {
             Ok(Err(Fault::Cut)) => return writer.abandon(Code::RequestIncomplete),
             Ok(Err(Fault::Gone)) => return self.ending.given_up(),
         };
+        self.open.rank.asked(Wish::of(&head.headers));
         // A connection that is closed takes with it what is not delivered: so a reply counts as under
         // way until it is, unless the client takes too long to fetch the end of it.
         let delivered = writer.left();
         let patience = limits.idle_timeout;
         let streams = (reader, writer);
-        let session = H3Session::new(head, streams, self.digest, self.ending);
+        let Some(session) = session::session(head, streams, self.digest, self.ending) else {
+            return;
+        };
         let session = ServerSession::new_custom(Box::new(session));
         self.carrier.serve(session, false, None).await;
         let _ = timeout(patience, delivered).await;
@@ -451,8 +417,10 @@ impl Request {
         fields.insert(header::CONTENT_TYPE, text);
         fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         let written = async {
-            writer.head(refused.status(), &fields, None).await?;
-            writer.data(body.into(), None).await
+            writer.head(refused.status(), &fields);
+            writer.flush().await?;
+            writer.data(body.into());
+            writer.flush().await
         };
         if let Ok(Ok(())) = timeout(REFUSAL, written).await {
             writer.end();
@@ -468,35 +436,21 @@ fn has_body(head: &http::request::Parts) -> bool {
 
 /// What requests know of their connection.
 fn digest(connection: &Connection, slot: &Slot) -> Arc<Digest> {
-    let listener = slot.listener();
-    let address = listener.address;
+    let address = slot.listener().address;
     let local = connection
         .local_ip()
         .map_or(address, |ip| SocketAddr::new(ip, address.port()));
-    let peer = connection.remote_address();
-    let (limits, now) = (&listener.settings.load().limits, clock::now());
-    let info = Arc::new(ConnInfo {
-        listener: listener.clone(),
-        peer,
-        peer_text: AddressText::new(peer.ip()),
+    digest_of(ConnInfo::new(
+        slot,
         local,
-        via: None,
-        tls: Some("TLSv1.3"),
-        client_cert: client_cert(connection),
-        bad_chunk: AtomicBool::new(false),
-        malformed: AtomicU32::new(0),
-        broke_off: AtomicBool::new(false),
-        flooded: AtomicBool::new(false),
-        up: SharedPace::new(limits, now),
-        down: SharedPace::new(limits, now),
-        date: KeptDate::default(),
-        trailers: Trailers::default(),
-    });
-    let head = ResponseHeader::build_no_case(200, Some(0)).ok();
-    let proxy_digest =
-        head.map(|head| Arc::new(ProxyDigest::new(Box::new(head), Some(Box::new(info)))));
+        Some("TLSv1.3"),
+        client_cert(connection),
+    ))
+}
+
+fn digest_of(info: ConnInfo) -> Arc<Digest> {
     Arc::new(Digest {
-        proxy_digest,
+        proxy_digest: info.into_digest(),
         ..Digest::default()
     })
 }

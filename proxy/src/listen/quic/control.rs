@@ -3,17 +3,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
 
+use super::tally::Ending;
 use super::wire::code::Code;
-use super::wire::frames::{CANCEL_PUSH, Event, Frames, GOAWAY, MAX_PUSH_ID, Role, SETTINGS};
+use super::wire::frames::{
+    CANCEL_PUSH, Event, Frames, GOAWAY, MAX_PUSH_ID, PRIORITY_UPDATE, PRIORITY_UPDATE_PUSH, Role,
+    SETTINGS,
+};
 use super::wire::settings::{self, CONTROL_STREAM, DECODER_STREAM, ENCODER_STREAM, PUSH_STREAM};
 use super::wire::{MOST_VARINT, varint};
+use crate::exchange::priority::Wish;
 
 /// Octets that are read at once.
 const MOST_READ: usize = 4096;
+
+/// What a stream of an unknown kind costs: it is opened, read, and stopped.
+const UNKNOWN: i64 = 5;
 
 /// Which of the streams that there may be one of are there.
 #[derive(Debug, Default)]
@@ -49,19 +57,21 @@ pub(super) async fn speak(
 }
 
 /// Reads a stream that the client opened in one direction. What is wrong on it ends the connection.
-pub(super) async fn listen(connection: Connection, stream: RecvStream, seen: Arc<Seen>) {
+pub(super) async fn listen(ending: Ending, stream: RecvStream, seen: Arc<Seen>) {
     let mut incoming = Incoming {
         stream,
         input: Bytes::new(),
+        ending,
     };
     if let Err(code) = incoming.take(&seen).await {
-        connection.close(code.into(), b"");
+        incoming.ending.end_connection(code);
     }
 }
 
 struct Incoming {
     stream: RecvStream,
     input: Bytes,
+    ending: Ending,
 }
 
 impl Incoming {
@@ -79,6 +89,7 @@ impl Incoming {
             DECODER_STREAM => self.decoder().await,
             PUSH_STREAM => Err(Code::StreamCreation),
             _ => {
+                self.ending.put(-UNKNOWN);
                 let _ = self.stream.stop(Code::StreamCreation.into());
                 Ok(())
             }
@@ -114,8 +125,20 @@ impl Incoming {
         let mut frames = Frames::new(Role::Control, 0);
         let mut told = Told::default();
         loop {
-            match frames.next(&mut self.input)? {
-                Some(Event::Whole(kind, payload)) => told.take(kind, &payload)?,
+            let event = frames.next(&mut self.input)?;
+            let idle = i64::from(frames.take_empty()) + i64::from(event.is_some());
+            if idle > 0 {
+                self.ending.put(-idle);
+            }
+            match event {
+                Some(Event::Whole(kind, payload)) => {
+                    told.take(kind, &payload)?;
+                    if kind == PRIORITY_UPDATE {
+                        let (id, octets) = varint(&payload).ok_or(Code::Frame)?;
+                        let wish = Wish::read(&payload[octets..]);
+                        self.ending.tally.ranks.update(id, wish)?;
+                    }
+                }
                 Some(Event::Data(_)) => return Err(Code::FrameUnexpected),
                 Some(Event::TooLarge(_)) => return Err(Code::ExcessiveLoad),
                 None if self.more().await => {}
@@ -129,22 +152,65 @@ impl Incoming {
     async fn encoder(&mut self) -> Result<(), Code> {
         const CAPACITY_OF_NONE: u8 = 0b0010_0000;
         loop {
-            while self.input.has_remaining() {
-                if self.input.get_u8() != CAPACITY_OF_NONE {
-                    return Err(Code::QpackEncoderStream);
-                }
+            if self.input.iter().any(|octet| *octet != CAPACITY_OF_NONE) {
+                return Err(Code::QpackEncoderStream);
             }
+            self.ending.put(-cost(self.input.len()));
             if !self.more().await {
                 return Err(Code::ClosedCriticalStream);
             }
         }
     }
 
-    /// Acknowledgements of what never is in need of one: a client may say that it reads a stream no
-    /// further (RFC 9204 section 4.4.2), and that means nothing here.
+    /// A client may say that it reads a stream no further (RFC 9204 section 4.4.2), and that means
+    /// nothing here.
     async fn decoder(&mut self) -> Result<(), Code> {
-        while self.more().await {}
-        Err(Code::ClosedCriticalStream)
+        let mut cancellations = Cancellations::default();
+        loop {
+            let count = cancellations.read(&self.input)?;
+            self.ending.put(-cost(count));
+            if !self.more().await {
+                return Err(Code::ClosedCriticalStream);
+            }
+        }
+    }
+}
+
+fn cost(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// The only instructions that there may be on a decoder stream, where no table is.
+#[derive(Default)]
+struct Cancellations {
+    /// Octets of the one that has not all come.
+    octets: usize,
+}
+
+impl Cancellations {
+    /// How many begin in these octets.
+    fn read(&mut self, octets: &[u8]) -> Result<usize, Code> {
+        const KIND: u8 = 0b1100_0000;
+        const CANCELLATION: u8 = 0b0100_0000;
+        const PREFIX: u8 = 0b0011_1111;
+        let mut count = 0;
+        for &octet in octets {
+            let goes_on = match self.octets {
+                0 => {
+                    // Acknowledgements of what was never sent (sections 4.4.1 and 4.4.3).
+                    if octet & KIND != CANCELLATION {
+                        return Err(Code::QpackDecoderStream);
+                    }
+                    count += 1;
+                    octet & PREFIX == PREFIX
+                }
+                // A stream's id has 62 bits, seven in each octet (RFC 7541 section 5.1).
+                1..10 => octet & 0x80 != 0,
+                _ => return Err(Code::QpackDecoderStream),
+            };
+            self.octets = if goes_on { self.octets + 1 } else { 0 };
+        }
+        Ok(count)
     }
 }
 
@@ -184,8 +250,10 @@ impl Told {
                     }
                 }
             }
-            // Nothing was promised that could be cancelled (section 7.2.3).
-            (CANCEL_PUSH, true) => Err(Code::Id),
+            (PRIORITY_UPDATE, true) => Ok(()),
+            // Nothing was promised that could be cancelled (section 7.2.3), or come sooner (RFC 9218
+            // section 7.2).
+            (CANCEL_PUSH | PRIORITY_UPDATE_PUSH, true) => Err(Code::Id),
             (_, true) => Err(Code::FrameUnexpected),
         }
     }
@@ -207,6 +275,20 @@ mod tests {
         assert_eq!(told(&[(GOAWAY, &[0])]), Err(Code::MissingSettings));
         let twice = [(SETTINGS, &[][..]), (SETTINGS, &[])];
         assert_eq!(told(&twice), Err(Code::FrameUnexpected));
+    }
+
+    #[test]
+    fn a_decoder_stream_has_cancellations_and_nothing_else() {
+        let mut cancellations = Cancellations::default();
+        assert_eq!(cancellations.read(&[0x40, 0x44, 0x7f]), Ok(3));
+        assert_eq!(cancellations.read(&[0x80, 0x01, 0x48]), Ok(1));
+        for odd in [0x80, 0xff, 0x00, 0x01] {
+            let read = Cancellations::default().read(&[0x44, odd]);
+            assert_eq!(read, Err(Code::QpackDecoderStream), "{odd:#x}");
+        }
+        let endless = [&[0x7f][..], &[0x80; 20]].concat();
+        let read = Cancellations::default().read(&endless);
+        assert_eq!(read, Err(Code::QpackDecoderStream));
     }
 
     #[test]

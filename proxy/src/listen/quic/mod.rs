@@ -9,10 +9,12 @@ mod connection;
 mod control;
 mod ids;
 mod keys;
+mod ranks;
 mod session;
 mod settings;
 mod socket;
 mod stream;
+mod tally;
 mod wire;
 
 use std::sync::Arc;

@@ -1,19 +1,24 @@
 //! A request's stream: what comes and what goes, as HTTP/3 frames.
 
-use std::time::Duration;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap};
 use http::request::Parts;
-use quinn::{RecvStream, SendStream, VarInt, WriteError};
-use tokio::time::timeout;
+use quinn::{RecvStream, SendStream, VarInt};
 
+use super::ranks::Rank;
+use super::tally::{self, Ending};
 use super::wire::code::Code;
 use super::wire::frames::{DATA, Event, Frames, HEADERS, Role, put_header};
 use super::wire::head;
 use super::wire::qpack::{self, Encoder, Refused};
 use crate::exchange::guard::Reject;
-use crate::listen::h2::is_of_connection;
+use crate::exchange::priority::Wish;
+use crate::listen::session::{Step, is_of_connection};
 
 /// Octets that are read at once.
 const MOST_READ: usize = 64 * 1024;
@@ -62,10 +67,13 @@ pub(super) struct Reader {
     fault: Option<Fault>,
     /// What the client is told where it is not read to its end.
     parting: Code,
+    /// What comes is no body, but a WebSocket.
+    is_tunnel: bool,
+    ending: Ending,
 }
 
 impl Reader {
-    pub(super) fn new(stream: RecvStream, most: usize) -> Self {
+    pub(super) fn new(stream: RecvStream, most: usize, ending: Ending) -> Self {
         Self {
             stream,
             frames: Frames::new(Role::Request, most),
@@ -79,6 +87,8 @@ impl Reader {
             ended: false,
             fault: None,
             parting: Code::None,
+            is_tunnel: false,
+            ending,
         }
     }
 
@@ -100,6 +110,12 @@ impl Reader {
         let length = parts.headers.get(header::CONTENT_LENGTH);
         self.announced = length.and_then(|length| length.to_str().ok()?.parse().ok());
         Ok(parts)
+    }
+
+    /// The client opens a WebSocket: what comes has no announced length, and nothing behind it.
+    pub(super) fn carries_tunnel(&mut self) {
+        self.is_tunnel = true;
+        self.announced = None;
     }
 
     /// Reads ahead until it is known whether there is a body.
@@ -128,11 +144,6 @@ impl Reader {
         self.ended && self.ahead.is_none()
     }
 
-    /// There is none.
-    pub(super) fn is_empty(&self) -> bool {
-        self.read == 0 && (self.ended || self.announced == Some(0))
-    }
-
     async fn body(&mut self) -> Result<Option<Bytes>, Fault> {
         if let Some(fault) = self.fault {
             return Err(fault);
@@ -150,8 +161,13 @@ impl Reader {
             match self.event().await? {
                 // Nothing comes behind trailers (RFC 9114 section 4.1).
                 Some(_) if self.trailed => return Err(Fault::Connection(Code::FrameUnexpected)),
+                // Section 4.4.
+                Some(Event::Whole(..) | Event::TooLarge(_)) if self.is_tunnel => {
+                    return Err(Fault::Connection(Code::FrameUnexpected));
+                }
                 Some(Event::Data(piece)) => {
                     self.read += piece.len() as u64;
+                    self.ending.put(tally::of_body(piece.len()));
                     // Section 4.1.2: what it announced is what it sends.
                     if self
                         .announced
@@ -195,6 +211,10 @@ impl Reader {
     async fn event(&mut self) -> Result<Option<Event>, Fault> {
         loop {
             let event = self.frames.next(&mut self.input);
+            let empty = self.frames.take_empty();
+            if empty > 0 {
+                self.ending.put(-i64::from(empty));
+            }
             if let Some(event) = event.map_err(Fault::Connection)? {
                 return Ok(Some(event));
             }
@@ -218,50 +238,54 @@ impl Drop for Reader {
     }
 }
 
-/// Why nothing more is sent.
+/// The client wants no more, or is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsent {
-    /// The client wants no more, or is gone.
-    Gone,
-    /// It did not take anything for too long.
-    Timeout,
+pub(super) struct Gone;
+
+/// A frame that is on its way.
+struct Going {
+    header: Bytes,
+    payload: Bytes,
+    is_body: bool,
 }
 
-impl From<WriteError> for Unsent {
-    fn from(_: WriteError) -> Self {
-        Self::Gone
-    }
-}
-
-/// What the client gets.
+/// What the client gets. A frame waits in it until it is written.
 pub(super) struct Writer {
     stream: SendStream,
+    /// Where it stands among others, and what QUIC knows of that.
+    rank: Arc<Rank>,
+    place: i32,
+    /// It let a more urgent one go first.
+    has_yielded: bool,
+    going: Option<Going>,
+    /// Behind what waits there is nothing more.
+    ends: bool,
     ended: bool,
-    /// A frame that is on its way.
-    pending: Vec<Bytes>,
 }
 
 impl Writer {
-    pub(super) fn new(stream: SendStream) -> Self {
+    pub(super) fn new(stream: SendStream, rank: Arc<Rank>) -> Self {
         Self {
             stream,
+            rank,
+            place: 0,
+            has_yielded: false,
+            going: None,
+            ends: false,
             ended: false,
-            pending: Vec::new(),
         }
     }
 
     pub(super) fn is_ended(&self) -> bool {
-        self.ended
+        self.ended || self.ends
     }
 
     /// The head of a reply, interim or final. Fields of the connection stay behind (RFC 9114 section
     /// 4.2).
-    pub(super) async fn head(
-        &mut self,
-        status: http::StatusCode,
-        fields: &HeaderMap,
-        patience: Option<Duration>,
-    ) -> Result<(), Unsent> {
+    pub(super) fn head(&mut self, status: http::StatusCode, fields: &HeaderMap) {
+        if !status.is_informational() {
+            self.rank.replied(Wish::of(fields));
+        }
         let mut encoder = Encoder::new();
         encoder.field(":status", status.as_str().as_bytes());
         for (name, value) in fields {
@@ -269,54 +293,100 @@ impl Writer {
                 encoder.field(name.as_str(), value.as_bytes());
             }
         }
-        self.frame(HEADERS, encoder.finish(), patience).await
+        self.frame(HEADERS, encoder.finish());
     }
 
     /// A piece of the body.
-    pub(super) async fn data(
-        &mut self,
-        piece: Bytes,
-        patience: Option<Duration>,
-    ) -> Result<(), Unsent> {
-        match piece.is_empty() {
-            true => Ok(()),
-            false => self.frame(DATA, piece, patience).await,
+    pub(super) fn data(&mut self, piece: Bytes) {
+        if !piece.is_empty() {
+            self.frame(DATA, piece);
         }
     }
 
-    /// A piece of the body, to be written by [`Self::push`].
-    pub(super) fn pend(&mut self, piece: Bytes) {
+    /// Fields behind the body.
+    pub(super) fn trailers(&mut self, fields: &HeaderMap) {
+        let mut encoder = Encoder::new();
+        encoder.fields(fields);
+        self.frame(HEADERS, encoder.finish());
+    }
+
+    fn frame(&mut self, kind: u64, payload: Bytes) {
         let mut header = BytesMut::with_capacity(16);
-        put_header(&mut header, DATA, piece.len());
-        self.pending = vec![header.freeze(), piece];
+        put_header(&mut header, kind, payload.len());
+        self.going = Some(Going {
+            header: header.freeze(),
+            payload,
+            is_body: kind == DATA,
+        });
     }
 
     pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+        self.going.is_some()
     }
 
-    /// Writes what is pending. Dropped while it waits, it is resumed by the next call.
-    pub(super) async fn push(&mut self) -> Result<(), Unsent> {
-        while !self.pending.is_empty() {
-            let done = self.stream.write_chunks(&mut self.pending).await?.chunks;
-            self.pending.drain(..done);
+    /// Writes some of what waits.
+    pub(super) fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, Gone>> {
+        let Some(going) = &mut self.going else {
+            return Poll::Ready(Ok(Step::default()));
+        };
+        let place = self.rank.place(cx.waker());
+        if place != self.place {
+            // It fails where the stream is closed, which the next call says.
+            let _ = self.stream.set_priority(place);
+            self.place = place;
+        }
+        if !self.has_yielded && self.rank.comes_behind(place) {
+            self.has_yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.has_yielded = false;
+        let mut chunks = [
+            std::mem::take(&mut going.header),
+            std::mem::take(&mut going.payload),
+        ];
+        let before = chunks.each_ref().map(Bytes::len);
+        let step = pin!(self.stream.write_chunks(&mut chunks)).poll(cx);
+        let after = chunks.each_ref().map(Bytes::len);
+        [going.header, going.payload] = chunks;
+        self.rank.waits(place, step.is_pending());
+        ready!(step).map_err(|_| Gone)?;
+        let body = before[1] - after[1];
+        let step = Step {
+            octets: before[0] - after[0] + body,
+            body: if going.is_body { body } else { 0 },
+        };
+        if after == [0, 0] {
+            self.going = None;
+            if self.ends {
+                self.finish();
+            }
+        }
+        Poll::Ready(Ok(step))
+    }
+
+    /// Others may be sent before it.
+    pub(super) fn has_place(&self) -> bool {
+        self.place != 0
+    }
+
+    /// Writes all that waits.
+    pub(super) async fn flush(&mut self) -> Result<(), Gone> {
+        while self.has_pending() {
+            poll_fn(|cx| self.poll_step(cx)).await?;
         }
         Ok(())
     }
 
-    /// Fields behind the body.
-    pub(super) async fn trailers(
-        &mut self,
-        fields: &HeaderMap,
-        patience: Option<Duration>,
-    ) -> Result<(), Unsent> {
-        let mut encoder = Encoder::new();
-        encoder.fields(fields);
-        self.frame(HEADERS, encoder.finish(), patience).await
+    /// The reply is whole with what waits.
+    pub(super) fn end(&mut self) {
+        self.ends = true;
+        if self.going.is_none() {
+            self.finish();
+        }
     }
 
-    /// The reply is whole.
-    pub(super) fn end(&mut self) {
+    fn finish(&mut self) {
         if !self.ended {
             // It fails where the client wants no more of it.
             let _ = self.stream.finish();
@@ -330,6 +400,7 @@ impl Writer {
             let _ = self.stream.reset(code.into());
             self.ended = true;
         }
+        self.going = None;
     }
 
     /// Ends when the client wants no more of the reply, with its reason; or when it has all of it, or
@@ -337,29 +408,6 @@ impl Writer {
     pub(super) fn left(&self) -> impl Future<Output = Option<VarInt>> + Send + Sync + 'static {
         let stopped = self.stream.stopped();
         async move { stopped.await.ok().flatten() }
-    }
-
-    /// `patience`: for each step forward.
-    async fn frame(
-        &mut self,
-        kind: u64,
-        payload: Bytes,
-        patience: Option<Duration>,
-    ) -> Result<(), Unsent> {
-        let mut header = BytesMut::with_capacity(16);
-        put_header(&mut header, kind, payload.len());
-        let mut chunks = [header.freeze(), payload];
-        let mut rest = &mut chunks[..];
-        while !rest.is_empty() {
-            let step = self.stream.write_chunks(rest);
-            let written = match patience {
-                Some(patience) => timeout(patience, step).await.map_err(|_| Unsent::Timeout)?,
-                None => step.await,
-            };
-            let done = written?.chunks;
-            rest = &mut rest[done..];
-        }
-        Ok(())
     }
 }
 

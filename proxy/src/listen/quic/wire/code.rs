@@ -38,6 +38,8 @@ pub(in crate::listen::quic) enum Code {
     QpackDecompression = 0x200,
     /// An instruction for a table that there is none of.
     QpackEncoderStream = 0x201,
+    /// An acknowledgement of what was never sent.
+    QpackDecoderStream = 0x202,
 }
 
 impl From<Code> for VarInt {

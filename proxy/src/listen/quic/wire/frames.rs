@@ -15,6 +15,9 @@ pub(in crate::listen::quic) const SETTINGS: u64 = 0x4;
 pub(in crate::listen::quic) const PUSH_PROMISE: u64 = 0x5;
 pub(in crate::listen::quic) const GOAWAY: u64 = 0x7;
 pub(in crate::listen::quic) const MAX_PUSH_ID: u64 = 0xd;
+/// For a request's stream, and for a push (RFC 9218 section 7.2).
+pub(in crate::listen::quic) const PRIORITY_UPDATE: u64 = 0xf0700;
+pub(in crate::listen::quic) const PRIORITY_UPDATE_PUSH: u64 = 0xf0701;
 
 /// Octets of one frame of the control stream.
 const MOST_CONTROL: usize = 4096;
@@ -46,6 +49,8 @@ pub(in crate::listen::quic) struct Frames {
     /// Octets that a HEADERS frame may have.
     most: usize,
     state: State,
+    /// Frames that carried nothing.
+    empty: u32,
 }
 
 #[derive(Debug)]
@@ -74,7 +79,13 @@ impl Frames {
             role,
             most,
             state: State::start(),
+            empty: 0,
         }
+    }
+
+    /// How many frames carried nothing since this was asked: unknown ones, and pieces without octets.
+    pub(in crate::listen::quic) fn take_empty(&mut self) -> u32 {
+        std::mem::take(&mut self.empty)
     }
 
     /// Takes octets off `input` until there is something to say; `None`: more are needed.
@@ -148,16 +159,24 @@ impl Frames {
             // Frames of HTTP/2 that HTTP/3 has no use for (RFC 9114 section 7.2.8).
             (_, 0x2 | 0x6 | 0x8 | 0x9) => return Err(Code::FrameUnexpected),
             (Role::Request, DATA) => {
+                self.empty += u32::from(length == 0);
                 self.state = State::Data(length);
                 return Ok(None);
             }
             (Role::Request, HEADERS) => self.most,
-            (Role::Control, CANCEL_PUSH | SETTINGS | GOAWAY | MAX_PUSH_ID) => MOST_CONTROL,
+            (
+                Role::Control,
+                CANCEL_PUSH | SETTINGS | GOAWAY | MAX_PUSH_ID | PRIORITY_UPDATE
+                | PRIORITY_UPDATE_PUSH,
+            ) => MOST_CONTROL,
             // Only a server may promise (section 7.2.5); each other frame has one place.
-            (_, DATA | HEADERS | CANCEL_PUSH | SETTINGS | PUSH_PROMISE | GOAWAY | MAX_PUSH_ID) => {
-                return Err(Code::FrameUnexpected);
-            }
+            (
+                _,
+                DATA | HEADERS | CANCEL_PUSH | SETTINGS | PUSH_PROMISE | GOAWAY | MAX_PUSH_ID
+                | PRIORITY_UPDATE | PRIORITY_UPDATE_PUSH,
+            ) => return Err(Code::FrameUnexpected),
             _ => {
+                self.empty += 1;
                 self.state = State::Skip(length);
                 return Ok(None);
             }

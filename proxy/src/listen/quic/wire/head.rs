@@ -4,6 +4,7 @@
 //! name and value is one. Everything beyond is for the guard to judge, which knows no protocol.
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme, Uri};
@@ -35,8 +36,13 @@ pub(in crate::listen::quic) fn request(section: &Section) -> Result<Parts, Rejec
                 .map_err(|_| Reject::TooManyFields)?;
         }
     }
-    let (method, uri) = pseudo.finish()?;
+    let protocol = pseudo.protocol.take();
+    let (method, uri) = pseudo.finish(protocol.is_some())?;
     let (mut parts, ()) = http::Request::new(()).into_parts();
+    if let Some(protocol) = protocol {
+        let protocol = std::str::from_utf8(&protocol).map_err(|_| Reject::PseudoField)?;
+        parts.extensions.insert(Protocol::from(protocol));
+    }
     parts.method = method;
     parts.uri = uri;
     parts.version = Version::HTTP_3;
@@ -73,6 +79,8 @@ struct Pseudo {
     scheme: Option<Bytes>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
+    /// Of the extended CONNECT (RFC 9220, RFC 8441 section 4).
+    protocol: Option<Bytes>,
 }
 
 impl Pseudo {
@@ -82,6 +90,7 @@ impl Pseudo {
             b":scheme" => &mut self.scheme,
             b":authority" => &mut self.authority,
             b":path" => &mut self.path,
+            b":protocol" => &mut self.protocol,
             _ => return Err(Reject::PseudoField),
         };
         match place.replace(value) {
@@ -90,11 +99,14 @@ impl Pseudo {
         }
     }
 
-    fn finish(self) -> Result<(Method, Uri), Reject> {
+    /// `is_extended`: there is a `:protocol`, which belongs to CONNECT and makes it a request like others.
+    fn finish(self, is_extended: bool) -> Result<(Method, Uri), Reject> {
         let method = self.method.ok_or(Reject::PseudoField)?;
         let method = Method::from_bytes(&method).map_err(|_| Reject::BadMethod)?;
-        if method == Method::CONNECT {
-            return Err(Reject::ConnectMethod);
+        match (method == Method::CONNECT, is_extended) {
+            (true, false) => return Err(Reject::ConnectMethod),
+            (false, true) => return Err(Reject::PseudoField),
+            _ => {}
         }
         let scheme = self.scheme.ok_or(Reject::PseudoField)?;
         let path = self.path.ok_or(Reject::PseudoField)?;
@@ -177,6 +189,7 @@ mod tests {
                 "{name}"
             );
         }
+        // `:protocol` belongs to CONNECT.
         for name in [":status", ":protocol", ":", ":x", ":Method"] {
             assert_eq!(
                 with(&[(name, "200")]).unwrap_err(),
@@ -186,6 +199,24 @@ mod tests {
         }
         let late = [GET[0], GET[1], GET[2], ("accept", "*/*"), GET[3]];
         assert_eq!(request(&section(&late)).unwrap_err(), Reject::PseudoField);
+    }
+
+    #[test]
+    fn a_connect_with_a_protocol_is_a_request_with_all_that_others_have() {
+        let extended = |without: &str| {
+            let fields = [(":method", "CONNECT"), GET[1], GET[2], GET[3]];
+            let mut fields: Vec<_> = fields.into_iter().filter(|it| it.0 != without).collect();
+            fields.push((":protocol", "websocket"));
+            request(&section(&fields))
+        };
+        let parts = extended("").unwrap();
+        assert_eq!(parts.method, Method::CONNECT);
+        assert_eq!(parts.uri, "https://shop.example/a?b=c");
+        let protocol = parts.extensions.get::<Protocol>().unwrap();
+        assert_eq!(protocol.as_str(), "websocket");
+        for missing in [":scheme", ":path"] {
+            assert_eq!(extended(missing).unwrap_err(), Reject::PseudoField);
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub(in crate::listen::quic) const DECODER_STREAM: u64 = 0x03;
 
 const MAX_FIELD_SECTION_SIZE: u64 = 0x06;
 
+/// The extended CONNECT is taken, for WebSockets (RFC 9220 section 3).
+const ENABLE_CONNECT_PROTOCOL: u64 = 0x08;
+
 /// A frame type that every peer skips (section 7.2.8).
 const RESERVED: u64 = 0x21;
 
@@ -26,6 +29,8 @@ pub(in crate::listen::quic) fn greeting(max_field_section_size: usize) -> BytesM
     let mut payload = BytesMut::new();
     put_varint(&mut payload, MAX_FIELD_SECTION_SIZE);
     put_varint(&mut payload, max_field_section_size as u64);
+    put_varint(&mut payload, ENABLE_CONNECT_PROTOCOL);
+    put_varint(&mut payload, 1);
     let mut out = BytesMut::new();
     put_varint(&mut out, CONTROL_STREAM);
     put_header(&mut out, SETTINGS, payload.len());
@@ -54,15 +59,17 @@ pub(in crate::listen::quic) fn sign_of_life() -> BytesMut {
 /// nothing that needs a table, and a client that takes only small heads refuses larger ones itself.
 ///
 /// # Errors
-/// One stands there twice, is one of HTTP/2's, or is cut.
+/// One stands there twice, is one of HTTP/2's, has a value that it cannot have, or is cut.
 pub(in crate::listen::quic) fn check(mut payload: &[u8]) -> Result<(), Code> {
     let mut seen = Vec::new();
     while !payload.is_empty() {
         let (id, octets) = varint(payload).ok_or(Code::Frame)?;
         payload = payload.get(octets..).unwrap_or_default();
-        let (_, octets) = varint(payload).ok_or(Code::Frame)?;
+        let (value, octets) = varint(payload).ok_or(Code::Frame)?;
         payload = payload.get(octets..).unwrap_or_default();
-        if (0x02..=0x05).contains(&id) || seen.contains(&id) {
+        // RFC 8441 section 3.
+        let is_odd = id == ENABLE_CONNECT_PROTOCOL && value > 1;
+        if (0x02..=0x05).contains(&id) || seen.contains(&id) || is_odd {
             return Err(Code::Settings);
         }
         // Each takes two octets of a frame that is bounded; far fewer than that are in use.
@@ -90,7 +97,7 @@ mod tests {
     fn settings_say_the_size_of_a_head_and_nothing_of_tables() {
         assert_eq!(
             greeting(32 * 1024)[..],
-            [0x00, 0x04, 0x05, 0x06, 0x80, 0, 0x80, 0]
+            [0x00, 0x04, 0x07, 0x06, 0x80, 0, 0x80, 0, 0x08, 0x01]
         );
         assert_eq!(goaway(8)[..], [0x07, 0x01, 0x08]);
     }
@@ -100,6 +107,8 @@ mod tests {
         assert_eq!(check(&[0x06, 0x40, 0x64, 0x01, 0x00, 0x33, 0x01]), Ok(()));
         assert_eq!(check(&[0x02, 0x00]), Err(Code::Settings));
         assert_eq!(check(&[0x06, 0x01, 0x06, 0x01]), Err(Code::Settings));
+        assert_eq!(check(&[0x08, 0x01]), Ok(()));
+        assert_eq!(check(&[0x08, 0x02]), Err(Code::Settings));
         assert_eq!(check(&[0x06]), Err(Code::Frame));
         assert_eq!(check(&[0x06, 0x40]), Err(Code::Frame));
         assert_eq!(number(&[0x04]), Ok(4));
