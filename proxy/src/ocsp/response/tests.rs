@@ -1,3 +1,5 @@
+//! Answers of authorities and of others, made here: what is believed, and what is not.
+
 use super::super::question::{Not, Question, Read};
 use super::*;
 use der::asn1::{BitString, Ia5String, Null, OctetString};
