@@ -34,10 +34,13 @@ pub(crate) async fn keep(snapshot: Arc<ArcSwap<Snapshot>>) {
         let now = clock::wall();
         for live in certificates.lives() {
             warn(&live, certificates.staples());
+            if !certificates.staples() {
+                continue;
+            }
             if live.staple.expire(now) {
                 say_over(&live);
             }
-            if !certificates.staples() || !live.staple.begin(now) {
+            if !live.staple.begin(now) {
                 continue;
             }
             let (turns, snapshot) = (turns.clone(), snapshot.clone());
