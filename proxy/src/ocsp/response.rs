@@ -4,7 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use der::asn1::{AnyRef, BitStringRef, ObjectIdentifier};
-use der::{Decode as _, Encode as _, Sequence};
+use der::{Decode as _, Encode as _, Sequence, Tag, Tagged as _};
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
@@ -90,6 +90,8 @@ pub(super) fn judge(
         return Err(Wrong::Kind(bytes.response_type));
     }
     let basic = Basic::from_der(bytes.response.as_bytes())?;
+    // The signature does not cover it, and clients are strict.
+    basic.algorithm.tag().assert_eq(Tag::Sequence)?;
     let signed = basic.data.to_der()?;
     let data = ResponseData::from_der(&signed)?;
     let mut all = data.responses.iter();
