@@ -41,6 +41,8 @@ mod site_path;
 #[path = "../../static-server/src/value.rs"]
 mod value;
 
+#[path = "../../proxy/src/acme/update/answer.rs"]
+mod signed_answer;
 #[path = "../../proxy/src/listen/sni.rs"]
 mod sni_peek;
 
@@ -87,6 +89,27 @@ pub fn sni(data: &[u8]) {
         assert!(!name.is_empty() && name.len() < 256, "{name:?}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || !byte.is_ascii_alphabetic()));
     }
+}
+
+/// The signature of a DNS server's answer is its last record: its parts are those of the message, in
+/// order, and neither a shorter nor a longer message has them.
+pub fn dns_answer(data: &[u8]) {
+    let Some(found) = signed_answer::signed(data) else {
+        return;
+    };
+    assert_eq!(found.flags_and_counts, &data[2..10]);
+    assert_eq!(found.additional + 1, u16::from_be_bytes([data[10], data[11]]));
+    assert!(data[12..].starts_with(found.records));
+    let behind = &data[12 + found.records.len()..];
+    // Time, fudge, length of the MAC; the MAC; identity, error, length of the rest; the rest.
+    let tail = 10 + found.mac.len() + 6 + found.other.len();
+    let (_, tail) = behind.split_at(behind.len() - tail);
+    assert_eq!(&tail[..6], found.time);
+    assert_eq!(tail[6..8], found.fudge.to_be_bytes());
+    assert_eq!(&tail[10..10 + found.mac.len()], found.mac);
+    assert!(tail.ends_with(found.other));
+    assert!(signed_answer::signed(&data[..data.len() - 1]).is_none());
+    assert!(signed_answer::signed(&[data, &[0]].concat()).is_none());
 }
 
 /// A balancer's header is read to its end and no further, however it comes, and what was read stays

@@ -107,7 +107,12 @@ pub(crate) struct Assembled {
 /// The first thing that is missing or broken.
 pub(crate) fn verify(config: &conf::Config) -> Result<(), AssembleError> {
     if let Some(tls) = &config.tls {
-        Certificates::load(&tls.certificates, Vec::new(), Arc::default())?;
+        Certificates::load(
+            &tls.certificates,
+            Vec::new(),
+            Arc::default(),
+            tls.ocsp_stapling,
+        )?;
         for listener in config.listeners.iter().filter(|listener| listener.tls) {
             listen::verify_tls(tls, &listener.tls_options)?;
         }
@@ -148,7 +153,12 @@ pub(crate) fn certificates_on_disk(config: &conf::Config) -> Result<Value, Assem
     let Some(tls) = &config.tls else {
         return Ok(Value::Array(Vec::new()));
     };
-    let files = Certificates::load(&tls.certificates, Vec::new(), Arc::default())?;
+    let files = Certificates::load(
+        &tls.certificates,
+        Vec::new(),
+        Arc::default(),
+        tls.ocsp_stapling,
+    )?;
     let managed = tls.acme.iter().map(|settings| {
         let read = Managed::read(settings).map(Arc::new)?;
         read.due();
@@ -169,7 +179,7 @@ pub(crate) fn assemble(
     previous: Option<&Snapshot>,
 ) -> Result<Assembled, AssembleError> {
     let managed = tls::managed(&config, previous)?;
-    let certificates = tls::certificates(&config, surroundings, &managed)?;
+    let certificates = tls::certificates(&config, surroundings, previous, &managed)?;
     let tls = tls::of_listeners(&config, surroundings, certificates.as_ref())?;
     let quic = quic::listeners(&config, &tls, previous)?;
     let table = Arc::new(surroundings.metrics.table(names(&config)));

@@ -36,6 +36,7 @@ use crate::clock;
 use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
 use crate::observe::Metrics;
 use crate::observe::logging;
+use crate::ocsp;
 use crate::privileges::{self, PrivilegeError};
 use crate::signals::{Asked, Signals};
 use crate::snapshot::Snapshot;
@@ -299,6 +300,7 @@ impl Control {
         let mut keepers = Keepers::start(&self.surroundings.orders, &self.snapshot.load().managed);
         self.serve_admin(changed.clone()).await;
         tokio::spawn(tick::tick(self.snapshot.clone()));
+        tokio::spawn(ocsp::keep(self.snapshot.clone()));
         tokio::spawn(closing::watch(self.snapshot.clone()));
         tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();

@@ -16,6 +16,7 @@ mod exchange;
 mod filter;
 mod listen;
 mod observe;
+mod ocsp;
 mod overload;
 mod privileges;
 mod random;

@@ -144,6 +144,9 @@ fn table(found: &Value) -> String {
         };
         let _ = writeln!(text, "  source    {from}");
         let _ = writeln!(text, "  valid     {}", life(&entry));
+        if let Some(state) = staple(&entry["ocsp"]) {
+            let _ = writeln!(text, "  ocsp      {state}");
+        }
         if entry["ordering"] == true {
             text.push_str("  renewal   under way\n");
         } else if let Some(next) = entry["next_order"].as_str() {
@@ -165,6 +168,28 @@ fn table(found: &Value) -> String {
     text
 }
 
+/// What is stapled, or why nothing is; `None`: there is no certificate.
+fn staple(ocsp: &Value) -> Option<String> {
+    let why_not = ocsp["why_not"].as_str();
+    let because = |why: &str| match ocsp["next_try"].as_str() {
+        Some(next) => format!("{why}; asked again {next}"),
+        None => why.to_owned(),
+    };
+    match (ocsp["next_update"].as_str(), why_not) {
+        (Some(until), None) => Some(format!("stapled, until {until}")),
+        (Some(until), Some(why)) => Some(format!(
+            "stapled, until {until}; no newer one: {}",
+            because(why)
+        )),
+        (None, Some(why)) if ocsp["must_staple"] == true => Some(format!(
+            "not stapled, AND CLIENTS WANT IT (must-staple): {}",
+            because(why)
+        )),
+        (None, Some(why)) => Some(format!("not stapled: {}", because(why))),
+        (None, None) => None,
+    }
+}
+
 fn say(text: &str) -> Result<(), Failure> {
     term::say(text.trim_end()).context("cannot write to standard output")?;
     Ok(())
@@ -181,6 +206,7 @@ mod tests {
             {
                 "source": "file", "names": ["old.example"], "file": "/etc/old.pem",
                 "not_after": "Sun, 06 Nov 1994 08:49:37 GMT", "days_left": -3.0,
+                "ocsp": { "next_update": "Sun, 06 Nov 1994 08:49:37 GMT", "why_not": null },
             },
             {
                 "source": "acme", "names": ["shop.example", "www.shop.example"], "directory": "https://acme.example/dir",
@@ -194,6 +220,7 @@ mod tests {
             "old.example\n\
              \x20 source    file /etc/old.pem\n\
              \x20 valid     over since Sun, 06 Nov 1994 08:49:37 GMT\n\
+             \x20 ocsp      stapled, until Sun, 06 Nov 1994 08:49:37 GMT\n\
              shop.example www.shop.example\n\
              \x20 source    acme https://acme.example/dir\n\
              \x20 valid     until Sun, 06 Nov 2044 08:49:37 GMT (61 days left)\n\
@@ -201,5 +228,32 @@ mod tests {
              \x20 failures  2, the last: no answer\n"
         );
         assert!(table(&json!([])).contains("no certificates"));
+    }
+
+    #[test]
+    fn staples_are_shown_with_why_there_is_none() {
+        let shown = |must_staple, until: Option<&str>, why: Option<&str>, next: Option<&str>| {
+            staple(&json!({
+                "must_staple": must_staple, "next_update": until, "why_not": why, "next_try": next,
+            }))
+            .expect("a line")
+        };
+        assert_eq!(
+            shown(false, Some("noon"), None, None),
+            "stapled, until noon"
+        );
+        assert_eq!(
+            shown(false, Some("noon"), Some("silence"), Some("ten")),
+            "stapled, until noon; no newer one: silence; asked again ten"
+        );
+        assert_eq!(
+            shown(false, None, Some("no responder"), None),
+            "not stapled: no responder"
+        );
+        assert_eq!(
+            shown(true, None, Some("silence"), Some("ten")),
+            "not stapled, AND CLIENTS WANT IT (must-staple): silence; asked again ten"
+        );
+        assert_eq!(staple(&json!(null)), None);
     }
 }

@@ -34,6 +34,7 @@ fn wishes(setup: &Setup) -> Wishes {
         tls: setup.address("HTTPS"),
         life: 7 * 86_400,
         dns: None,
+        ocsp: None,
         external: None,
     }
 }

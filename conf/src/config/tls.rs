@@ -14,6 +14,8 @@ pub struct Tls {
     /// Files with the secrets that session tickets are sealed with; the first seals. Empty: a secret
     /// of the process.
     pub ticket_keys: Vec<PathBuf>,
+    /// Handshakes carry OCSP responses for certificates that name a responder.
+    pub ocsp_stapling: bool,
 }
 
 /// What a listener that speaks TLS offers: the keys of `[tls]`, or its own.

@@ -211,6 +211,12 @@ pub(crate) static TLS: Shape = Shape {
         GROUPS,
         CLIENT_AUTH,
         TICKET_KEYS,
+        default(
+            "ocsp_stapling",
+            Kind::Bool,
+            "true",
+            "Handshakes carry an OCSP response (RFC 6960) for each certificate that names a responder and whose issuer is in the chain. It is fetched and verified in the background.",
+        ),
         optional(
             "certificates",
             Kind::Tables(&CERTIFICATE),
@@ -254,6 +260,11 @@ pub(crate) static TLS: Shape = Shape {
             "ssl_session_ticket_key",
             "write ticket_keys = \"tickets.key\"",
         ),
+        (
+            "ssl_stapling",
+            "leave it out: ocsp_stapling = true is the default",
+        ),
+        ("ocsp", "write ocsp_stapling = true or false"),
         (
             "ca",
             "towards app servers it is [upstream.NAME] tls = { ca = \"...\" }",

@@ -272,6 +272,7 @@ pub(super) fn tls(table: &Table<'_>) -> (Tls, TlsOptions) {
         certificates,
         acme: acme::acme(table),
         ticket_keys: tls::files(table, "ticket_keys"),
+        ocsp_stapling: table.flag("ocsp_stapling", true),
     };
     (tls, options)
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::challenges::{Challenges, Shown};
 use super::failure::{Failure, Outcome};
+use super::storage::Storage;
 use super::update::{self, Change};
 use crate::listen::provider;
 
@@ -62,18 +63,25 @@ impl Way {
 pub(super) struct Answers<'a> {
     settings: &'a conf::AcmeChallenge,
     challenges: &'a Arc<Challenges>,
+    storage: &'a Storage,
     shown: Vec<Shown>,
-    /// Name and value.
+    /// Name and value, also of orders before that broke off; noted in the storage before they are
+    /// made, so that they are taken away even if this process dies.
     records: Vec<(String, String)>,
 }
 
 impl<'a> Answers<'a> {
-    pub(super) fn new(settings: &'a conf::AcmeChallenge, challenges: &'a Arc<Challenges>) -> Self {
+    pub(super) fn new(
+        settings: &'a conf::AcmeChallenge,
+        challenges: &'a Arc<Challenges>,
+        storage: &'a Storage,
+    ) -> Self {
         Self {
             settings,
             challenges,
+            storage,
             shown: Vec::new(),
-            records: Vec::new(),
+            records: storage.records(),
         }
     }
 
@@ -104,6 +112,8 @@ impl<'a> Answers<'a> {
                 let value = authorization.dns_value();
                 // Also one that was made in part is to be taken away.
                 self.records.push((name.clone(), value.clone()));
+                let noted = self.storage.keep_records(&self.records);
+                noted.map_err(Failure::storage)?;
                 record(records, Change::Add, &name, &value).await?;
             }
         }
@@ -124,10 +134,18 @@ impl<'a> Answers<'a> {
         let conf::AcmeChallenge::Dns01 { records, .. } = self.settings else {
             return;
         };
-        for (name, value) in &self.records {
-            if let Err(failure) = record(records, Change::Remove, name, value).await {
-                tracing::warn!(name, "a record of an order that is over stays: {failure}");
+        let mut left = Vec::new();
+        for (name, value) in self.records {
+            if let Err(failure) = record(records, Change::Remove, &name, &value).await {
+                tracing::warn!(
+                    name,
+                    "a record of an order that is over stays, and goes with the next order or start: {failure}"
+                );
+                left.push((name, value));
             }
+        }
+        if let Err(error) = self.storage.keep_records(&left) {
+            tracing::warn!("the ACME storage cannot be written: {error}");
         }
     }
 }

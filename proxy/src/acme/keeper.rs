@@ -53,6 +53,18 @@ impl Keepers {
 }
 
 async fn keep(managed: Arc<Managed>, orders: Arc<Orders>, mut stopped: watch::Receiver<()>) {
+    if managed.has_records() {
+        tokio::select! {
+            // They may be of an order that another process is making: then it holds the lock.
+            free = when_free(&managed) => if let Some(lock) = free {
+                if managed.has_records() {
+                    managed.withdraw_records(&orders).await;
+                }
+                drop(lock);
+            },
+            () = is_stopped(&mut stopped) => return,
+        }
+    }
     loop {
         managed.look();
         managed.ask_window().await;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Notify;
 
-use super::challenge::Way;
+use super::challenge::{Answers, Way};
 use super::client::Client;
 use super::failure::{Failure, Outcome};
 use super::order::{self, Wanted};
@@ -331,6 +331,21 @@ impl Managed {
     /// Nobody else makes an order while what this returns is there; `None`: somebody does.
     pub(super) fn try_lock(&self) -> io::Result<Option<std::fs::File>> {
         self.storage.try_lock()
+    }
+
+    /// Whether a process that died left records in the DNS, or one is making an order.
+    pub(super) fn has_records(&self) -> bool {
+        !self.storage.records().is_empty()
+    }
+
+    /// Takes those records away; who calls has the lock.
+    pub(super) async fn withdraw_records(&self, orders: &Orders) {
+        let answers = Answers::new(&self.settings.challenge, &orders.challenges, &self.storage);
+        tracing::info!(
+            hosts = self.shown(),
+            "records of an order that broke off are taken away"
+        );
+        answers.withdraw().await;
     }
 
     /// One order, at each directory until one gives a certificate.

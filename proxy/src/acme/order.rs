@@ -69,7 +69,7 @@ async fn try_obtain(
         placed => placed,
     };
     let mut order = order.map_err(|error| Failure::of(&error, way))?;
-    let mut answers = Answers::new(&settings.challenge, wanted.challenges);
+    let mut answers = Answers::new(&settings.challenge, wanted.challenges, storage);
     let validated = validate(&mut order, &mut answers, way).await;
     answers.withdraw().await;
     validated?;

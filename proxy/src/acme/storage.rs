@@ -9,7 +9,6 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -18,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
-use crate::listen::{Leaf, Live, provider};
+use crate::listen::{Live, provider};
 
 /// In front of the URL of the directory that a certificate is from; text outside of the encapsulated
 /// parts is for people (RFC 7468 section 2).
@@ -145,6 +144,12 @@ impl Storage {
             .join(format!("{}.failed.json", self.name))
     }
 
+    fn records_file(&self) -> PathBuf {
+        self.folder
+            .join("certificates")
+            .join(format!("{}.records.json", self.name))
+    }
+
     fn account_file(&self, directory: &conf::AcmeDirectory) -> PathBuf {
         let host = directory.url.split_once("://").map_or("", |(_, rest)| rest);
         let host = host.split(['/', ':']).next().unwrap_or_default();
@@ -229,10 +234,22 @@ impl Storage {
     pub(super) fn keep_failed(&self, failed: Option<&Failed>) -> io::Result<()> {
         match failed {
             Some(failed) => write(&self.failed_file(), &serde_json::to_vec(failed)?),
-            None => match fs::remove_file(self.failed_file()) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            },
+            None => remove(&self.failed_file()),
+        }
+    }
+
+    /// Records in the DNS, name and value, that are to be taken away again: those of an order that is
+    /// under way, and of one that broke off.
+    pub(super) fn records(&self) -> Vec<(String, String)> {
+        let text = read(&self.records_file()).ok().flatten();
+        text.and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    pub(super) fn keep_records(&self, records: &[(String, String)]) -> io::Result<()> {
+        match records {
+            [] => remove(&self.records_file()),
+            records => write(&self.records_file(), &serde_json::to_vec(records)?),
         }
     }
 }
@@ -242,14 +259,9 @@ fn live(text: &[u8]) -> Result<Live, String> {
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(text)
         .collect::<Result<_, _>>()
         .map_err(|error| error.to_string())?;
-    let leaf = chain.first().ok_or("there is no certificate in it")?;
-    let leaf = Leaf::read(leaf)?;
     let key = PrivateKeyDer::from_pem_slice(text).map_err(|error| error.to_string())?;
     let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| error.to_string())?;
-    Ok(Live {
-        key: Arc::new(key),
-        leaf,
-    })
+    Live::new(key)
 }
 
 /// Twelve hexadecimal digits that stand for a text.
@@ -265,6 +277,14 @@ fn named(title: &str, parts: &[&str]) -> String {
     let title = title.replace('*', "_");
     let title: String = title.chars().take(100).collect();
     format!("{title}-{hash}")
+}
+
+/// It may be gone already.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// `None`: there is no such file.

@@ -30,6 +30,7 @@ pub(super) fn managed(
 pub(super) fn certificates(
     config: &conf::Config,
     surroundings: &Surroundings,
+    previous: Option<&Snapshot>,
     managed: &[Arc<Managed>],
 ) -> Result<Option<Arc<Certificates>>, TlsError> {
     let Some(tls) = &config.tls else {
@@ -37,9 +38,12 @@ pub(super) fn certificates(
     };
     let obtained = managed.iter().map(|one| one.obtained().clone()).collect();
     let challenges = surroundings.orders.challenges.clone();
-    Certificates::load(&tls.certificates, obtained, challenges)
-        .map(Arc::new)
-        .map(Some)
+    let certificates =
+        Certificates::load(&tls.certificates, obtained, challenges, tls.ocsp_stapling)?;
+    if let Some(before) = previous.and_then(|previous| previous.certificates.as_ref()) {
+        certificates.keep_staples(before);
+    }
+    Ok(Some(Arc::new(certificates)))
 }
 
 /// By the listeners' places; `None` where TLS is not spoken.

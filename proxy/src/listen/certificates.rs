@@ -12,19 +12,22 @@ use arc_swap::ArcSwapOption;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::leaf::Leaf;
+use super::live::Live;
 use super::tls::{TlsError, load_pair};
 use crate::acme::{ALPN, Challenges};
+use crate::clock;
 
 /// Certificates by the names they carry.
 pub(crate) struct Certificates {
-    files: Table<Arc<CertifiedKey>>,
+    files: Table<Arc<Live>>,
     obtained: Table<Arc<Obtained>>,
     /// The first file, and those of other kinds for the same names.
-    first_files: Vec<Arc<CertifiedKey>>,
+    first_files: Vec<Arc<Live>>,
     each_obtained: Vec<Arc<Obtained>>,
-    each_file: Vec<(conf::Certificate, Leaf)>,
+    each_file: Vec<(conf::Certificate, Arc<Live>)>,
     challenges: Arc<Challenges>,
+    /// Handshakes carry OCSP responses.
+    staples: bool,
 }
 
 /// By exact name, and by wildcard: `*.shop.example` as `shop.example`, with exactly one label in
@@ -62,12 +65,6 @@ pub(crate) struct Obtained {
     current: ArcSwapOption<Live>,
 }
 
-/// One that handshakes are answered with.
-pub(crate) struct Live {
-    pub(crate) key: Arc<CertifiedKey>,
-    pub(crate) leaf: Leaf,
-}
-
 impl Obtained {
     /// For these names; there is none yet.
     pub(crate) fn new(names: &[String]) -> Self {
@@ -85,10 +82,6 @@ impl Obtained {
     /// From now on this one is used.
     pub(crate) fn put(&self, live: Live) {
         self.current.store(Some(Arc::new(live)));
-    }
-
-    fn key(&self) -> Option<Arc<CertifiedKey>> {
-        self.current.load().as_ref().map(|live| live.key.clone())
     }
 }
 
@@ -108,6 +101,7 @@ impl Certificates {
         pairs: &[conf::Certificate],
         obtained: Vec<Arc<Obtained>>,
         challenges: Arc<Challenges>,
+        staples: bool,
     ) -> Result<Self, TlsError> {
         let mut all = Self {
             files: Table::default(),
@@ -116,23 +110,23 @@ impl Certificates {
             each_obtained: Vec::new(),
             each_file: Vec::new(),
             challenges,
+            staples,
         };
         for pair in pairs {
-            let key = Arc::new(load_pair(&pair.cert, &pair.key)?);
-            let leaf = key.cert.first().map(|leaf| Leaf::read(leaf));
-            let leaf = leaf.unwrap_or_else(|| Err("empty chain".to_owned()));
-            let leaf = leaf.map_err(|reason| TlsError::Certificate {
+            let live = Live::new(load_pair(&pair.cert, &pair.key)?);
+            let live = live.map_err(|reason| TlsError::Certificate {
                 path: pair.cert.clone(),
                 reason,
             })?;
-            for name in &leaf.names {
-                all.files.add(name, &key);
+            let live = Arc::new(live);
+            for name in &live.leaf.names {
+                all.files.add(name, &live);
             }
             let first = all.each_file.first();
-            if first.is_none_or(|(_, first)| first.names == leaf.names) {
-                all.first_files.push(key);
+            if first.is_none_or(|(_, first)| first.leaf.names == live.leaf.names) {
+                all.first_files.push(live.clone());
             }
-            all.each_file.push((pair.clone(), leaf));
+            all.each_file.push((pair.clone(), live));
         }
         for one in &obtained {
             for name in &one.names {
@@ -143,14 +137,38 @@ impl Certificates {
         Ok(all)
     }
 
-    /// Certificates from files, and what each says, in file order.
-    pub(crate) fn files(&self) -> &[(conf::Certificate, Leaf)] {
+    /// Certificates from files, in file order.
+    pub(crate) fn files(&self) -> &[(conf::Certificate, Arc<Live>)] {
         &self.each_file
+    }
+
+    /// All that handshakes may be answered with now.
+    pub(crate) fn lives(&self) -> impl Iterator<Item = Arc<Live>> {
+        let files = self.each_file.iter().map(|(_, live)| live.clone());
+        let obtained = self.each_obtained.iter();
+        files.chain(obtained.filter_map(|one| one.current()))
+    }
+
+    /// Whether handshakes carry OCSP responses.
+    pub(crate) fn staples(&self) -> bool {
+        self.staples
+    }
+
+    /// Staples of certificates that are in use before and after a reload go on.
+    pub(crate) fn keep_staples(&self, before: &Self) {
+        for live in self.lives() {
+            let mut known = before.lives();
+            if let Some(known) = known.find(|known| known.key.cert == live.key.cert)
+                && !Arc::ptr_eq(&known, &live)
+            {
+                live.staple.adopt(&known.staple);
+            }
+        }
     }
 
     /// Exact names come before wildcards; at the same name what was obtained comes before a file,
     /// which may be an old one that bridges the time until then. Of several the first that `fits`.
-    fn find(&self, name: &str, fits: Fits<'_>) -> Option<Arc<CertifiedKey>> {
+    fn find(&self, name: &str, fits: Fits<'_>) -> Option<Arc<Live>> {
         let (obtained, files) = (&self.obtained, &self.files);
         let exact = first(obtained.exact.get(name), files.exact.get(name), fits);
         exact.or_else(|| {
@@ -161,7 +179,7 @@ impl Certificates {
     }
 
     /// For names that none carries, and clients that name none.
-    fn default(&self, fits: Fits<'_>) -> Option<Arc<CertifiedKey>> {
+    fn default(&self, fits: Fits<'_>) -> Option<Arc<Live>> {
         let file = first(None, Some(&self.first_files), fits);
         file.or_else(|| first(Some(&self.each_obtained), None, fits))
     }
@@ -173,15 +191,16 @@ type Fits<'a> = &'a dyn Fn(&CertifiedKey) -> bool;
 /// The first that fits; where none does, the first.
 fn first(
     obtained: Option<&Vec<Arc<Obtained>>>,
-    files: Option<&Vec<Arc<CertifiedKey>>>,
+    files: Option<&Vec<Arc<Live>>>,
     fits: Fits<'_>,
-) -> Option<Arc<CertifiedKey>> {
-    let obtained = obtained.into_iter().flatten().filter_map(|one| one.key());
+) -> Option<Arc<Live>> {
+    let obtained = obtained.into_iter().flatten();
+    let obtained = obtained.filter_map(|one| one.current());
     let mut each = obtained.chain(files.into_iter().flatten().cloned());
     let first = each.next()?;
-    match fits(&first) {
+    match fits(&first.key) {
         true => Some(first),
-        false => each.find(|key| fits(key)).or(Some(first)),
+        false => each.find(|live| fits(&live.key)).or(Some(first)),
     }
 }
 
@@ -200,8 +219,13 @@ impl ResolvesServerCert for Certificates {
         // Those schemes that no suite of the client's goes with were taken out.
         let schemes = hello.signature_schemes();
         let fits = |key: &CertifiedKey| key.key.choose_scheme(schemes).is_some();
-        name.and_then(|name| self.find(name, &fits))
-            .or_else(|| self.default(&fits))
+        let live = name
+            .and_then(|name| self.find(name, &fits))
+            .or_else(|| self.default(&fits))?;
+        Some(match self.staples {
+            true => live.stapled(clock::wall()),
+            false => live.key.clone(),
+        })
     }
 }
 
@@ -225,21 +249,19 @@ mod tests {
     }
 
     fn live(pair: &conf::Certificate) -> Live {
-        let key = Arc::new(load_pair(&pair.cert, &pair.key).expect("fits"));
-        let leaf = Leaf::read(&key.cert[0]).expect("read");
-        Live { key, leaf }
+        Live::new(load_pair(&pair.cert, &pair.key).expect("fits")).expect("read")
     }
 
-    fn names(key: Option<Arc<CertifiedKey>>) -> Vec<String> {
-        let leaf = key.map(|key| Leaf::read(&key.cert[0]).expect("read"));
-        leaf.map_or_else(Vec::new, |leaf| leaf.names)
+    fn names(live: Option<Arc<Live>>) -> Vec<String> {
+        live.map_or_else(Vec::new, |live| live.leaf.names.clone())
     }
 
     #[test]
     fn without_any_there_is_none_and_what_comes_is_used_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let obtained = Arc::new(Obtained::new(&["shop.example".to_owned()]));
-        let all = Certificates::load(&[], vec![obtained.clone()], Arc::default()).expect("loads");
+        let all =
+            Certificates::load(&[], vec![obtained.clone()], Arc::default(), true).expect("loads");
         assert!(all.find("shop.example", &|_| true).is_none() && all.default(&|_| true).is_none());
         obtained.put(live(&pair(folder.path(), "a", &["shop.example", "one"])));
         assert_eq!(
@@ -262,8 +284,8 @@ mod tests {
         let obtained = Arc::new(Obtained::new(&names_of));
         let exact = pair(folder.path(), "exact", &["a.shop.example"]);
         let pairs = [file, exact];
-        let all =
-            Certificates::load(&pairs, vec![obtained.clone()], Arc::default()).expect("loads");
+        let all = Certificates::load(&pairs, vec![obtained.clone()], Arc::default(), true)
+            .expect("loads");
         assert_eq!(names(all.find("shop.example", &|_| true)).len(), 2);
         let new = ["shop.example", "*.shop.example", "new"];
         obtained.put(live(&pair(folder.path(), "new", &new)));

@@ -1,6 +1,7 @@
 //! Certificates, for operators: what is in use, how long it lasts, and how the next one comes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,8 +9,10 @@ use serde_json::{Value, json};
 
 use crate::acme::{Managed, Orders};
 use crate::admin::OrderAsked;
-use crate::listen::{Certificates, Leaf};
-use crate::observe::metrics::CertificateState;
+use crate::clock;
+use crate::listen::{Certificates, Leaf, Live};
+use crate::observe::metrics::{CertificateState, StapleState};
+use crate::ocsp::Outcome;
 use crate::snapshot::Snapshot;
 
 /// One entry for each certificate: those from files first.
@@ -19,18 +22,20 @@ pub(crate) fn overview(
     now: SystemTime,
 ) -> Value {
     let files = certificates.into_iter().flat_map(Certificates::files);
-    let files = files.map(|(pair, leaf)| {
-        let mut entry = life(Some(leaf), now);
+    let staples = certificates.is_some_and(Certificates::staples);
+    let files = files.map(|(pair, live)| {
+        let mut entry = life(Some(&live.leaf), now);
         entry["source"] = json!("file");
-        entry["names"] = json!(leaf.names);
+        entry["names"] = json!(live.leaf.names);
+        entry["ocsp"] = staple(live, staples, now);
         entry["file"] = json!(pair.cert.to_string_lossy());
         entry
     });
-    let managed = obtained.iter().map(|one| managed(one, now));
+    let managed = obtained.iter().map(|one| managed(one, staples, now));
     files.chain(managed).collect()
 }
 
-fn managed(one: &Managed, now: SystemTime) -> Value {
+fn managed(one: &Managed, staples: bool, now: SystemTime) -> Value {
     let current = one.current();
     let progress = one.progress();
     let mut entry = life(current.as_ref().map(|live| &live.leaf), now);
@@ -49,7 +54,35 @@ fn managed(one: &Managed, now: SystemTime) -> Value {
     entry["ordering"] = json!(progress.is_ordering);
     entry["failures"] = json!(progress.failures);
     entry["error"] = json!(progress.error);
+    entry["ocsp"] = json!(current.as_ref().map(|live| staple(live, staples, now)));
     entry
+}
+
+/// What is stapled to it, or why nothing is.
+fn staple(live: &Live, staples: bool, now: SystemTime) -> Value {
+    let shown = live.staple.shown(now);
+    let why_not = match (staples, &shown.not, shown.revoked, &shown.error) {
+        (false, ..) => Some("[tls] has ocsp_stapling = false".to_owned()),
+        (_, Some(not), ..) => Some(not.to_string()),
+        (_, _, Some(since), _) => Some(format!("the certificate is REVOKED since {}", date(since))),
+        (_, _, _, Some(error)) => Some(error.clone()),
+        (true, None, None, None) if shown.response.is_none() => {
+            Some("the responder was not asked yet".to_owned())
+        }
+        _ => None,
+    };
+    let response = shown.response.filter(|_| staples);
+    json!({
+        "stapled": response.is_some(),
+        "must_staple": live.staple.must_staple,
+        "responder": shown.responder,
+        "this_update": response.as_ref().map(|one| date(one.this_update)),
+        "next_update": response.as_ref().map(|one| date(one.next_update)),
+        "next_try": shown.next.filter(|_| staples).map(date),
+        "failures": shown.failures,
+        "revoked": shown.revoked.is_some(),
+        "why_not": why_not,
+    })
 }
 
 fn life(leaf: Option<&Leaf>, now: SystemTime) -> Value {
@@ -95,9 +128,11 @@ pub(super) fn order(
         !(asked.missing && is_good)
     };
     let wanted = named.into_iter().filter(is_wanted);
+    let certificates = snapshot.certificates.as_ref();
+    let staples = certificates.is_some_and(|all| all.staples());
     Ok(wanted
         .map(|one| {
-            let before = managed(one, now);
+            let before = managed(one, staples, now);
             one.order_now();
             before
         })
@@ -113,9 +148,9 @@ pub(super) fn state(snapshot: &Snapshot, orders: &Orders) -> CertificateState {
         let known = known.or_insert(leaf.not_after);
         *known = leaf.not_after.min(*known);
     };
-    for (_, leaf) in snapshot.certificates.iter().flat_map(|all| all.files()) {
-        for name in &leaf.names {
-            add(name, "file", leaf);
+    for (_, live) in snapshot.certificates.iter().flat_map(|all| all.files()) {
+        for name in &live.leaf.names {
+            add(name, "file", &live.leaf);
         }
     }
     for one in &snapshot.managed {
@@ -137,6 +172,7 @@ pub(super) fn state(snapshot: &Snapshot, orders: &Orders) -> CertificateState {
             .map(|((name, source), at)| (name, source, seconds(at)))
             .collect(),
         managed: managed.collect(),
+        staples: staples(snapshot, clock::wall()),
         orders: match snapshot.managed.is_empty() {
             true => Vec::new(),
             false => orders
@@ -145,6 +181,50 @@ pub(super) fn state(snapshot: &Snapshot, orders: &Orders) -> CertificateState {
                 .collect(),
         },
     }
+}
+
+/// Those that a responder is asked about.
+fn staples(snapshot: &Snapshot, now: SystemTime) -> Vec<StapleState> {
+    let Some(all) = snapshot.certificates.as_ref().filter(|all| all.staples()) else {
+        return Vec::new();
+    };
+    let files = all.files().iter().map(|(_, live)| ("file", live.clone()));
+    let managed = snapshot.managed.iter();
+    let managed = managed.filter_map(|one| Some(("acme", one.current()?)));
+    let mut states: BTreeMap<(String, &'static str), StapleState> = BTreeMap::new();
+    for (source, live) in files.chain(managed) {
+        let shown = live.staple.shown(now);
+        if shown.not.is_some() {
+            continue;
+        }
+        let life = shown.response.as_ref();
+        let life = life.map(|one| (seconds(one.this_update), seconds(one.next_update)));
+        let name = live.name().to_owned();
+        let fetches = Outcome::ALL.iter().map(|one| one.as_str()).zip(shown.ended);
+        let state = StapleState {
+            name: name.clone(),
+            source,
+            response: life,
+            is_revoked: shown.revoked.is_some(),
+            fetches: fetches.collect(),
+        };
+        match states.entry((name, source)) {
+            Entry::Vacant(entry) => drop(entry.insert(state)),
+            Entry::Occupied(mut entry) => join(entry.get_mut(), &state),
+        }
+    }
+    states.into_values().collect()
+}
+
+/// Where two have a name, what is worse is to be looked at.
+fn join(known: &mut StapleState, other: &StapleState) {
+    known.response = match (known.response, other.response) {
+        (Some(one), Some(other)) => Some((one.0.min(other.0), one.1.min(other.1))),
+        _ => None,
+    };
+    known.is_revoked |= other.is_revoked;
+    let counts = known.fetches.iter_mut().zip(&other.fetches);
+    counts.for_each(|((_, known), (_, other))| *known += other);
 }
 
 /// As HTTP writes it (RFC 9110 section 5.6.7). It has no words for years without four digits, and

@@ -3,7 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::{await_issued, cert, site, wishes, with};
+use nix::sys::signal::Signal;
+
+use super::{PATIENCE, await_issued, cert, site, wishes, with};
 use crate::support::pebble::{Pebble, Wishes, shown_to};
 use crate::support::tools::{Running, tool};
 use crate::support::{Setup, ports, wait};
@@ -42,6 +44,36 @@ fn a_wildcard_comes_by_dns_01_and_the_records_go_again() {
     let name = "_acme-challenge.shop.test ";
     assert_eq!(count(&format!("present {name}")), 2, "{log}");
     assert_eq!(count(&format!("cleanup {name}")), 2, "{log}");
+}
+
+#[test]
+fn records_of_a_process_that_died_are_taken_away_at_the_next_start() {
+    let setup = Setup::new();
+    let Some(pebble) = Pebble::start(&wishes(&setup)) else {
+        return;
+    };
+    // The first record takes its time, and the process does not live to see it.
+    let hook = "#!/bin/sh\necho \"$@\" >> hook.log\n[ $1 = cleanup ] || sleep 3\n";
+    let setup = setup.file("hook.sh", hook).file("hook.log", "");
+    let path = setup.folder().join("hook.sh");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("a program");
+    let mut edge = with(setup, &pebble).start(&site(
+        r#""shop.test""#,
+        r#"challenge = "dns-01", hook = ["./hook.sh"], dns_wait = "0s""#,
+    ));
+    let path = edge.folder().join("hook.log");
+    let first = |what: &str| {
+        let log = std::fs::read_to_string(&path).expect("a log");
+        log.lines().find_map(|line| {
+            let told = line.strip_prefix(what)?;
+            Some(told.to_owned())
+        })
+    };
+    let made = wait::until("a record to be made", PATIENCE, || first("present "));
+    edge.restart(Signal::SIGKILL);
+    let gone = wait::until("it to be taken away", PATIENCE, || first("cleanup "));
+    assert_eq!(made, gone);
+    edge.await_stderr("records of an order that broke off are taken away");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Certificates made for a test: one authority a process, leaves for any names.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -100,15 +100,27 @@ pub(crate) fn client_of_anyone(protocols: &[&str]) -> Arc<ClientConfig> {
         .with_safe_default_protocol_versions()
         .expect("known versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        .with_custom_certificate_verifier(Arc::new(Anyone(provider, Arc::default())))
         .with_no_client_auth();
     config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 
-/// Believes every certificate, but checks that the peer holds its key.
+/// The same, and what was stapled to the last certificate is kept.
+pub(crate) fn client_of_staples(protocols: &[&str]) -> (ClientConfig, Arc<Mutex<Vec<u8>>>) {
+    let mut config = ClientConfig::clone(&client_of_anyone(protocols));
+    let stapled = Arc::new(Mutex::default());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Anyone(provider, Arc::clone(&stapled));
+    config
+        .dangerous()
+        .set_certificate_verifier(Arc::new(verifier));
+    (config, stapled)
+}
+
+/// Believes every certificate, but checks that the peer holds its key. Keeps what was stapled.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct Anyone(Arc<CryptoProvider>, Arc<Mutex<Vec<u8>>>);
 
 impl ServerCertVerifier for Anyone {
     fn verify_server_cert(
@@ -116,9 +128,10 @@ impl ServerCertVerifier for Anyone {
         _: &CertificateDer<'_>,
         _: &[CertificateDer<'_>],
         _: &ServerName<'_>,
-        _: &[u8],
+        stapled: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.1.lock().expect("nobody panicked") = stapled.to_vec();
         Ok(ServerCertVerified::assertion())
     }
 

@@ -27,8 +27,12 @@ impl Client {
     }
 
     pub(crate) fn with(transport: TransportConfig) -> Self {
-        let mut tls =
-            rustls::ClientConfig::clone(&certs::client(&["h3"], &[&rustls::version::TLS13]));
+        let tls = certs::client(&["h3"], &[&rustls::version::TLS13]);
+        Self::speaking(rustls::ClientConfig::clone(&tls), transport)
+    }
+
+    /// One that judges certificates in its own way.
+    pub(crate) fn speaking(mut tls: rustls::ClientConfig, transport: TransportConfig) -> Self {
         tls.enable_early_data = true;
         let crypto = QuicClientConfig::try_from(tls).expect("TLS for QUIC");
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));

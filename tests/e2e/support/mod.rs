@@ -11,6 +11,7 @@ pub(crate) mod h3;
 pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod nginx;
+pub(crate) mod ocsp;
 pub(crate) mod origin;
 pub(crate) mod pebble;
 pub(crate) mod ports;

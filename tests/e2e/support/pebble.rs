@@ -26,6 +26,8 @@ pub(crate) struct Wishes {
     pub(crate) life: u32,
     /// Which server it asks for names and records, if not the one beside it.
     pub(crate) dns: Option<SocketAddr>,
+    /// Which OCSP responder its certificates name.
+    pub(crate) ocsp: Option<SocketAddr>,
     /// Id and key of an account that exists, without which there is none.
     pub(crate) external: Option<(&'static str, &'static str)>,
 }
@@ -64,7 +66,7 @@ impl Pebble {
             "managementListenAddress": management.to_string(),
             "certificate": cert, "privateKey": key,
             "httpPort": wishes.http.port(), "tlsPort": wishes.tls.port(),
-            "ocspResponderURL": "",
+            "ocspResponderURL": wishes.ocsp.map_or(String::new(), |at| format!("http://{at}/")),
             "externalAccountBindingRequired": wishes.external.is_some(),
             "certificateValidityPeriod": wishes.life,
         }});
@@ -131,6 +133,14 @@ impl Pebble {
 
     pub(crate) fn directory(&self) -> String {
         format!("https://{}/dir", self.address)
+    }
+
+    /// The key that it signs certificates with, PEM.
+    pub(crate) fn key(&self) -> String {
+        Conn::tls(self.management, "127.0.0.1")
+            .ask(&Ask::get("/intermediate-keys/0").host("127.0.0.1"))
+            .expect(200)
+            .text()
     }
 
     /// A client that trusts what it signs, and what is signed by nobody else.

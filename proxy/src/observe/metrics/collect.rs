@@ -411,6 +411,34 @@ fn certificates(page: &mut Page, metrics: &Metrics) {
             samples.value(&[name, source], *not_after as f64);
         }
     });
+    for (family, read) in [
+        (
+            &f::OCSP_THIS_UPDATE,
+            (|life| life.0) as fn((u64, u64)) -> u64,
+        ),
+        (&f::OCSP_NEXT_UPDATE, |life| life.1),
+    ] {
+        page.family(family, |samples| {
+            for one in &state.staples {
+                if let Some(life) = one.response {
+                    samples.value(&[&one.name, one.source], read(life) as f64);
+                }
+            }
+        });
+    }
+    page.family(&f::OCSP_REVOKED, |samples| {
+        for one in &state.staples {
+            let value = f64::from(u8::from(one.is_revoked));
+            samples.value(&[&one.name, one.source], value);
+        }
+    });
+    page.family(&f::OCSP_FETCHES, |samples| {
+        for one in &state.staples {
+            for (outcome, count) in &one.fetches {
+                samples.value(&[&one.name, one.source, outcome], *count as f64);
+            }
+        }
+    });
     page.family(&f::ACME_ORDERS, |samples| {
         for (outcome, count) in &state.orders {
             samples.value(&[outcome], *count as f64);

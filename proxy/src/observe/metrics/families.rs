@@ -185,6 +185,14 @@ families! {
         "Bytes of disk that variants of pictures take.");
     CERTIFICATE_NOT_AFTER = gauge("tidegate_certificate_not_after_seconds", ["name", "source"],
         "When the certificate for a name ends, in seconds since 1970.");
+    OCSP_THIS_UPDATE = gauge("tidegate_ocsp_this_update_timestamp_seconds", ["name", "source"],
+        "When the stapled OCSP response was known to be right; no sample: none is stapled.");
+    OCSP_NEXT_UPDATE = gauge("tidegate_ocsp_next_update_timestamp_seconds", ["name", "source"],
+        "When the stapled OCSP response ends; no sample: none is stapled.");
+    OCSP_REVOKED = gauge("tidegate_ocsp_revoked", ["name", "source"],
+        "1 if the responder says that the certificate is revoked, for those that name a responder.");
+    OCSP_FETCHES = counter("tidegate_ocsp_fetches_total", ["name", "source", "outcome"],
+        "Times that a responder was asked about a certificate, by what came of it.");
     ACME_ORDERS = counter("tidegate_acme_orders_total", ["outcome"],
         "Orders of certificates, by what came of them.");
     ACME_FAILURES = gauge("tidegate_acme_failures", ["name"],

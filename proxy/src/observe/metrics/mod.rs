@@ -173,6 +173,22 @@ pub(crate) struct CertificateState {
     pub(crate) managed: Vec<(String, u32, Option<u64>)>,
     /// Orders by what came of them.
     pub(crate) orders: Vec<(&'static str, u64)>,
+    /// Those that name an OCSP responder.
+    pub(crate) staples: Vec<StapleState>,
+}
+
+/// The staple of a certificate, as of now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StapleState {
+    /// First name of the certificate.
+    pub(crate) name: String,
+    /// "file" or "acme".
+    pub(crate) source: &'static str,
+    /// thisUpdate and nextUpdate of what is stapled, in seconds since 1970.
+    pub(crate) response: Option<(u64, u64)>,
+    pub(crate) is_revoked: bool,
+    /// How often asking ended so.
+    pub(crate) fetches: Vec<(&'static str, u64)>,
 }
 
 /// The cache's own numbers.

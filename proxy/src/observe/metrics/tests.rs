@@ -380,6 +380,13 @@ fn full() -> Metrics {
         lives: vec![("shop.example".to_owned(), "acme", 1)],
         managed: vec![("shop.example".to_owned(), 0, Some(1))],
         orders: vec![("issued", 1)],
+        staples: vec![StapleState {
+            name: "shop.example".to_owned(),
+            source: "file",
+            response: Some((1, 2)),
+            is_revoked: false,
+            fetches: vec![("good", 1)],
+        }],
     });
     metrics.set_images(vec![("shop".to_owned(), made)]);
     metrics
