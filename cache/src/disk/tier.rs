@@ -385,12 +385,16 @@ impl Disk {
     /// Has the folder again after [`Disk::leave`], as if nothing had been.
     ///
     /// # Errors
-    /// Another process has it. Then nothing is written any more.
+    /// Another process has it. Then it can be tried again.
     pub fn take_back(&self) -> Result<(), OpenError> {
-        let Some(back) = lock(&self.back).take() else {
+        let mut left = lock(&self.back);
+        let Some(back) = left.take() else {
             return Ok(());
         };
-        self.shared.take_back()?;
+        if let Err(error) = self.shared.take_back() {
+            *left = Some(back);
+            return Err(error);
+        }
         // The thread waits for it.
         let _ = back.send(());
         Ok(())

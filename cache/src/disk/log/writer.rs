@@ -132,7 +132,9 @@ impl Writer {
             self.total += one.length;
             let known = before.iter().position(|file| file.path == one.path);
             self.files.push_back(OnDisk {
-                id: known.and_then(|at| before.remove(at)).and_then(|file| file.id),
+                id: known
+                    .and_then(|at| before.remove(at))
+                    .and_then(|file| file.id),
                 path: one.path,
                 length: one.length,
             });
