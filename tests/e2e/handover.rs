@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use bytes::Buf;
 use nix::sys::signal::Signal;
 
-use crate::http3::{H3, app, config, setup, shop};
+use crate::http3::{H3, app, config, setup};
 use crate::support::edge::binary;
 use crate::support::h3::{Client, narrow};
 use crate::support::load::{Load, Talk};
@@ -21,7 +21,10 @@ use crate::support::{Answer, Ask, Conn, Edge, Origin, Setup, ports, runtime, wai
 fn listeners(workers: usize, names: &[&str]) -> String {
     let all: Vec<String> = names
         .iter()
-        .map(|name| format!("[[listener]]\nname = \"{name}\"\naddress = \"@{name}@\"\n"))
+        .map(|name| {
+            let lower = name.to_lowercase();
+            format!("[[listener]]\nname = \"{lower}\"\naddress = \"@{name}@\"\n")
+        })
         .collect();
     format!(
         "[server]\nworkers = {workers}\n{}\n[[route]]\nrespond = {{ body = \"hello\" }}\n",
@@ -156,7 +159,7 @@ fn a_process_that_cannot_serve_changes_nothing() {
     let taken = TcpListener::bind(edge.address("B")).unwrap();
     edge.rewrite(&listeners(2, &["HTTP", "B"]));
     let why = edge.upgrade_fails();
-    assert!(why.contains("in use") && why.contains("\"B\""), "{why}");
+    assert!(why.contains("in use") && why.contains("\"b\""), "{why}");
     clients.more(50);
     assert_eq!(edge.pid(), pid);
     assert!(edge.is_running());
@@ -205,7 +208,17 @@ fn what_was_begun_before_goes_on_to_its_end() {
         "/ws" => Answer::websocket(),
         _ => Answer::ok(vec![b'x'; 24 * 1024 * 1024]),
     });
-    let mut edge = crate::support::in_front_of(app.address);
+    let mut edge = Setup::new().with("APP", app.address).start(
+        r#"
+        [server]
+        workers = 2
+        shutdown_timeout = "15s"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        [[route]]
+        upstream = "app"
+        "#,
+    );
     let mut download = edge.plain().patience(3 * wait::SOON);
     download.send(Ask::get("/large").bytes());
     download.head().expect("a head");
@@ -231,7 +244,11 @@ fn what_was_begun_before_goes_on_to_its_end() {
 #[test]
 fn connections_of_http_3_go_on_in_the_process_that_they_began_in() {
     let app = app();
-    let mut edge = shop(&app, H3);
+    let patient = config(H3).replace(
+        "[log]",
+        "[server]\nworkers = 2\nshutdown_timeout = \"60s\"\n[log]",
+    );
+    let mut edge = setup(&app).start(&patient);
     // Those windows make the server wait for the client.
     let client = Client::with(narrow(64 * 1024));
     let mut before = client.connect(edge.https());
@@ -298,12 +315,9 @@ fn http_3_is_served_whatever_the_number_of_workers_is_and_was() {
     }
 }
 
-/// An edge whose program is a link of this name in its folder, with pages on the disk.
-fn linked(origin: &Origin, more: &str) -> Edge {
-    let setup = Setup::new().with("APP", origin.address);
-    let link = setup.folder().join("edge");
-    symlink(binary(), &link).unwrap();
-    setup.program(link).start(&format!(
+/// Pages on the disk, and more in `[server]`.
+fn pages(more: &str) -> String {
+    format!(
         r#"
         [server]
         workers = 2
@@ -317,7 +331,15 @@ fn linked(origin: &Origin, more: &str) -> Edge {
         upstream = "app"
         cache = {{}}
         "#
-    ))
+    )
+}
+
+/// An edge with those, whose program is the link `edge` in its folder.
+fn linked(origin: &Origin, more: &str) -> Edge {
+    let setup = Setup::new().with("APP", origin.address);
+    let link = setup.folder().join("edge");
+    symlink(binary(), &link).unwrap();
+    setup.program(link).start(&pages(more))
 }
 
 #[test]
@@ -342,19 +364,19 @@ fn a_program_that_is_none_or_says_nothing_is_given_up_and_the_disk_taken_back() 
     let origin = Origin::start(|seen| Answer::fresh(3600, seen.target.clone()));
     let mut edge = linked(&origin, "upgrade_timeout = \"1s\"");
     let link = edge.folder().join("edge");
-    let put = |text: &str| {
-        let script = edge.folder().join("script");
+    let put = |text: &str, mode: u32| {
+        let script = link.with_file_name("script");
         fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(mode)).unwrap();
         fs::rename(&script, &link).unwrap();
     };
     edge.get("/before").expect(200);
-    for (text, reason) in [
-        ("#!/bin/sh\nexec sleep 60\n", "upgrade_timeout"),
-        ("#!/bin/sh\nexit 3\n", "exit status: 3"),
-        ("no program", "cannot be started"),
+    for (text, mode, reason) in [
+        ("#!/bin/sh\nexec sleep 60\n", 0o755, "upgrade_timeout"),
+        ("#!/bin/sh\nexit 3\n", 0o755, "exit status: 3"),
+        ("no program", 0o644, "cannot be started"),
     ] {
-        put(text);
+        put(text, mode);
         let why = edge.upgrade_fails();
         assert!(why.contains(reason), "{why}");
         edge.get(&format!("/after/{}", reason.len())).expect(200);
@@ -368,22 +390,26 @@ fn a_program_that_is_none_or_says_nothing_is_given_up_and_the_disk_taken_back() 
 }
 
 #[test]
-fn a_process_that_dies_with_the_disk_at_hand_gives_it_back() {
+fn a_process_that_fails_with_the_disk_at_hand_gives_it_back() {
     let origin = Origin::start(|seen| Answer::fresh(3600, seen.target.clone()));
     let mut edge = linked(&origin, "");
     edge.get("/before").expect(200);
-    // Found by the new process when it opens the folder: no folder any more, but a file.
-    let folder = edge.folder().join("pages");
-    let aside = edge.folder().join("aside");
-    fs::rename(&folder, &aside).unwrap();
-    fs::write(&folder, "in the way").unwrap();
+    // Found after everything is read, bound and opened.
+    edge.rewrite(&pages("user = \"no-such-user-here\""));
     let why = edge.upgrade_fails();
-    assert!(why.contains("disk"), "{why}");
-    fs::remove_file(&folder).unwrap();
-    fs::rename(&aside, &folder).unwrap();
-    assert!(edge.get("/before").expect(200).is_hit());
+    assert!(why.contains("no-such-user-here"), "{why}");
+    edge.get("/after").expect(200);
+    let written = "tidegate_cache_disk_writes_total";
+    edge.await_metric(written, 2.0);
+    assert_eq!(
+        edge.command("/cache/purge?url=http://shop.test/before")
+            .status,
+        200
+    );
+    edge.rewrite(&pages(""));
     edge.upgrade();
-    assert!(edge.get("/before").expect(200).is_hit());
+    assert!(edge.get("/after").expect(200).is_hit());
+    assert!(!edge.get("/before").expect(200).is_hit(), "it was purged");
 }
 
 #[test]

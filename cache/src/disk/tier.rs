@@ -366,6 +366,9 @@ impl Disk {
     /// # Errors
     /// It takes longer, or the system keeps the lock. Then nothing has changed.
     pub fn leave(&self, patience: Duration) -> std::io::Result<()> {
+        if lock(&self.back).is_some() {
+            return Ok(());
+        }
         let (done, left) = mpsc::sync_channel(0);
         let (back, wait) = mpsc::channel();
         self.order(Order::Leave(done, wait));

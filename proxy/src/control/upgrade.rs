@@ -83,8 +83,8 @@ impl Control {
             Err(reason) => {
                 self.take_back().await;
                 tracing::error!("not upgraded, this process goes on: {reason}");
-                self.surroundings.metrics.upgraded(0, 1);
                 self.last_upgrade.set(Some(reason));
+                self.surroundings.metrics.upgraded(0, 1);
                 false
             }
         }
@@ -93,13 +93,15 @@ impl Control {
     async fn try_upgrade(&self, program: &Program) -> Result<u32, String> {
         let patience = self.snapshot.load().config.server.upgrade_timeout;
         let orders = self.surroundings.orders.clone();
-        let _rest = timeout(ORDER, orders.rest())
+        let rest = timeout(ORDER, orders.rest())
             .await
             .map_err(|_| "a certificate is being ordered; try again once that is done")?;
         let mut successor = Successor::start(program)?;
         let result = self.hand_over(&mut successor, program, patience).await;
-        if result.is_err() {
-            successor.end().await;
+        match result {
+            // No order begins here any more.
+            Ok(_) => std::mem::forget(rest),
+            Err(_) => successor.end().await,
         }
         result
     }
@@ -147,7 +149,7 @@ impl Control {
     }
 
     /// Gives the new process all sockets.
-    async fn give(&self, successor: &Successor) -> Result<Vec<Way>, String> {
+    async fn give(&self, successor: &mut Successor) -> Result<Vec<Way>, String> {
         let (upgrades_ok, upgrades_failed) = self.surroundings.metrics.upgrades();
         let begin = Begin {
             protocol: 0,

@@ -63,7 +63,7 @@ impl Successor {
     /// # Errors
     /// It does not take it.
     pub(crate) async fn give(
-        &self,
+        &mut self,
         begin: Begin,
         sockets: &[(Described, BorrowedFd<'_>)],
     ) -> Result<(), String> {
@@ -121,34 +121,38 @@ impl Successor {
         let _ = self.child.kill().await;
     }
 
-    async fn say(&self, word: &ToSuccessor, ends: &[BorrowedFd<'_>]) -> Result<(), String> {
+    async fn say(&mut self, word: &ToSuccessor, ends: &[BorrowedFd<'_>]) -> Result<(), String> {
         let say = || channel::send(&self.channel, word, ends, SendFlags::DONTWAIT);
-        let said = self.channel.async_io(Interest::WRITABLE, say).await;
-        match said {
+        match self.channel.async_io(Interest::WRITABLE, say).await {
+            Ok(()) => Ok(()),
             // What it said before its end is more than that it ended.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                let last = channel::receive(&self.channel, RecvFlags::DONTWAIT);
-                Err(match last {
-                    Ok(Some((FromSuccessor::Refused(reason), _))) => reason,
-                    _ => "the new process has ended".into(),
+                Err(match self.hear().await {
+                    Ok(FromSuccessor::Refused(reason)) | Err(reason) => reason,
+                    Ok(_) => self.ended().await,
                 })
             }
-            said => said.map_err(|error| format!("the new process cannot be told: {error}")),
+            Err(error) => Err(format!("the new process cannot be told: {error}")),
         }
     }
 
     async fn hear(&mut self) -> Result<FromSuccessor, String> {
         let receive = || channel::receive(&self.channel, RecvFlags::DONTWAIT);
-        let heard = self.channel.async_io(Interest::READABLE, receive).await;
-        match heard {
+        match self.channel.async_io(Interest::READABLE, receive).await {
             Ok(Some((word, _))) => Ok(word),
-            Ok(None) => Err(match self.child.wait().await {
-                Ok(status) => format!(
-                    "the new process ended ({status}) without a word; its own messages say why"
-                ),
-                Err(error) => format!("the new process is gone: {error}"),
-            }),
+            Ok(None) => Err(self.ended().await),
             Err(error) => Err(format!("the new process cannot be understood: {error}")),
+        }
+    }
+
+    async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => {
+                format!(
+                    "the new process ended ({status}) without a word; what it printed may say why"
+                )
+            }
+            Err(error) => format!("the new process is gone: {error}"),
         }
     }
 }
