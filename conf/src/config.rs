@@ -94,6 +94,8 @@ pub struct Server {
     pub user: Option<String>,
     /// How long a drain waits for requests in flight.
     pub shutdown_timeout: Duration,
+    /// How long a process that is to take over may need until it is ready.
+    pub upgrade_timeout: Duration,
     /// Peers whose `X-Forwarded-For` is believed; default nobody.
     pub trusted_proxies: Vec<IpNet>,
     /// Where this process runs: upstreams prefer endpoints of the same zone.

@@ -15,6 +15,9 @@ const MIB: u64 = 1024 * 1024;
 /// A drain waits this long for requests in flight: longer than a slow page, shorter than what service managers wait before they kill.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// A new process reads the configuration and looks names up within this: longer than a resolver that does not answer, shorter than people wait.
+pub const UPGRADE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The authority that most people mean; its certificates cost nothing.
 pub const ACME_DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Most providers have a record on all of their servers by then.

@@ -92,6 +92,9 @@ pub(crate) struct Surroundings {
     pub(crate) orders: Arc<Orders>,
     /// For sticky cookies without a configured secret; lives as long as the process.
     pub(crate) cookie_key: [u8; 32],
+    /// Another process still has what only one may have: the folder of the cache's disk tier. It is
+    /// opened later.
+    pub(crate) is_taking_over: bool,
 }
 
 /// A snapshot that is not in force yet.
@@ -530,7 +533,14 @@ fn cache(
         return Ok(previous.cache.clone());
     }
     let counts = surroundings.metrics.cache().counts();
-    Ok(Arc::new(Cache::new(&config.cache, counts)?))
+    let settings = match surroundings.is_taking_over {
+        false => config.cache.clone(),
+        true => conf::CacheStore {
+            disk: None,
+            ..config.cache.clone()
+        },
+    };
+    Ok(Arc::new(Cache::new(&settings, counts)?))
 }
 
 fn names(config: &conf::Config) -> Names {

@@ -6,11 +6,14 @@
 //! process once the last request is done.
 
 mod closing;
+mod drain;
 mod last_reload;
 mod owned;
+mod reload;
 mod restart;
 mod sockets;
 mod tick;
+mod upgrade;
 
 pub(crate) use last_reload::LastReload;
 
@@ -26,14 +29,14 @@ use pingora::server::{
 };
 use pingora::services::Service;
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::time::{interval, timeout};
 
 use crate::acme::Keepers;
-use crate::admin::{self, AdminListener};
+use crate::admin::{self, AdminListener, HeldAdmin};
 use crate::assemble::{self, AssembleError, Surroundings, assemble};
 use crate::carry::{Carrier, purge};
 use crate::clock;
-use crate::listen::{self, BindError, Command, ListenerState, NO_PLACE, TlsError, Worker};
+use crate::handover::{HandedOver, Inheritance, Predecessor, Program, Taken, Word, tell};
+use crate::listen::{self, BindError, Command, ListenerState, TlsError, Worker};
 use crate::observe::Metrics;
 use crate::observe::logging;
 use crate::ocsp;
@@ -42,10 +45,7 @@ use crate::signals::{Asked, Signals};
 use crate::snapshot::Snapshot;
 use crate::state::AdminState;
 use crate::upstreams::{self, Probers, Watchers};
-use sockets::{Bound, Next, bind_first, bind_next, hand_out};
-
-/// How long the cache's disk tier may write at the end.
-const WRITE_OUT: Duration = Duration::from_secs(5);
+use sockets::{Bound, Held, Sockets, bind_first, hand_out};
 
 /// Threads of each worker that read files.
 const BLOCKING_THREADS: usize = 4;
@@ -59,6 +59,11 @@ pub struct Options {
     pub load: Box<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
     /// Called once every listener is bound and signals are listened for.
     pub ready: Box<dyn FnOnce() + Send>,
+    /// How this process was started, so that SIGUSR2 can start another one that takes over from it;
+    /// `None`: it cannot.
+    pub program: Option<Program>,
+    /// The process that this one takes over from.
+    pub predecessor: Option<Predecessor>,
 }
 
 /// Why the edge did not start.
@@ -82,6 +87,14 @@ pub enum RunError {
     /// The account to change to.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
+    /// The process that this one was to take over from.
+    #[error("cannot take over from process {id}: {reason}")]
+    TakeOver {
+        /// Its process id.
+        id: u32,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The TLS library.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -105,6 +118,7 @@ impl RunError {
             Self::Assemble(_) | Self::Privileges(_) => true,
             Self::Bind(_)
             | Self::BindAdmin { .. }
+            | Self::TakeOver { .. }
             | Self::Tls(_)
             | Self::NoRandomness
             | Self::Signals(_)
@@ -141,31 +155,62 @@ pub fn certificates(config: &conf::Config) -> Result<serde_json::Value, RunError
 ///
 /// # Errors
 /// Nothing was served: see [`RunError`].
-pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
+pub fn run(config: conf::Config, mut options: Options) -> Result<(), RunError> {
+    let predecessor = options.predecessor.take().map(Arc::new);
+    let result = serve(config, options, predecessor.clone());
+    if let (Err(error), Some(predecessor)) = (&result, predecessor) {
+        predecessor.refuse(&error.to_string());
+    }
+    result
+}
+
+fn serve(
+    config: conf::Config,
+    options: Options,
+    predecessor: Option<Arc<Predecessor>>,
+) -> Result<(), RunError> {
     logging::init(&config.log).map_err(|error| RunError::Logging(error.to_string()))?;
+    let mut inheritance = upgrade::inherit(predecessor.as_deref())?;
     let workers = config.server.workers.get();
     let surroundings = Surroundings {
         metrics: Arc::new(Metrics::new(workers, clock::wall())),
         tickets: listen::Tickets::default(),
         workers,
         orders: Arc::default(),
-        cookie_key: upstreams::random_key().ok_or(RunError::NoRandomness)?,
+        cookie_key: inheritance
+            .cookie_key
+            .or_else(upstreams::random_key)
+            .ok_or(RunError::NoRandomness)?,
+        is_taking_over: predecessor.is_some(),
     };
+    let (ok, failed) = inheritance.upgrades;
+    surroundings.metrics.upgraded(ok, failed);
+    let generation = inheritance.generation;
     let assembled = assemble(config, &surroundings, None)?;
-    let (snapshot, sockets) = bind_first(assembled, workers)?;
-    let admin = bind_admin(&snapshot.config)?;
+    let (mut snapshot, sockets) = bind_first(assembled, workers, &mut inheritance)?;
+    let admin = bind_admin(&snapshot.config, &mut inheritance)?;
+    if let Some(predecessor) = &predecessor {
+        upgrade::disk(predecessor, &mut snapshot, &surroundings)?;
+    }
     if let Some(user) = &snapshot.config.server.user {
         privileges::drop_to(user, &owned::owned(&snapshot.config))?;
     }
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let (drain, draining) = watch::channel(false);
+    let handed_over = Arc::new(HandedOver::default());
     let mut server = Server::new_with_opt_and_conf(None, server_conf());
     server.bootstrap();
     let mut commands = Vec::with_capacity(workers);
     let mut carriers = Vec::with_capacity(workers);
     for index in 0..workers {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let carrier = Arc::new(Carrier::new(index, snapshot.clone(), draining.clone()));
+        let carrier = Carrier::new(
+            index,
+            snapshot.clone(),
+            draining.clone(),
+            handed_over.clone(),
+        );
+        let carrier = Arc::new(carrier);
         carriers.push(carrier.clone());
         server.add_service(Worker::new(index, carrier, receiver, draining.clone()));
         commands.push(sender);
@@ -177,10 +222,17 @@ pub fn run(config: conf::Config, options: Options) -> Result<(), RunError> {
         retired: std::sync::Mutex::default(),
         snapshot: snapshot.clone(),
         last_reload: Arc::default(),
+        last_upgrade: Arc::default(),
         surroundings,
         commands,
         carriers,
         sockets: Mutex::new(sockets),
+        held: std::sync::Mutex::default(),
+        held_admin: std::sync::Mutex::default(),
+        admin_ends: watch::channel(false).0,
+        generation,
+        handed_over,
+        predecessor: predecessor.map(|it| (it, inheritance.into_taken())),
         drain,
         draining,
         ended,
@@ -210,12 +262,19 @@ fn server_conf() -> ServerConf {
     }
 }
 
-fn bind_admin(config: &conf::Config) -> Result<Option<AdminListener>, RunError> {
+fn bind_admin(
+    config: &conf::Config,
+    inheritance: &mut Inheritance,
+) -> Result<Option<AdminListener>, RunError> {
     config
         .admin
         .as_ref()
         .map(|admin| {
-            AdminListener::bind(&admin.address).map_err(|source| RunError::BindAdmin {
+            let listener = match inheritance.admin(&admin.address) {
+                Some(socket) => AdminListener::inherit(&admin.address, socket),
+                None => AdminListener::bind(&admin.address),
+            };
+            listener.map_err(|source| RunError::BindAdmin {
                 address: admin.address.to_string(),
                 source,
             })
@@ -243,12 +302,23 @@ struct Control {
     failure: Arc<OnceLock<String>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     last_reload: Arc<LastReload>,
+    last_upgrade: Arc<LastReload>,
     surroundings: Surroundings,
     commands: Vec<mpsc::UnboundedSender<Command>>,
     carriers: Vec<Arc<Carrier>>,
     /// Handed to the workers once signals are listened for: nobody is served by a process that a
     /// signal would kill.
     sockets: Mutex<Bound>,
+    /// What the workers listen on, once more, for a process that takes over.
+    held: std::sync::Mutex<Vec<Held>>,
+    held_admin: std::sync::Mutex<Option<HeldAdmin>>,
+    /// Ends the admin server before the process does.
+    admin_ends: watch::Sender<bool>,
+    /// Of this process, in a chain of upgrades.
+    generation: u8,
+    handed_over: Arc<HandedOver>,
+    /// The process that this one takes over from, and what it goes on with.
+    predecessor: Option<(Arc<Predecessor>, Taken)>,
     drain: watch::Sender<bool>,
     draining: watch::Receiver<bool>,
     ended: watch::Sender<bool>,
@@ -279,20 +349,31 @@ impl Service for Control {
 
 impl Control {
     async fn run(&self) {
-        let Some(Options { load, ready }) = self.options.lock().await.take() else {
+        let Some(options) = self.options.lock().await.take() else {
             return;
         };
+        let Options {
+            load,
+            ready,
+            program,
+            ..
+        } = options;
         let load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync> = Arc::from(load);
         let mut signals = match Signals::install() {
             Ok(signals) => signals,
             Err(error) => {
-                // The first and only time that it is set.
-                let _ = self.failure.set(error.to_string());
-                return;
+                return self.fail(error.to_string());
             }
         };
+        if let Some((predecessor, taken)) = &self.predecessor {
+            // Nothing else runs on this thread yet.
+            match predecessor.ready(taken.clone()) {
+                Ok(()) => self.last_upgrade.set(None),
+                Err(reason) => return self.fail(reason),
+            }
+        }
         for (listener, sockets) in std::mem::take(&mut *self.sockets.lock().await) {
-            hand_out(&self.commands, &listener, sockets);
+            self.hand_out(&listener, sockets);
         }
         let (changed, mut changes) = mpsc::unbounded_channel();
         let mut probers = Probers::start(upstreams::probes(&self.snapshot.load().upstreams));
@@ -305,6 +386,7 @@ impl Control {
         tokio::spawn(purge::tidy_now_and_then(self.snapshot.clone()));
         self.publish();
         self.announce();
+        tell(Word::Serving);
         ready();
         loop {
             let asked = tokio::select! {
@@ -318,6 +400,19 @@ impl Control {
             match asked {
                 Asked::ReopenLog => self.reopen_log(),
                 Asked::Drain => break,
+                Asked::Upgrade => {
+                    let upgraded = tokio::select! {
+                        upgraded = self.upgrade(program.as_ref()) => upgraded,
+                        // What was started ends with the attempt.
+                        () = signals.ending() => {
+                            self.take_back().await;
+                            break;
+                        }
+                    };
+                    if upgraded {
+                        break;
+                    }
+                }
                 Asked::Reload => {
                     let reloaded = tokio::select! {
                         reloaded = self.reload(load.clone()) => reloaded,
@@ -334,8 +429,26 @@ impl Control {
             }
         }
         drop((probers, watchers, keepers));
+        if !self.handed_over.is_set() {
+            tell(Word::Stopping);
+        }
+        self.held().clear();
         self.drain(&mut signals).await;
         self.write_out().await;
+    }
+
+    fn fail(&self, reason: String) {
+        // The first and only time that it is set.
+        let _ = self.failure.set(reason);
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Vec<Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_out(&self, listener: &Arc<ListenerState>, mut sockets: Sockets) {
+        self.held().append(&mut sockets.held);
+        hand_out(&self.commands, listener, sockets);
     }
 
     fn announce(&self) {
@@ -366,41 +479,32 @@ impl Control {
             orders: self.surroundings.orders.clone(),
             draining: self.draining.clone(),
             last_reload: self.last_reload.clone(),
+            last_upgrade: self.last_upgrade.clone(),
             changed,
         });
-        // The admin server stays to the very end: a drain wants to be watched.
-        tokio::spawn(admin::serve(listener, state, std::future::pending()));
+        match listener.held() {
+            Ok(held) => {
+                let mut place = self
+                    .held_admin
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                *place = Some(held);
+            }
+            Err(error) => tracing::warn!(%error, "the admin listener cannot be handed over"),
+        }
+        // The admin server stays to the very end: a drain wants to be watched. Only where another
+        // process answers at its address, that one is to be asked.
+        let mut ends = self.admin_ends.subscribe();
+        tokio::spawn(admin::serve(listener, state, async move {
+            if ends.wait_for(|ends| *ends).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }));
     }
 
     fn reopen_log(&self) {
         if let Some(log) = &self.snapshot.load().access {
             log.reopen();
-        }
-    }
-
-    /// Loads and applies the configuration; whether it is in force now.
-    async fn reload(
-        &self,
-        load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
-    ) -> bool {
-        let result = self.try_reload(load).await;
-        self.surroundings.metrics.reloaded(result.is_ok());
-        self.last_reload.set(result.as_ref().err().cloned());
-        match result {
-            Ok(()) => {
-                self.publish();
-                let snapshot = self.snapshot.load();
-                for warning in &snapshot.config.warnings {
-                    tracing::warn!("{warning}");
-                }
-                let hash = format!("{:016x}", snapshot.config.hash);
-                tracing::info!(hash, "configuration reloaded");
-                true
-            }
-            Err(reason) => {
-                tracing::error!("configuration not reloaded, the running one stays: {reason}");
-                false
-            }
         }
     }
 
@@ -416,129 +520,10 @@ impl Control {
         }
     }
 
-    async fn try_reload(
-        &self,
-        load: Arc<dyn Fn() -> Result<conf::Config, String> + Send + Sync>,
-    ) -> Result<(), String> {
-        let previous = self.snapshot.load_full();
-        let surroundings = self.surroundings.clone();
-        // Files and names are read off the event loop.
-        let work = tokio::task::spawn_blocking(move || {
-            let config = load()?;
-            restart::needs_none(&previous.config, &config)?;
-            let assembled =
-                assemble(config, &surroundings, Some(&previous)).map_err(|e| e.to_string())?;
-            bind_next(assembled, &previous, surroundings.workers).map_err(|e| e.to_string())
-        });
-        let (snapshot, new) = work.await.map_err(|error| error.to_string())??;
-        self.apply(snapshot, new);
-        Ok(())
-    }
-
-    /// Nothing in here can fail.
-    fn apply(&self, next: Next, new: Bound) {
-        logging::set(&next.snapshot.config.log);
-        let previous = self.snapshot.load_full();
-        let next_snapshot = Arc::new(next.snapshot);
-        self.snapshot.store(next_snapshot.clone());
-        for carrier in &self.carriers {
-            carrier.let_go();
-        }
-        for (listener, settings) in next.kept {
-            let before = listener.settings.swap(Arc::new(settings));
-            if before.quic.is_some() && listener.settings.load().quic.is_none() {
-                self.tell_all(|| Command::ForgetQuic(listener.address));
-            }
-        }
-        for (listener, sockets) in new {
-            hand_out(&self.commands, &listener, sockets);
-        }
-        for gone in &previous.listeners {
-            if assemble::listening(Some(&next_snapshot), gone.address).is_none() {
-                self.forget(gone);
-            }
-        }
-        // A log that was replaced is written out once the last request that knows it is done.
-    }
-
-    fn forget(&self, listener: &Arc<ListenerState>) {
-        {
-            let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-            retired.retain(|listener| listener.open() > 0);
-            retired.push(listener.clone());
-        }
-        self.tell_all(|| Command::Forget(listener.address));
-        self.tell_all(|| Command::ForgetQuic(listener.address));
-        let settings = listener.settings.load();
-        listener.settings.store(Arc::new(listen::ListenerSettings {
-            place: NO_PLACE,
-            name: settings.name.clone(),
-            metrics: settings.metrics.clone(),
-            tls: settings.tls.clone(),
-            h1: settings.h1,
-            h2: settings.h2,
-            quic: None,
-            alt_svc: None,
-            announced: settings.announced.clone(),
-            forward: settings.forward.clone(),
-            access_log: settings.access_log,
-            limits: settings.limits.clone(),
-        }));
-    }
-
     fn tell_all(&self, command: impl Fn() -> Command) {
         for worker in &self.commands {
             // A worker that is gone is ending with the process.
             let _ = worker.send(command());
         }
     }
-
-    async fn drain(&self, signals: &mut Signals) {
-        let most = self.snapshot.load().config.server.shutdown_timeout;
-        tracing::info!(timeout = ?most, "draining: no new connections, requests under way are finished");
-        self.drain.send_replace(true);
-        let done = async {
-            let mut look = interval(Duration::from_millis(20));
-            loop {
-                look.tick().await;
-                if self.open() == 0 {
-                    break;
-                }
-            }
-        };
-        tokio::select! {
-            result = timeout(most, done) => match result {
-                Ok(()) => tracing::info!("drained"),
-                Err(_) => tracing::warn!(connections = self.open(), "shutdown_timeout is over; connections left are closed"),
-            },
-            _ = second(signals) => tracing::warn!(connections = self.open(), "asked to end a second time; connections left are closed"),
-        }
-    }
-
-    /// Lets the disk tier write what waits, so that the next process finds it.
-    async fn write_out(&self) {
-        let cache = self.snapshot.load().cache.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            if let Some(disk) = cache.store.disk() {
-                disk.flush(WRITE_OUT);
-            }
-        });
-        // Nobody is served any more; whether it came to its end makes no difference here.
-        let _ = work.await;
-    }
-
-    fn open(&self) -> usize {
-        let snapshot = self.snapshot.load();
-        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        snapshot
-            .listeners
-            .iter()
-            .chain(retired.iter())
-            .map(|listener| listener.open())
-            .sum()
-    }
-}
-
-async fn second(signals: &mut Signals) {
-    while signals.next().await != Asked::Drain {}
 }

@@ -11,6 +11,8 @@ pub(crate) enum Asked {
     Reload,
     /// SIGUSR1: open the access log anew (after it was rotated).
     ReopenLog,
+    /// SIGUSR2: start the binary anew and let it take over.
+    Upgrade,
     /// SIGTERM or SIGINT: finish what is under way and end.
     Drain,
 }
@@ -19,6 +21,7 @@ pub(crate) enum Asked {
 pub(crate) struct Signals {
     hangup: Signal,
     user1: Signal,
+    user2: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -32,6 +35,7 @@ impl Signals {
         Ok(Self {
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -50,6 +54,7 @@ impl Signals {
         tokio::select! {
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.user1.recv() => Asked::ReopenLog,
+            _ = self.user2.recv() => Asked::Upgrade,
             _ = self.terminate.recv() => Asked::Drain,
             _ = self.interrupt.recv() => Asked::Drain,
         }

@@ -30,6 +30,7 @@ pub(crate) struct AdminState {
     pub(crate) orders: Arc<Orders>,
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) last_reload: Arc<LastReload>,
+    pub(crate) last_upgrade: Arc<LastReload>,
     /// Told when somebody changed an endpoint by hand.
     pub(crate) changed: UnboundedSender<()>,
 }
@@ -74,6 +75,7 @@ impl State for AdminState {
         json!({
             "hash": format!("{:016x}", snapshot.config.hash),
             "last_reload": self.last_reload.to_json(),
+            "last_upgrade": self.last_upgrade.to_json(),
         })
     }
 

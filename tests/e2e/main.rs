@@ -51,6 +51,7 @@ mod forwarded;
 mod forwarded_fields;
 mod grpc;
 mod h2_attacks;
+mod handover;
 mod harness;
 mod health;
 mod health_grpc;

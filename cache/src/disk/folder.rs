@@ -52,6 +52,17 @@ impl Folder {
         })
     }
 
+    /// Lets another process have the folder.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        self.lock.unlock()
+    }
+
+    /// Takes it again after [`Folder::leave`].
+    pub(super) fn take_back(&mut self) -> Result<(), Taken> {
+        self.lock = take_lock(&self.path)?;
+        Ok(())
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -239,12 +239,7 @@ impl Log {
             folder: folder.to_owned(),
             source,
         };
-        let held = Folder::take(folder).map_err(|taken| match taken {
-            Taken::ByAnother => OpenError::InUse {
-                folder: folder.to_owned(),
-            },
-            Taken::Io(source) => failed(source),
-        })?;
+        let held = Folder::take(folder).map_err(|taken| refused(folder, taken))?;
         let found = held.segments().map_err(failed)?;
         let shared = Arc::new(Shared::default());
         let segment_limit = segment_limit(size_limit);
@@ -328,6 +323,25 @@ impl Log {
         }
     }
 
+    /// Lets another process open the log. What was appended can still be read here; nothing may be
+    /// appended until [`Log::take_back`].
+    ///
+    /// # Errors
+    /// The system does not give up the lock.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        lock(&self.writer).leave()
+    }
+
+    /// Has the log again after [`Log::leave`]. Returns the segments that went meanwhile.
+    ///
+    /// # Errors
+    /// Another process has it, or the folder cannot be listed.
+    pub(super) fn take_back(&self) -> Result<Vec<SegmentId>, OpenError> {
+        lock(&self.writer)
+            .take_back()
+            .map_err(|taken| refused(&self.folder, taken))
+    }
+
     /// Sizes and counters.
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
@@ -405,6 +419,14 @@ impl Log {
         header.front_sum = record::sum([key, meta]);
         header.body_sum = record::sum(body.iter().map(Bytes::as_ref));
         Ok(header)
+    }
+}
+
+fn refused(folder: &Path, taken: Taken) -> OpenError {
+    let folder = folder.to_owned();
+    match taken {
+        Taken::ByAnother => OpenError::InUse { folder },
+        Taken::Io(source) => OpenError::Io { folder, source },
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Disk {
     shared: Arc<Shared>,
     orders: Sender<Order>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    /// Wakes the writing thread when the folder is ours again; none: it was never left.
+    back: Mutex<Option<Sender<()>>>,
     limit: u64,
 }
 
@@ -116,6 +118,7 @@ impl Disk {
             shared,
             orders,
             writer: Mutex::new(Some(writer)),
+            back: Mutex::default(),
             limit: settings.size,
         })
     }
@@ -357,6 +360,49 @@ impl Disk {
         let _ = wait.recv_timeout(patience);
     }
 
+    /// Writes what waits, at most for `patience`, and leaves the folder to another process. What is
+    /// stored is still found and read here; what comes from now on waits in memory.
+    ///
+    /// # Errors
+    /// It takes longer, or the system keeps the lock. Then nothing has changed.
+    pub fn leave(&self, patience: Duration) -> std::io::Result<()> {
+        if lock(&self.back).is_some() {
+            return Ok(());
+        }
+        let (done, left) = mpsc::sync_channel(0);
+        let (back, wait) = mpsc::channel();
+        self.order(Order::Leave(done, wait));
+        match left.recv_timeout(patience) {
+            Ok(Ok(())) => {
+                *lock(&self.back) = Some(back);
+                Ok(())
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => {
+                let why = "what waits was not written in time";
+                Err(std::io::Error::new(std::io::ErrorKind::TimedOut, why))
+            }
+        }
+    }
+
+    /// Has the folder again after [`Disk::leave`], as if nothing had been.
+    ///
+    /// # Errors
+    /// Another process has it. Then it can be tried again.
+    pub fn take_back(&self) -> Result<(), OpenError> {
+        let mut left = lock(&self.back);
+        let Some(back) = left.take() else {
+            return Ok(());
+        };
+        if let Err(error) = self.shared.take_back() {
+            *left = Some(back);
+            return Err(error);
+        }
+        // The thread waits for it.
+        let _ = back.send(());
+        Ok(())
+    }
+
     fn order(&self, order: Order) {
         // The thread ends with this value only.
         let _ = self.orders.send(order);
@@ -365,6 +411,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
+        drop(lock(&self.back).take());
         self.order(Order::Stop);
         let writer = self
             .writer

@@ -345,3 +345,54 @@ fn a_second_process_is_told_that_the_folder_is_in_use() {
     let refused = Store::new(MEMORY).with_disk(&settings).unwrap_err();
     assert!(refused.to_string().contains("another process"), "{refused}");
 }
+
+#[test]
+fn a_folder_that_was_left_to_another_is_read_on_and_taken_back_with_what_came_meanwhile() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    for path in ["/kept", "/purged"] {
+        page(&store, path);
+    }
+    settled(&store);
+    let disk = store.disk().unwrap();
+    disk.leave(PATIENCE).unwrap();
+    disk.leave(PATIENCE).unwrap();
+    // The other finds everything, writes more, and ends.
+    let other = open(folder.path());
+    assert_eq!(other.disk().unwrap().figures().recovered, 2);
+    let in_use = disk.take_back().unwrap_err().to_string();
+    assert!(in_use.contains("another process"), "{in_use}");
+    page(&other, "/of-the-other");
+    settled(&other);
+    page(&store, "/waiting");
+    store.purge(key("/purged").as_key(), Mode::Hard);
+    let found = store
+        .find_on_disk(key("/kept").as_key(), &fields(&[]), &[])
+        .unwrap();
+    assert_eq!(body(&store.read_from_disk(&found).unwrap()), b"/kept");
+    drop(other);
+    disk.take_back().unwrap();
+    page(&store, "/later");
+    settled(&store);
+    drop(store);
+    let store = open(folder.path());
+    for path in ["/kept", "/waiting", "/later", "/of-the-other"] {
+        assert!(get(&store, path, &[]).is_some(), "{path}");
+    }
+    assert!(
+        get(&store, "/purged", &[]).is_none(),
+        "it was purged meanwhile"
+    );
+}
+
+#[test]
+fn a_folder_that_is_left_for_good_holds_nobody_up() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path());
+    page(&store, "/one");
+    store.disk().unwrap().leave(PATIENCE).unwrap();
+    let next = open(folder.path());
+    // Ends while it still waits for the word that it may write again.
+    drop(store);
+    assert!(get(&next, "/one", &[]).is_some());
+}

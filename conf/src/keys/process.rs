@@ -65,6 +65,12 @@ pub(crate) static SERVER: Shape = Shape {
             "\"30s\"",
             "How long SIGTERM waits for requests in flight before the rest is cut off.",
         ),
+        default(
+            "upgrade_timeout",
+            TIME,
+            "\"60s\"",
+            "How long a new process, started by SIGUSR2 to take over, may need until it is ready. After that it is ended, and the running one goes on.",
+        ),
         optional(
             "trusted_proxies",
             NETWORKS,

@@ -33,6 +33,7 @@ pub(super) fn server(table: &Table<'_>) -> Server {
             .unwrap_or_else(|| table.cx.environment.cores()),
         user,
         shutdown_timeout: table.duration_or("shutdown_timeout", defaults::SHUTDOWN_TIMEOUT),
+        upgrade_timeout: table.duration_or("upgrade_timeout", defaults::UPGRADE_TIMEOUT),
         trusted_proxies: rules::networks(table, "trusted_proxies"),
         zone: table.text("zone", text::name),
         merge_slashes: table.flag("merge_slashes", true),

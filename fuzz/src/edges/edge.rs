@@ -54,6 +54,8 @@ fn run(path: &Path, ready: impl FnOnce() + Send + 'static) {
     let options = proxy::Options {
         load: Box::new(|| Err("nothing is loaded anew".into())),
         ready: Box::new(ready),
+        program: None,
+        predecessor: None,
     };
     proxy::run(config, options).expect("the edge runs");
 }

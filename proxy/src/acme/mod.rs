@@ -43,6 +43,12 @@ impl Orders {
         counts.map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
     }
 
+    /// Waits until no order is under way. None begins while what this returns is there: an authority
+    /// that looks would ask a process that knows nothing of it.
+    pub(crate) async fn rest(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     fn count(&self, outcome: Outcome) {
         let counts = Outcome::ALL.into_iter().zip(&self.ended);
         for (_, count) in counts.filter(|(one, _)| *one == outcome) {

@@ -3,9 +3,12 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use conf::AdminAddress;
 
@@ -45,6 +48,30 @@ impl AdminListener {
         }
     }
 
+    /// Goes on with a socket that the process before had at this address.
+    ///
+    /// # Errors
+    /// The file of a Unix socket is not there any more.
+    pub(crate) fn inherit(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self(match address {
+            AdminAddress::Tcp(_) => Bound::Tcp(socket.into()),
+            AdminAddress::Unix(path) => Bound::Unix(socket.into(), SocketFile::of(path)?),
+        }))
+    }
+
+    /// The socket once more, for a process that takes over, and what keeps its file then.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(crate) fn held(&self) -> io::Result<HeldAdmin> {
+        let (socket, is_kept) = match &self.0 {
+            Bound::Tcp(listener) => (listener.as_fd(), Arc::default()),
+            Bound::Unix(listener, file) => (listener.as_fd(), file.is_kept.clone()),
+        };
+        let socket = socket.try_clone_to_owned()?;
+        Ok(HeldAdmin { socket, is_kept })
+    }
+
     /// Where it listens: `127.0.0.1:9901` or `unix:/run/tidegate/admin.sock`. Tells the
     /// port that was found for port 0.
     #[cfg(test)]
@@ -56,6 +83,20 @@ impl AdminListener {
             },
             Bound::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
+    }
+}
+
+/// What another process would go on with.
+#[derive(Debug)]
+pub(crate) struct HeldAdmin {
+    pub(crate) socket: OwnedFd,
+    is_kept: Arc<AtomicBool>,
+}
+
+impl HeldAdmin {
+    /// The other process has it: a Unix socket's file stays.
+    pub(crate) fn hand_over(self) {
+        self.is_kept.store(true, Ordering::Relaxed);
     }
 }
 
@@ -77,11 +118,12 @@ fn is_stale(path: &Path) -> bool {
             .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// The socket's file, removed at the end unless another process has replaced it.
+/// The socket's file, removed at the end unless another process has replaced it, or taken it over.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
     inode: (u64, u64),
+    is_kept: Arc<AtomicBool>,
 }
 
 impl SocketFile {
@@ -89,13 +131,15 @@ impl SocketFile {
         Ok(Self {
             path: path.to_owned(),
             inode: inode(path)?,
+            is_kept: Arc::default(),
         })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+        let is_kept = self.is_kept.load(Ordering::Relaxed);
+        if !is_kept && inode(&self.path).is_ok_and(|inode| inode == self.inode) {
             // It may be gone by now; there is nothing to do about any failure.
             drop(fs::remove_file(&self.path));
         }
@@ -209,6 +253,21 @@ mod tests {
         drop(old);
         assert!(scratch.socket().exists());
         drop(new);
+    }
+
+    #[test]
+    fn a_socket_that_is_handed_over_stays_until_the_next_process_ends() {
+        let scratch = Scratch::new("handed-over");
+        let address = AdminAddress::Unix(scratch.socket());
+        let old = scratch.bind().expect("binds");
+        let held = old.held().expect("a descriptor");
+        let socket = held.socket.try_clone().expect("a descriptor");
+        let new = AdminListener::inherit(&address, socket).expect("its file is there");
+        held.hand_over();
+        drop(old);
+        assert!(UnixStream::connect(scratch.socket()).is_ok());
+        drop(new);
+        assert!(!scratch.socket().exists());
     }
 
     #[test]

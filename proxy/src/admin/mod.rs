@@ -34,8 +34,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::exchange::purging::{Purge, Url};
 
 pub(crate) use self::change::Asked;
-pub(crate) use self::listener::AdminListener;
 use self::listener::{Accepted, Acceptor};
+pub(crate) use self::listener::{AdminListener, HeldAdmin};
 pub(crate) use self::order::OrderAsked;
 
 /// The whole head of a request, and the wait for the next one.

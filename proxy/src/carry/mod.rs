@@ -46,6 +46,7 @@ pub(crate) use turn::Pending;
 use turn::Turn;
 
 use crate::clock;
+use crate::handover::HandedOver;
 use crate::listen::{ConnInfo, ListenerSettings, ListenerState, NO_PLACE, Slot, conn_info, is_h2};
 use crate::observe::{Protocol, Record};
 use crate::overload::Load;
@@ -72,6 +73,7 @@ pub(crate) struct Carrier {
     snapshot: Arc<ArcSwap<Snapshot>>,
     held: ArcSwap<Held>,
     draining: watch::Receiver<bool>,
+    handed_over: Arc<HandedOver>,
     load: Arc<Load>,
 }
 
@@ -80,6 +82,7 @@ impl Carrier {
         worker: usize,
         snapshot: Arc<ArcSwap<Snapshot>>,
         draining: watch::Receiver<bool>,
+        handed_over: Arc<HandedOver>,
     ) -> Self {
         Self {
             worker,
@@ -87,6 +90,7 @@ impl Carrier {
             load: snapshot.load().load.clone(),
             snapshot,
             draining,
+            handed_over,
         }
     }
 
@@ -197,6 +201,11 @@ impl Carrier {
     /// would take a lock that all workers share.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.has_changed().unwrap_or(true)
+    }
+
+    /// Whether another process has taken over, and accepts.
+    pub(crate) fn handed_over(&self) -> &HandedOver {
+        &self.handed_over
     }
 
     /// How overloaded the process is.

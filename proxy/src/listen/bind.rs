@@ -50,7 +50,8 @@ fn reason(error: &io::Error, udp: bool) -> String {
     }
 }
 
-/// One bound and listening socket for each worker.
+/// One bound and listening socket for each worker, or as many as were `inherited` if those are more:
+/// connections wait in each of them.
 ///
 /// # Errors
 /// The address is taken, forbidden, or not of this machine.
@@ -58,25 +59,41 @@ pub(crate) fn bind(
     name: &str,
     address: SocketAddr,
     workers: usize,
+    inherited: Vec<TcpListener>,
 ) -> Result<Vec<TcpListener>, BindError> {
-    let bind_all = || -> io::Result<Vec<TcpListener>> {
-        // SO_REUSEPORT would let a second process of the same user share the port
-        // unseen, so a first socket without it asks whether anybody listens there.
-        socket(address, false)?;
-        (0..workers)
-            .map(|_| {
-                let socket = socket(address, workers > 1)?;
-                socket.listen(BACKLOG)?;
-                Ok(socket.into())
-            })
-            .collect()
-    };
-    bind_all().map_err(|cause| BindError {
+    bind_all(address, workers, inherited).map_err(|cause| BindError {
         name: name.to_owned(),
         address,
         udp: false,
         cause,
     })
+}
+
+fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+    mut sockets: Vec<TcpListener>,
+) -> io::Result<Vec<TcpListener>> {
+    let inherited = sockets.len();
+    if inherited == 0 {
+        // SO_REUSEPORT would let a second process of the same user share the port
+        // unseen, so a first socket without it asks whether anybody listens there.
+        socket(address, false)?;
+    }
+    while sockets.len() < workers {
+        // All have it, even one alone: a process that takes over may have more workers.
+        let own = socket(address, true).and_then(|socket| {
+            socket.listen(BACKLOG)?;
+            Ok(socket.into())
+        });
+        sockets.push(match (own, inherited) {
+            (Ok(socket), _) => socket,
+            (Err(error), 0) => return Err(error),
+            // Bound by another account before: several workers accept on one socket then.
+            (Err(_), _) => sockets[sockets.len() % inherited].try_clone()?,
+        });
+    }
+    Ok(sockets)
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
@@ -116,22 +133,40 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
+    fn bind(address: SocketAddr, workers: usize) -> Result<Vec<TcpListener>, BindError> {
+        super::bind("web", address, workers, Vec::new())
+    }
+
     #[test]
     fn a_port_that_somebody_listens_on_is_refused_with_its_reason() {
         let taken = TcpListener::bind(any()).unwrap();
         let address = taken.local_addr().unwrap();
-        let error = bind("web", address, 2).unwrap_err().to_string();
+        let error = bind(address, 2).unwrap_err().to_string();
         assert!(error.contains("in use"), "{error}");
         assert!(error.contains(&address.to_string()), "{error}");
     }
 
     #[test]
     fn a_second_process_cannot_share_the_port_by_reuseport() {
-        let first = bind("web", any(), 1).unwrap();
+        let first = bind(any(), 1).unwrap();
         let address = first[0].local_addr().unwrap();
         drop(first);
-        let workers = bind("web", address, 2).unwrap();
+        let workers = bind(address, 2).unwrap();
         assert_eq!(workers.len(), 2);
-        assert!(bind("web", address, 2).is_err());
+        assert!(bind(address, 2).is_err());
+    }
+
+    #[test]
+    fn what_was_inherited_is_all_used_and_more_bound_beside_it() {
+        let first = bind(any(), 2).unwrap();
+        let address = first[0].local_addr().unwrap();
+        for (workers, sockets) in [(1, 2), (2, 2), (4, 4)] {
+            let inherited = first.iter().map(|one| one.try_clone().unwrap()).collect();
+            let next = super::bind("web", address, workers, inherited).unwrap();
+            assert_eq!(next.len(), sockets);
+            for socket in next {
+                assert_eq!(socket.local_addr().unwrap(), address);
+            }
+        }
     }
 }

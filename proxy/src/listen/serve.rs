@@ -240,6 +240,13 @@ impl<F: Future<Output = ()>> Drain<'_, F> {
     }
 }
 
+impl<F> Drain<'_, F> {
+    /// Until when a connection may send a request all the same; the reply ends it.
+    fn last_call(&self) -> Option<Instant> {
+        self.carrier.handed_over().last_call()
+    }
+}
+
 /// Ends when the process does; wakes when idle connections are to be closed, too.
 async fn begun(mut draining: watch::Receiver<bool>, mut calls: watch::Receiver<u32>) {
     loop {
@@ -263,6 +270,7 @@ async fn next(
 ) -> Next {
     let limits = &settings.limits;
     let mut head_deadline: Option<Instant> = None;
+    let mut last_call: Option<Instant> = None;
     let mut inspected_to = 0;
     loop {
         let waiting = conn.waiting();
@@ -295,7 +303,10 @@ async fn next(
         }
         let deadline = match (idle, head_deadline) {
             (true, _) if first => clock::now() + limits.header_timeout,
-            (true, _) => clock::now() + limits.idle_timeout,
+            (true, _) => match last_call {
+                None => clock::now() + limits.idle_timeout,
+                Some(until) => until.min(clock::now() + limits.idle_timeout),
+            },
             (false, Some(deadline)) => deadline,
             (false, None) => *head_deadline.insert(clock::now() + limits.header_timeout),
         };
@@ -303,11 +314,15 @@ async fn next(
         let read = poll_fn(|cx| match conn.poll_more_in_time(cx) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
             // A connection without a request has nothing to wait for in a drain.
-            Poll::Pending if idle => drain.poll(cx).map(|()| None),
+            Poll::Pending if idle && last_call.is_none() => drain.poll(cx).map(|()| None),
             Poll::Pending => Poll::Pending,
         });
         match read.await {
-            None => return Next::Quiet,
+            None => match drain.last_call() {
+                None => return Next::Quiet,
+                // Its client cannot know that the process has changed, and may be about to send.
+                until => last_call = until,
+            },
             Some(Ok(_)) => {}
             Some(Err(error)) if error.kind() == io::ErrorKind::TimedOut && !idle => {
                 return Next::Refuse(Refused::HeadTimeout);
@@ -387,7 +402,10 @@ async fn serve_h2(
             {
                 return Poll::Ready(Event::Flood);
             }
-            if !is_leaving && drain.poll(cx).is_ready() {
+            // Where it was accepted just before another process took over, a first request is on its
+            // way.
+            let may_leave = drain.is_served || drain.last_call().is_none();
+            if !is_leaving && may_leave && drain.poll(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
             }
             idle.poll(cx).map(|()| Event::Idle)

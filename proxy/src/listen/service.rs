@@ -29,6 +29,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A listener that cannot accept says so this often at most.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
+/// What ends an endpoint of HTTP/3, and its task.
+type Endpoint = (oneshot::Sender<()>, JoinHandle<()>);
+
 /// What a reload asks of a worker.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -71,8 +74,9 @@ impl Worker {
         // One thread runs all of this worker's tasks, this one among them.
         enter_worker(self.index);
         tokio::spawn(beat(self.carrier.load().clone(), self.index));
-        let mut listening: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
-        let mut quic: HashMap<SocketAddr, (oneshot::Sender<()>, JoinHandle<()>)> = HashMap::new();
+        // Several of an address where another process had more workers.
+        let mut listening: HashMap<SocketAddr, Vec<JoinHandle<()>>> = HashMap::new();
+        let mut quic: HashMap<SocketAddr, Vec<Endpoint>> = HashMap::new();
         loop {
             let command = tokio::select! {
                 command = self.commands.recv() => command,
@@ -85,14 +89,14 @@ impl Worker {
                         let carrier = self.carrier.clone();
                         let draining = self.draining.clone();
                         let task = tokio::spawn(accept(socket, listener, carrier, draining));
-                        listening.insert(address, task);
+                        listening.entry(address).or_default().push(task);
                     }
                     Err(error) => {
                         tracing::error!(address = %listener.address, %error, "socket not usable");
                     }
                 },
                 Some(Command::Forget(address)) => {
-                    if let Some(task) = listening.remove(&address) {
+                    for task in listening.remove(&address).into_iter().flatten() {
                         task.abort();
                     }
                 }
@@ -102,18 +106,19 @@ impl Worker {
                     let draining = self.draining.clone();
                     let (forget, forgotten) = oneshot::channel();
                     let accept = quic::accept(bound, listener, carrier, draining, forgotten);
-                    quic.insert(address, (forget, tokio::spawn(accept)));
+                    let endpoint = (forget, tokio::spawn(accept));
+                    quic.entry(address).or_default().push(endpoint);
                 }
                 Some(Command::ForgetQuic(address)) => drop(quic.remove(&address)),
                 None => break,
             }
         }
         // Connections are tasks of this loop's runtime and go on until it is shut down.
-        for (_, task) in listening {
+        for task in listening.into_values().flatten() {
             // Ends by itself: it watches `draining` too, and takes what was queued.
             let _ = task.await;
         }
-        for (_, (_, task)) in quic {
+        for (_forget, task) in quic.into_values().flatten() {
             let _ = task.await;
         }
     }
@@ -147,6 +152,10 @@ async fn accept(
 ) {
     let mut warned: Option<Instant> = None;
     loop {
+        // What is queued is not lost: the other process has the same socket.
+        if carrier.handed_over().is_set() {
+            return;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = socket.accept() => accepted,

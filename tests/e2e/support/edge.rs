@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::client::{Ask, Conn, Reply};
 use super::metrics;
+use super::successors::{Successors, send};
 use super::tools::Running;
 use super::{certs, ports, wait};
 
@@ -43,6 +44,7 @@ pub(crate) struct Setup {
     names: Vec<(String, String)>,
     env: Vec<(String, String)>,
     through: Vec<String>,
+    program: PathBuf,
 }
 
 impl Setup {
@@ -66,7 +68,14 @@ impl Setup {
             names,
             env: Vec::new(),
             through: Vec::new(),
+            program: binary(),
         }
+    }
+
+    /// Another way to the binary: a link, which may lead somewhere else later.
+    pub(crate) fn program(mut self, path: impl Into<PathBuf>) -> Self {
+        self.program = path.into();
+        self
     }
 
     /// Started by this command, which gets the binary and its arguments behind its own and runs
@@ -119,7 +128,9 @@ impl Setup {
     pub(crate) fn start(self, toml: &str) -> Edge {
         self.write(toml);
         let mut edge = Edge {
-            running: launch(self.folder.path(), &self.env, &self.through),
+            running: launch(&self.program, self.folder.path(), &self.env, &self.through),
+            successors: Successors::new(self.folder.path()),
+            program: self.program,
             folder: self.folder,
             names: self.names,
             env: self.env,
@@ -133,6 +144,9 @@ impl Setup {
 /// A running edge; ended when dropped.
 pub(crate) struct Edge {
     running: Running,
+    /// Ended before the folder goes.
+    successors: Successors,
+    program: PathBuf,
     folder: TempDir,
     names: Vec<(String, String)>,
     env: Vec<(String, String)>,
@@ -140,12 +154,12 @@ pub(crate) struct Edge {
 }
 
 /// Runs the binary on the configuration in `folder`.
-fn launch(folder: &Path, env: &[(String, String)], through: &[String]) -> Running {
+fn launch(program: &Path, folder: &Path, env: &[(String, String)], through: &[String]) -> Running {
     let mut command = match through {
-        [] => Command::new(binary()),
-        [program, arguments @ ..] => {
-            let mut command = Command::new(program);
-            command.args(arguments).arg(binary());
+        [] => Command::new(program),
+        [before, arguments @ ..] => {
+            let mut command = Command::new(before);
+            command.args(arguments).arg(program);
             command
         }
     };
@@ -198,7 +212,7 @@ impl Edge {
     pub(crate) fn restart(&mut self, signal: Signal) {
         self.running.signal(signal);
         self.running.wait(wait::SOON);
-        self.running = launch(self.folder.path(), &self.env, &self.through);
+        self.running = launch(&self.program, self.folder.path(), &self.env, &self.through);
         self.await_ready();
     }
 
@@ -250,8 +264,50 @@ impl Edge {
         self.running.is_running()
     }
 
+    /// To the process that serves.
     pub(crate) fn signal(&self, signal: Signal) {
-        self.running.signal(signal);
+        match self.successors.last() {
+            Some(successor) => send(successor, signal),
+            None => self.running.signal(signal),
+        }
+    }
+
+    /// The process that serves.
+    pub(crate) fn pid(&self) -> u32 {
+        self.successors.last().unwrap_or(self.running.id())
+    }
+
+    /// SIGUSR2, and wait until another process has taken over.
+    #[track_caller]
+    pub(crate) fn upgrade(&mut self) {
+        let series = r#"tidegate_upgrades_total{result="ok"}"#;
+        let before = self.metric(series);
+        let old = self.pid();
+        self.signal(Signal::SIGUSR2);
+        let done = wait::try_until(wait::SOON, || {
+            (self.try_metric(series)? > before).then_some(())
+        });
+        assert!(done.is_some(), "no other process serves\n{}", self.stderr());
+        self.successors.look(old);
+    }
+
+    /// SIGUSR2, and wait until that has failed; why it has.
+    #[track_caller]
+    pub(crate) fn upgrade_fails(&self) -> String {
+        let series = r#"tidegate_upgrades_total{result="failed"}"#;
+        let before = self.metric(series);
+        self.signal(Signal::SIGUSR2);
+        let done = wait::try_until(wait::SOON, || (self.metric(series) > before).then_some(()));
+        assert!(done.is_some(), "no upgrade failed\n{}", self.stderr());
+        let last = self.json("/config")["last_upgrade"].clone();
+        assert_eq!(last["successful"], false, "{last}");
+        last["error"].as_str().expect("a reason").to_owned()
+    }
+
+    /// `None`: nobody answered whole; the admin server goes from one process to the other.
+    fn try_metric(&self, series: &str) -> Option<f64> {
+        let reply = self.try_admin("/metrics").filter(|it| it.status == 200)?;
+        metrics::sum(&reply.text(), series)
     }
 
     #[track_caller]

@@ -15,6 +15,7 @@ pub(crate) mod ocsp;
 pub(crate) mod origin;
 pub(crate) mod pebble;
 pub(crate) mod ports;
+mod successors;
 pub(crate) mod tls_node;
 pub(crate) mod tools;
 pub(crate) mod wait;

@@ -113,6 +113,40 @@ impl Writer {
         self.publish();
     }
 
+    /// Lets another process have the folder; nothing is written until [`Writer::take_back`].
+    pub(super) fn leave(&mut self) -> io::Result<()> {
+        self.active = None;
+        self.folder.leave()
+    }
+
+    /// Takes the folder again, as it is now. What another process has written takes room, and goes
+    /// with the oldest; it is not found here. Returns segments that are not there any more.
+    pub(super) fn take_back(&mut self) -> Result<Vec<SegmentId>, Taken> {
+        self.folder.take_back()?;
+        let found = self.folder.segments().map_err(Taken::Io)?;
+        let mut before = std::mem::take(&mut self.files);
+        self.active = None;
+        self.total = 0;
+        for one in found {
+            self.next_number = self.next_number.max(one.number.saturating_add(1));
+            self.total += one.length;
+            let known = before.iter().position(|file| file.path == one.path);
+            self.files.push_back(OnDisk {
+                id: known
+                    .and_then(|at| before.remove(at))
+                    .and_then(|file| file.id),
+                path: one.path,
+                length: one.length,
+            });
+        }
+        let gone: Vec<SegmentId> = before.into_iter().filter_map(|file| file.id).collect();
+        for id in &gone {
+            self.shared.remove(*id);
+        }
+        self.publish();
+        Ok(gone)
+    }
+
     /// Writes a record, whose header gets its place here, and says where it is.
     pub(super) fn append(
         &mut self,

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::super::note;
-use super::super::{Address, AppendError, Log, Refusal, SegmentId};
+use super::super::{Address, AppendError, Log, OpenError, Refusal, SegmentId};
 use crate::key::{Key, KeyRef};
 use crate::store::MAX_VARIANTS;
 use crate::stored::Stored;
@@ -30,11 +30,19 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// Held while an object is looked at and appended, and while a note is: a note never comes before
     /// an object that it concerns and that was being written.
-    pub(super) order: Mutex<()>,
+    pub(super) order: Mutex<Held>,
     /// A note was written that is not certain yet.
     pub(super) unsynced: AtomicBool,
     /// The last write failed: said once, and once when it works again.
     pub(super) failing: AtomicBool,
+}
+
+/// What is kept back while another process has the folder.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) is_left: bool,
+    /// Notes, to be written once the folder is ours again.
+    pub(super) notes: Vec<Vec<u8>>,
 }
 
 pub(super) type Shard = Mutex<HashMap<Key, Vec<Placed>, ahash::RandomState>>;
@@ -62,6 +70,8 @@ pub(super) enum Order {
     Note(Vec<u8>),
     /// Everything before this is done when the other end hangs up.
     Flush(Sender<()>),
+    /// Leave the folder to another process, and do nothing until the other end says so or is gone.
+    Leave(SyncSender<std::io::Result<()>>, Receiver<()>),
     Stop,
 }
 
@@ -134,17 +144,54 @@ impl Shared {
     }
 
     /// The writing thread.
-    pub(super) fn work(&self, inbox: &mpsc::Receiver<Order>) {
+    pub(super) fn work(&self, inbox: &Receiver<Order>) {
         loop {
             match inbox.recv_timeout(SYNC_EVERY) {
                 Ok(Order::Write(key, stored)) => self.write(&key, &stored),
                 Ok(Order::Note(bytes)) => self.note(&bytes),
                 Ok(Order::Flush(done)) => drop(done),
+                Ok(Order::Leave(done, back)) => {
+                    let left = self.leave();
+                    let is_left = left.is_ok();
+                    // Nothing is kept in between: it is received, or nobody waits any more.
+                    let is_heard = done.send(left).is_ok();
+                    if is_left && !is_heard {
+                        if let Err(error) = self.take_back() {
+                            tracing::error!(%error, "the cache's disk tier is lost to another process");
+                        }
+                    } else if is_left && back.recv().is_err() {
+                        // The process ends, and the folder is another's.
+                        return;
+                    }
+                }
                 Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => self.sync(),
             }
         }
         self.sync();
+    }
+
+    fn leave(&self) -> std::io::Result<()> {
+        self.sync();
+        let mut held = lock(&self.order);
+        self.log.leave()?;
+        held.is_left = true;
+        Ok(())
+    }
+
+    /// Has the folder again. Notes of meanwhile come before what waits to be written, as they would
+    /// have.
+    pub(super) fn take_back(&self) -> Result<(), OpenError> {
+        let mut held = lock(&self.order);
+        let gone = self.log.take_back()?;
+        held.is_left = false;
+        let notes = std::mem::take(&mut held.notes);
+        drop(held);
+        self.evicted(&gone);
+        for note in &notes {
+            self.note(note);
+        }
+        Ok(())
     }
 
     fn sync(&self) {
@@ -156,7 +203,11 @@ impl Shared {
 
     /// Appends a note. It outlives the kill of the process from here on.
     pub(super) fn note(&self, bytes: &[u8]) {
-        let _order = lock(&self.order);
+        let mut held = lock(&self.order);
+        if held.is_left {
+            held.notes.push(bytes.to_vec());
+            return;
+        }
         match self.log.note(bytes) {
             Ok(evicted) => self.evicted(&evicted),
             Err(error) => {

@@ -25,11 +25,11 @@ use tokio::sync::{oneshot, watch};
 
 pub(crate) use keys::Keys;
 pub(crate) use settings::Quic;
-pub(crate) use socket::{Bound, bind};
+pub(crate) use socket::{Bound, Shared, bind};
 
 use ids::Ids;
 use settings::Quic as Settings;
-use socket::{Shared, Steered};
+use socket::Steered;
 
 use super::limits::ListenerState;
 use super::serve::begins;
@@ -92,7 +92,7 @@ fn endpoint(bound: Bound, listener: &ListenerState) -> std::io::Result<Option<En
     let runtime = Arc::new(TokioRuntime);
     let ids = Ids {
         key: bound.shared.key(quic.keys.ids()),
-        worker: bound.worker,
+        place: bound.place(),
     };
     let mut config = EndpointConfig::new(quic.keys.reset());
     config.cid_generator(move || Box::new(ids));

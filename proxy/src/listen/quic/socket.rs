@@ -4,24 +4,29 @@
 //! the worker that its first packet came to. What comes for it later from another address may come
 //! to any socket; it is handed to the right worker by the id in it ([`super::ids`]). See
 //! `docs/decisions/0016-http3.md`.
+//!
+//! A process that takes over from another one reads the same sockets, and hands over what belongs to
+//! connections of that one ([`crate::handover`]). A worker may then have several of them.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use quinn::udp::{EcnCodepoint, RecvMeta, Transmit};
+use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 
-use super::ids::worker_of;
+use super::ids::{Place, place_of, place_of_handshake};
+use crate::handover::{Envelope, InheritedUdp, Letter, Relay, Relayed};
 use crate::listen::bind::BindError;
 
-/// Datagrams that wait for their worker; what comes on top is lost, as on any full queue.
+/// Datagrams that wait for their socket's worker; what comes on top is lost, as on any full queue.
 const WAITING: usize = 256;
 
 /// Bytes that the kernel is asked to hold for a socket each way. It grants what
@@ -30,26 +35,24 @@ const BUFFER: usize = 2 * 1024 * 1024;
 
 /// What the workers of one listener share.
 pub(crate) struct Shared {
-    workers: Vec<mpsc::Sender<Strayed>>,
+    /// To the worker of each socket.
+    inboxes: Vec<mpsc::Sender<Letter>>,
     /// Handshakes under way.
     handshakes: AtomicUsize,
-    /// The key of the ids; set with the first endpoint.
-    key: std::sync::OnceLock<u128>,
+    /// The key of the ids; set with the first endpoint, or before this process.
+    key: OnceLock<u128>,
+    /// Of this process.
+    generation: u8,
+    /// To processes whose connections come to these sockets, too.
+    relays: Vec<Relay>,
+    /// Another process reads the sockets.
+    is_handed_over: AtomicBool,
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
     }
-}
-
-/// A datagram, or several of one sender, on the way to its worker.
-struct Strayed {
-    from: SocketAddr,
-    to: Option<IpAddr>,
-    ecn: Option<EcnCodepoint>,
-    stride: usize,
-    bytes: Vec<u8>,
 }
 
 /// A handshake under way; counted until it is dropped.
@@ -77,25 +80,90 @@ impl Shared {
     pub(super) fn key(&self, key: u128) -> u128 {
         *self.key.get_or_init(|| key)
     }
+
+    /// The same, where there were connections.
+    pub(crate) fn known_key(&self) -> Option<u128> {
+        self.key.get().copied()
+    }
+
+    /// Ways to processes that are still there.
+    pub(crate) fn relays(&self) -> impl Iterator<Item = &Relay> {
+        self.relays.iter().filter(|one| one.generation().is_some())
+    }
+
+    /// Whether another process reads the sockets from now on, which sends what belongs here.
+    pub(crate) fn hand_over(&self, is_handed_over: bool) {
+        self.is_handed_over.store(is_handed_over, Ordering::SeqCst);
+        for inbox in &self.inboxes {
+            // Whoever waits for one of the two looks anew. One with a full queue is awake.
+            let _ = inbox.try_send(nothing());
+        }
+    }
+
+    /// Takes what that process sends, until it ends.
+    pub(crate) async fn receive(self: Arc<Self>, relayed: Relayed) {
+        relayed
+            .deliver(|letter| {
+                let key = self.key.get().copied().unwrap_or_default();
+                let place = place_of(key, &letter.1).or_else(|| place_of_handshake(key, &letter.1));
+                let place = place.filter(|place| place.generation == self.generation);
+                let inbox = place.and_then(|place| self.inboxes.get(usize::from(place.socket)));
+                if let Some(inbox) = inbox {
+                    // Where its queue is full, the packet is lost and is sent again.
+                    let _ = inbox.try_send(letter);
+                }
+            })
+            .await;
+    }
+}
+
+/// Wakes and says nothing.
+fn nothing() -> Letter {
+    let envelope = Envelope {
+        from: SocketAddr::from(([0, 0, 0, 0], 0)),
+        to: None,
+        ecn: None,
+        stride: 0,
+    };
+    (envelope, Vec::new())
 }
 
 /// One worker's socket, not in use yet.
 pub(crate) struct Bound {
     socket: UdpSocket,
-    pub(super) worker: u16,
+    /// Which one of the listener's it is.
+    number: u16,
     pub(super) shared: Arc<Shared>,
-    inbox: mpsc::Receiver<Strayed>,
+    inbox: mpsc::Receiver<Letter>,
+}
+
+impl Bound {
+    pub(super) fn place(&self) -> Place {
+        Place {
+            generation: self.shared.generation,
+            socket: self.number,
+        }
+    }
+
+    /// The socket once more, for a process that takes over, and what its workers share.
+    ///
+    /// # Errors
+    /// No descriptors are left.
+    pub(crate) fn held(&self) -> io::Result<(OwnedFd, Arc<Shared>)> {
+        Ok((self.socket.try_clone()?.into(), self.shared.clone()))
+    }
 }
 
 impl fmt::Debug for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound")
-            .field("worker", &self.worker)
+            .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
-/// One socket for each worker.
+/// One socket for each worker, or as many as were `inherited` if those are more. `generation`: of
+/// this process.
 ///
 /// # Errors
 /// The address is taken, forbidden, or not of this machine.
@@ -103,8 +171,10 @@ pub(crate) fn bind(
     name: &str,
     address: SocketAddr,
     workers: usize,
+    inherited: InheritedUdp,
+    generation: u8,
 ) -> Result<Vec<Bound>, BindError> {
-    bind_all(address, workers).map_err(|cause| BindError {
+    bind_all(address, workers, inherited, generation).map_err(|cause| BindError {
         name: name.to_owned(),
         address,
         udp: true,
@@ -112,27 +182,46 @@ pub(crate) fn bind(
     })
 }
 
-fn bind_all(address: SocketAddr, workers: usize) -> io::Result<Vec<Bound>> {
-    // As for TCP: SO_REUSEPORT would let a second process share the port unseen.
-    drop(socket(address, false)?);
-    let (senders, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mpsc::channel(WAITING)).unzip();
+fn bind_all(
+    address: SocketAddr,
+    workers: usize,
+    inherited: InheritedUdp,
+    generation: u8,
+) -> io::Result<Vec<Bound>> {
+    let mut sockets = inherited.sockets;
+    if sockets.is_empty() {
+        // As for TCP: SO_REUSEPORT would let a second process share the port unseen.
+        drop(socket(address, false)?);
+    }
+    while sockets.len() < workers {
+        match socket(address, true) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if sockets.is_empty() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%address, %error, "HTTP/3 has fewer sockets than there are workers, and goes on with those");
+                break;
+            }
+        }
+    }
+    let (inboxes, letters): (Vec<_>, Vec<_>) =
+        sockets.iter().map(|_| mpsc::channel(WAITING)).unzip();
     let shared = Arc::new(Shared {
-        workers: senders,
+        inboxes,
         handshakes: AtomicUsize::new(0),
-        key: std::sync::OnceLock::new(),
+        key: inherited.key.map_or_else(OnceLock::new, OnceLock::from),
+        generation,
+        relays: inherited.relays,
+        is_handed_over: AtomicBool::new(false),
     });
-    inboxes
-        .into_iter()
-        .zip(0_u16..)
-        .map(|(inbox, worker)| {
-            Ok(Bound {
-                socket: socket(address, workers > 1)?,
-                worker,
-                shared: shared.clone(),
-                inbox,
-            })
+    let bound = sockets.into_iter().zip(letters).zip(0_u16..);
+    Ok(bound
+        .map(|((socket, inbox), number)| Bound {
+            socket,
+            number,
+            shared: shared.clone(),
+            inbox,
         })
-        .collect()
+        .collect())
 }
 
 fn socket(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
@@ -157,16 +246,16 @@ fn socket(address: SocketAddr, is_shared: bool) -> io::Result<UdpSocket> {
 /// A socket in use.
 pub(super) struct Steered {
     socket: Arc<dyn AsyncUdpSocket>,
-    worker: u16,
+    number: u16,
     key: u128,
     shared: Arc<Shared>,
-    inbox: Mutex<mpsc::Receiver<Strayed>>,
+    inbox: Mutex<mpsc::Receiver<Letter>>,
 }
 
 impl fmt::Debug for Steered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Steered")
-            .field("worker", &self.worker)
+            .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
@@ -176,14 +265,14 @@ impl Steered {
     pub(super) fn new(bound: Bound, runtime: &dyn quinn::Runtime, key: u128) -> io::Result<Self> {
         Ok(Self {
             socket: runtime.wrap_udp_socket(bound.socket)?,
-            worker: bound.worker,
+            number: bound.number,
             key,
             shared: bound.shared,
             inbox: Mutex::new(bound.inbox),
         })
     }
 
-    /// What other workers received for this one.
+    /// What other workers, or another process, received for this one.
     fn poll_inbox(
         &self,
         cx: &mut Context<'_>,
@@ -193,20 +282,20 @@ impl Steered {
         let mut inbox = self.inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let mut count = 0;
         for (buf, meta) in bufs.iter_mut().zip(meta) {
-            let strayed = match inbox.poll_recv(cx) {
-                Poll::Ready(Some(strayed)) => strayed,
+            let (envelope, bytes) = match inbox.poll_recv(cx) {
+                Poll::Ready(Some(letter)) => letter,
                 Poll::Ready(None) | Poll::Pending => break,
             };
-            // All workers' buffers have one size.
-            let Some(room) = buf.get_mut(..strayed.bytes.len()) else {
-                continue;
-            };
-            room.copy_from_slice(&strayed.bytes);
-            meta.addr = strayed.from;
-            meta.len = strayed.bytes.len();
-            meta.stride = strayed.stride;
-            meta.ecn = strayed.ecn;
-            meta.dst_ip = strayed.to;
+            // All workers' buffers have one size; those of another process may be larger.
+            let room = buf.get_mut(..bytes.len());
+            meta.len = room.as_ref().map_or(0, |room| room.len());
+            if let Some(room) = room {
+                room.copy_from_slice(&bytes);
+            }
+            meta.addr = envelope.from;
+            meta.stride = envelope.stride;
+            meta.ecn = envelope.ecn;
+            meta.dst_ip = envelope.to;
             count += 1;
         }
         match count {
@@ -215,28 +304,44 @@ impl Steered {
         }
     }
 
-    /// Hands what is another worker's to that one; whether it was.
+    /// Hands what is another worker's, or another process's, to that one; whether it was.
     fn hand_over(&self, buf: &[u8], meta: &RecvMeta) -> bool {
         let Some(bytes) = buf.get(..meta.len) else {
             return false;
         };
-        let Some(worker) = worker_of(self.key, bytes).filter(|worker| *worker != self.worker)
-        else {
-            return false;
-        };
-        // An id of before a restart may name a worker that there is not.
-        let Some(worker) = self.shared.workers.get(usize::from(worker)) else {
-            return false;
-        };
-        // Where its queue is full, the packet is lost and is sent again.
-        let _ = worker.try_send(Strayed {
+        let envelope = Envelope {
             from: meta.addr,
             to: meta.dst_ip,
             ecn: meta.ecn,
             stride: meta.stride,
-            bytes: bytes.to_vec(),
-        });
+        };
+        let place = place_of(self.key, bytes);
+        if !self.shared.relays.is_empty()
+            && let Some(place) = place.or_else(|| place_of_handshake(self.key, bytes))
+            && place.generation != self.shared.generation
+            && let Some(relay) = self.relay_to(place.generation)
+        {
+            relay.send(&envelope, bytes);
+            return true;
+        }
+        let is_other = |place: &Place| {
+            place.generation == self.shared.generation && place.socket != self.number
+        };
+        let Some(place) = place.filter(is_other) else {
+            return false;
+        };
+        // An id of before a restart may name a socket that there is not.
+        let Some(inbox) = self.shared.inboxes.get(usize::from(place.socket)) else {
+            return false;
+        };
+        // Where its queue is full, the packet is lost and is sent again.
+        let _ = inbox.try_send((envelope, bytes.to_vec()));
         true
+    }
+
+    fn relay_to(&self, generation: u8) -> Option<&Relay> {
+        let mut relays = self.shared.relays.iter();
+        relays.find(|relay| relay.leads_to(generation))
     }
 }
 
@@ -255,11 +360,15 @@ impl AsyncUdpSocket for Steered {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        if self.shared.workers.len() == 1 {
-            return self.socket.poll_recv(cx, bufs, meta);
-        }
         if let Poll::Ready(count) = self.poll_inbox(cx, bufs, meta) {
             return Poll::Ready(Ok(count));
+        }
+        if self.shared.is_handed_over.load(Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let is_alone = self.shared.inboxes.len() == 1 && self.shared.relays.is_empty();
+        if is_alone {
+            return self.socket.poll_recv(cx, bufs, meta);
         }
         loop {
             let count = ready!(self.socket.poll_recv(cx, bufs, meta))?;
@@ -300,15 +409,35 @@ mod tests {
 
     use super::*;
 
+    fn bind(address: SocketAddr, workers: usize) -> Result<Vec<Bound>, BindError> {
+        super::bind("web", address, workers, InheritedUdp::default(), 0)
+    }
+
     #[test]
     fn workers_share_a_port_that_nobody_else_gets() {
-        let first = bind("web", (Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let first = bind((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
         let address = first[0].socket.local_addr().unwrap();
-        let error = bind("web", address, 2).unwrap_err().to_string();
+        let error = bind(address, 2).unwrap_err().to_string();
         assert!(error.contains("in use") && error.contains("UDP"), "{error}");
         drop(first);
-        let workers = bind("web", address, 2).unwrap();
+        let workers = bind(address, 2).unwrap();
         assert_eq!(workers.len(), 2);
-        assert!(bind("web", address, 2).is_err());
+        assert!(bind(address, 2).is_err());
+    }
+
+    #[test]
+    fn what_was_inherited_is_all_used_and_more_bound_beside_it() {
+        let first = bind((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+        let address = first[0].socket.local_addr().unwrap();
+        for (workers, sockets) in [(1, 1), (3, 3)] {
+            let inherited = InheritedUdp {
+                sockets: vec![first[0].socket.try_clone().unwrap()],
+                key: Some(9),
+                relays: Vec::new(),
+            };
+            let next = super::bind("web", address, workers, inherited, 1).unwrap();
+            assert_eq!(next.len(), sockets);
+            assert_eq!(next[0].shared.known_key(), Some(9));
+        }
     }
 }

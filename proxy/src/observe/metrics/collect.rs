@@ -463,6 +463,11 @@ fn configuration(page: &mut Page, metrics: &Metrics) {
         samples.value(&["ok"], metrics.reloads_ok.value() as f64);
         samples.value(&["failed"], metrics.reloads_failed.value() as f64);
     });
+    page.family(&f::UPGRADES, |samples| {
+        let (ok, failed) = metrics.upgrades();
+        samples.value(&["ok"], ok as f64);
+        samples.value(&["failed"], failed as f64);
+    });
     let last_ok = metrics.last_reload_ok.load(Ordering::Relaxed);
     page.single(&f::CONFIG_LAST_OK, f64::from(u8::from(last_ok)));
     let loaded_millis = metrics.config_loaded_millis.load(Ordering::Relaxed);

@@ -201,6 +201,8 @@ families! {
         "When a certificate is ordered next.");
     CONFIG_RELOADS = counter("tidegate_config_reloads_total", ["result"],
         "Reloads tried.");
+    UPGRADES = counter("tidegate_upgrades_total", ["result"],
+        "Upgrades of the binary tried, by this process and those that it took over from.");
     CONFIG_LAST_OK = gauge("tidegate_config_last_reload_successful", [],
         "1 if the last load of the configuration succeeded; 0: an older one is still in force.");
     CONFIG_LAST_TIME = gauge("tidegate_config_last_reload_timestamp_seconds", [],

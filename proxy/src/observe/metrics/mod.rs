@@ -56,6 +56,8 @@ pub(crate) struct Metrics {
     reloads_ok: Counter,
     reloads_failed: Counter,
     last_reload_ok: AtomicBool,
+    upgrades_ok: Counter,
+    upgrades_failed: Counter,
     maintenance: AtomicBool,
     /// Whoever asks how overloaded the process is has it from here.
     load: Arc<Load>,
@@ -79,6 +81,8 @@ impl Metrics {
             reloads_ok: Counter::default(),
             reloads_failed: Counter::default(),
             last_reload_ok: AtomicBool::new(true),
+            upgrades_ok: Counter::default(),
+            upgrades_failed: Counter::default(),
             maintenance: AtomicBool::new(false),
             load: Arc::new(Load::new(workers, clock::now())),
             cache: CacheMetrics::default(),
@@ -113,6 +117,17 @@ impl Metrics {
         };
         counter.add(1);
         self.last_reload_ok.store(ok, Ordering::Relaxed);
+    }
+
+    /// Another process was to take over. One that did counts those of its predecessors, too.
+    pub(crate) fn upgraded(&self, ok: u64, failed: u64) {
+        self.upgrades_ok.add(ok);
+        self.upgrades_failed.add(failed);
+    }
+
+    /// How many upgrades went well, and how many failed.
+    pub(crate) fn upgrades(&self) -> (u64, u64) {
+        (self.upgrades_ok.value(), self.upgrades_failed.value())
     }
 
     /// Whether the site is closed for maintenance; pushed before a scrape.

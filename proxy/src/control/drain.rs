@@ -1,0 +1,74 @@
+//! The end: no new connections, what is under way is finished.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::time::{interval, timeout};
+
+use super::Control;
+use crate::signals::{Asked, Signals};
+
+/// How long the cache's disk tier may write at the end.
+const WRITE_OUT: Duration = Duration::from_secs(5);
+
+impl Control {
+    pub(super) async fn drain(&self, signals: &mut Signals) {
+        let most = self.snapshot.load().config.server.shutdown_timeout;
+        match self.handed_over.is_set() {
+            false => {
+                tracing::info!(timeout = ?most, "draining: no new connections, requests under way are finished")
+            }
+            true => {
+                tracing::info!(timeout = ?most, "another process has taken over; requests under way are finished")
+            }
+        }
+        self.drain.send_replace(true);
+        let done = async {
+            let mut look = interval(Duration::from_millis(20));
+            loop {
+                look.tick().await;
+                if self.open() == 0 {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            result = timeout(most, done) => match result {
+                Ok(()) => tracing::info!("drained"),
+                Err(_) => tracing::warn!(connections = self.open(), "shutdown_timeout is over; connections left are closed"),
+            },
+            _ = second(signals) => tracing::warn!(connections = self.open(), "asked to end a second time; connections left are closed"),
+        }
+    }
+
+    /// Lets the disk tier write what waits, so that the next process finds it.
+    pub(super) async fn write_out(&self) {
+        if self.handed_over.is_set() {
+            // It is the next process's already.
+            return;
+        }
+        let cache = self.snapshot.load().cache.clone();
+        let work = tokio::task::spawn_blocking(move || {
+            if let Some(disk) = cache.store.disk() {
+                disk.flush(WRITE_OUT);
+            }
+        });
+        // Nobody is served any more; whether it came to its end makes no difference here.
+        let _ = work.await;
+    }
+
+    fn open(&self) -> usize {
+        let snapshot = self.snapshot.load();
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshot
+            .listeners
+            .iter()
+            .chain(retired.iter())
+            .map(|listener| listener.open())
+            .sum()
+    }
+}
+
+async fn second(signals: &mut Signals) {
+    while signals.next().await != Asked::Drain {}
+}
