@@ -308,10 +308,12 @@ fn http_3_is_served_whatever_the_number_of_workers_is_and_was() {
                 .expect(200);
         }
         // The old process says goodbye, though it no longer reads the socket.
-        assert!(matches!(
-            kept.await_close(),
-            quinn::ConnectionError::ApplicationClosed(_)
-        ));
+        let end = kept.await_close();
+        assert!(
+            matches!(end, quinn::ConnectionError::ApplicationClosed(_)),
+            "{end}\n{}",
+            edge.stderr()
+        );
     }
 }
 
@@ -362,7 +364,7 @@ fn the_cache_is_warm_after_it() {
 #[test]
 fn a_program_that_is_none_or_says_nothing_is_given_up_and_the_disk_taken_back() {
     let origin = Origin::start(|seen| Answer::fresh(3600, seen.target.clone()));
-    let mut edge = linked(&origin, "upgrade_timeout = \"1s\"");
+    let mut edge = linked(&origin, "upgrade_timeout = \"5s\"");
     let link = edge.folder().join("edge");
     let put = |text: &str, mode: u32| {
         let script = link.with_file_name("script");

@@ -72,10 +72,11 @@ pub(super) fn receive<M: DeserializeOwned>(
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
-    let received = recvmsg(end, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags);
-    let received = match received {
-        // It ended with something of ours unread.
-        Err(rustix::io::Errno::CONNRESET) => return Ok(None),
+    let mut once = || recvmsg(&end, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags);
+    let received = match once() {
+        // The other end is gone with something of ours unread, which is said once. What it said
+        // before is still there.
+        Err(rustix::io::Errno::CONNRESET) => once()?,
         received => received?,
     };
     let mut descriptors = Vec::new();
@@ -119,7 +120,10 @@ mod tests {
         assert_eq!(octet, *b"x");
         let none_yet = receive().unwrap_err();
         assert_eq!(none_yet.kind(), io::ErrorKind::WouldBlock);
+        send(&there, &"unread", &[], SendFlags::empty()).unwrap();
+        send(&here, &"last", &[], SendFlags::empty()).unwrap();
         drop(here);
+        assert_eq!(receive().unwrap().unwrap().0, "last");
         assert!(receive().unwrap().is_none(), "the other end is gone");
     }
 }

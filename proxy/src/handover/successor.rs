@@ -126,12 +126,10 @@ impl Successor {
         match self.channel.async_io(Interest::WRITABLE, say).await {
             Ok(()) => Ok(()),
             // What it said before its end is more than that it ended.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Err(match self.hear().await {
-                    Ok(FromSuccessor::Refused(reason)) | Err(reason) => reason,
-                    Ok(_) => self.ended().await,
-                })
-            }
+            Err(error) if is_gone(&error) => Err(match self.hear().await {
+                Ok(FromSuccessor::Refused(reason)) | Err(reason) => reason,
+                Ok(_) => self.ended().await,
+            }),
             Err(error) => Err(format!("the new process cannot be told: {error}")),
         }
     }
@@ -155,6 +153,13 @@ impl Successor {
             Err(error) => format!("the new process is gone: {error}"),
         }
     }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 impl Drop for Successor {
