@@ -16,10 +16,10 @@ impl Control {
         let most = self.snapshot.load().config.server.shutdown_timeout;
         match self.handed_over.is_set() {
             false => {
-                tracing::info!(timeout = ?most, "draining: no new connections, requests under way are finished")
+                tracing::info!(timeout = ?most, "draining: no new connections, requests under way are finished");
             }
             true => {
-                tracing::info!(timeout = ?most, "another process has taken over; requests under way are finished")
+                tracing::info!(timeout = ?most, "another process has taken over; requests under way are finished");
             }
         }
         self.drain.send_replace(true);
