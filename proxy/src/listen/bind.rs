@@ -158,8 +158,10 @@ mod tests {
 
     #[test]
     fn what_was_inherited_is_all_used_and_more_bound_beside_it() {
-        let first = bind(any(), 2).unwrap();
-        let address = first[0].local_addr().unwrap();
+        let any = bind(any(), 1).unwrap();
+        let address = any[0].local_addr().unwrap();
+        drop(any);
+        let first = bind(address, 2).unwrap();
         for (workers, sockets) in [(1, 2), (2, 2), (4, 4)] {
             let inherited = first.iter().map(|one| one.try_clone().unwrap()).collect();
             let next = super::bind("web", address, workers, inherited).unwrap();
