@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use prometheus::proto::{
-    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
-};
-
+use prometheus::proto::MetricFamily;
 use static_server::images::Counts as ImageCounts;
 
-use super::cells::{BOUNDS, ForwardEnd, HistogramSum, TlsHandshake, level, sum, sum_histogram};
+use super::cells::{ForwardEnd, HistogramSum, TlsHandshake, level, sum, sum_histogram};
 use super::families::{self as f, Family};
+use super::page::Page;
 use super::table::Table;
 use super::upstream::{EndpointGauges, UpstreamGauges};
 use super::{CacheMetrics, Metrics, millis, process};
@@ -33,7 +31,7 @@ pub(super) fn scrape(metrics: &Metrics) -> Vec<MetricFamily> {
     certificates(&mut page, metrics);
     configuration(&mut page, metrics);
     processes(&mut page, metrics);
-    page.families
+    page.into_families()
 }
 
 fn requests(page: &mut Page, table: &Table) {
@@ -517,87 +515,4 @@ fn processes(page: &mut Page, metrics: &Metrics) {
 /// see the first one. The others appear when they happen.
 fn is_common(class: Class) -> bool {
     !matches!(class, Class::None | Class::Informational)
-}
-
-/// The families of one scrape.
-#[derive(Default)]
-struct Page {
-    families: Vec<MetricFamily>,
-}
-
-impl Page {
-    fn family(&mut self, family: &Family, fill: impl FnOnce(&mut Samples<'_>)) {
-        let mut samples = Samples {
-            family,
-            metrics: Vec::new(),
-        };
-        fill(&mut samples);
-        if samples.metrics.is_empty() {
-            return;
-        }
-        let mut made = MetricFamily::default();
-        made.set_name(family.name.to_owned());
-        made.set_help(family.help.to_owned());
-        made.set_field_type(family.kind);
-        made.set_metric(samples.metrics);
-        self.families.push(made);
-    }
-
-    fn single(&mut self, family: &Family, value: f64) {
-        self.family(family, |samples| samples.value(&[], value));
-    }
-}
-
-/// The samples of one family.
-struct Samples<'f> {
-    family: &'f Family,
-    metrics: Vec<Metric>,
-}
-
-impl Samples<'_> {
-    /// One counter or gauge; `labels` in the order of the family's.
-    fn value(&mut self, labels: &[&str], value: f64) {
-        let mut metric = self.labelled(labels);
-        if self.family.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        self.metrics.push(metric);
-    }
-
-    fn histogram(&mut self, labels: &[&str], sum: &HistogramSum) {
-        let mut count = 0;
-        let mut buckets = Vec::with_capacity(BOUNDS.len());
-        for (bound, observed) in BOUNDS.into_iter().zip(sum.buckets) {
-            count += observed;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(bound);
-            bucket.set_cumulative_count(count);
-            buckets.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(buckets);
-        histogram.set_sample_count(sum.buckets.iter().sum());
-        histogram.set_sample_sum(sum.seconds);
-        let mut metric = self.labelled(labels);
-        metric.set_histogram(histogram);
-        self.metrics.push(metric);
-    }
-
-    fn labelled(&self, values: &[&str]) -> Metric {
-        debug_assert_eq!(values.len(), self.family.labels.len());
-        let pairs = self.family.labels.iter().zip(values);
-        let pairs = pairs.map(|(name, value)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value((*value).to_owned());
-            pair
-        });
-        Metric::from_label(pairs.collect())
-    }
 }

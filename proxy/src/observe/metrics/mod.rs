@@ -19,6 +19,7 @@ mod cells;
 mod collect;
 pub(crate) mod families;
 mod handles;
+mod page;
 mod process;
 mod table;
 mod upstream;
