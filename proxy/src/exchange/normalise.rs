@@ -35,8 +35,8 @@ pub(crate) struct Target<'a> {
 /// [`Reject::NulInPath`], [`Reject::PathAboveRoot`] and [`Reject::HiddenDotSegment`].
 pub(crate) fn normalise(target: &str, merge_slashes: bool) -> Result<Target<'_>, Reject> {
     let relative = without_authority(target);
-    let (path, query) = match relative.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
+    let (path, query) = match memchr::memchr(b'?', relative.as_bytes()) {
+        Some(at) => (&relative[..at], Some(&relative[at + 1..])),
         None => (relative, None),
     };
     if !query.unwrap_or_default().bytes().all(|b| is(b, QUERY)) {
