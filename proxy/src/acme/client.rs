@@ -102,16 +102,8 @@ impl Client {
         let (Some("https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(not("only https:// is spoken with a directory".into()));
         };
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let port = authority.port_u16().unwrap_or(443);
-        let addresses = tokio::net::lookup_host((host, port)).await;
-        let addresses =
-            addresses.map_err(|error| not(format!("{host} has no address: {error}")))?;
-        let stream = connect::tcp(addresses.collect()).await;
-        let stream = stream.map_err(|error| not(format!("no connection: {error}")))?;
+        let stream = connect::to(authority, 443).await.map_err(not)?;
+        let host = connect::bare_host(authority);
         let stream = connect::tls(stream, host, self.trust.clone()).await;
         let stream = stream.map_err(|error| not(format!("no TLS: {error}")))?;
         let broken = |error: hyper::Error| not(format!("the connection broke: {error}"));

@@ -47,13 +47,7 @@ async fn exchange(responder: &Uri, request: Bytes) -> Result<Bytes, Unanswered> 
     let not = Unanswered::Unreachable;
     let authority = responder.authority();
     let authority = authority.ok_or_else(|| not("its URL has no host".into()))?;
-    let host = authority.host();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = authority.port_u16().unwrap_or(80);
-    let addresses = tokio::net::lookup_host((host, port)).await;
-    let addresses = addresses.map_err(|error| not(format!("{host} has no address: {error}")))?;
-    let stream = connect::tcp(addresses.collect()).await;
-    let stream = stream.map_err(|error| not(format!("no connection: {error}")))?;
+    let stream = connect::to(authority, 80).await.map_err(not)?;
     let broken = |error: hyper::Error| not(format!("the connection broke: {error}"));
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await

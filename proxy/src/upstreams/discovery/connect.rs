@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::uri::Authority;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -22,6 +23,25 @@ const NEXT_ATTEMPT: Duration = Duration::from_millis(250);
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A connection to the host of a URL, by a name or an address; `port` where it says none.
+///
+/// # Errors
+/// In words: it has no address, or nobody answers there.
+pub(crate) async fn to(authority: &Authority, port: u16) -> Result<TcpStream, String> {
+    let host = bare_host(authority);
+    let port = authority.port_u16().unwrap_or(port);
+    let addresses = tokio::net::lookup_host((host, port)).await;
+    let addresses = addresses.map_err(|error| format!("{host} has no address: {error}"))?;
+    let stream = tcp(addresses.collect()).await;
+    stream.map_err(|error| format!("no connection: {error}"))
+}
+
+/// The host of a URL, an IPv6 address without its brackets.
+pub(crate) fn bare_host(authority: &Authority) -> &str {
+    let host = authority.host();
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// The first connection that comes about: the addresses are tried in turn, the next one when the
