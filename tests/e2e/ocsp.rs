@@ -244,6 +244,26 @@ fn a_response_is_renewed_before_its_end() {
 }
 
 #[test]
+fn an_older_response_does_not_take_the_place_of_a_newer_one() {
+    let openssl = tool!("openssl", "openssl");
+    let (setup, authority, address) = ready(&openssl);
+    let life = Arc::new(Mutex::new(Some((3600, 30))));
+    let _responder = teller(&authority, address, life.clone());
+    let edge = setup.start(SITE);
+    await_fetched(&edge, "good", 1.0);
+    let ends = edge.metric(NEXT_UPDATE);
+    // Valid for longer than the one that is there, and from before it.
+    *life.lock().unwrap() = Some((7200, 86_400));
+    await_fetched(&edge, "older", 1.0);
+    edge.await_stderr("the answer is older than one before it");
+    assert_eq!(edge.metric(NEXT_UPDATE), ends, "the newer one stays");
+    assert_stapled(&authority, &edge);
+    *life.lock().unwrap() = Some((0, 86_400));
+    await_fetched(&edge, "good", 2.0);
+    assert!(edge.metric(NEXT_UPDATE) > ends + 80_000.0);
+}
+
+#[test]
 fn a_response_that_is_over_is_not_stapled() {
     let openssl = tool!("openssl", "openssl");
     let (setup, authority, address) = ready(&openssl);

@@ -11,7 +11,7 @@ use super::fetch::{self, Unanswered};
 use super::question::{Not, Question};
 use super::response::{self, Verdict, Wrong};
 use super::schedule;
-use super::staple::{Outcome, Progress, Response};
+use super::staple::{Outcome, Progress, Response, Staple};
 use crate::listen::{Live, provider};
 use crate::snapshot::Snapshot;
 use crate::{clock, random};
@@ -66,6 +66,10 @@ enum Failure {
     Wrong(#[from] Wrong),
     #[error("the responder does not know the certificate: does the authority still answer for it?")]
     Unknown,
+    #[error(
+        "the answer is older than one before it: is there something on the way that keeps answers?"
+    )]
+    Older,
 }
 
 impl Failure {
@@ -77,6 +81,7 @@ impl Failure {
             }
             Self::Wrong(_) => Outcome::Invalid,
             Self::Unknown => Outcome::Unknown,
+            Self::Older => Outcome::Older,
         }
     }
 }
@@ -87,20 +92,28 @@ enum Said {
     Revoked(SystemTime),
 }
 
-async fn try_ask(question: &Question) -> Result<Said, Failure> {
+async fn try_ask(staple: &Staple, question: &Question) -> Result<Said, Failure> {
     let octets = fetch::ask(&question.responder, question.request.clone()).await?;
     let algorithms = provider().signature_verification_algorithms;
     let now = clock::wall();
+    let admit = |this_update| match staple.admit(this_update) {
+        true => Ok(()),
+        false => Err(Failure::Older),
+    };
     match response::judge(&octets, &question.id, &question.issuer, &algorithms, now)? {
         Verdict::Good {
             this_update,
             next_update,
-        } => Ok(Said::Good(Response {
-            octets: octets.to_vec(),
-            this_update,
-            next_update,
-        })),
-        Verdict::Revoked { since } => Ok(Said::Revoked(since)),
+        } => admit(this_update).map(|()| {
+            Said::Good(Response {
+                octets: octets.to_vec(),
+                this_update,
+                next_update,
+            })
+        }),
+        Verdict::Revoked { this_update, since } => {
+            admit(this_update).map(|()| Said::Revoked(since))
+        }
         Verdict::Unknown => Err(Failure::Unknown),
     }
 }
@@ -113,7 +126,7 @@ async fn ask(live: &Live) -> bool {
     };
     let name = live.name();
     let responder = &question.responder;
-    let said = try_ask(question).await;
+    let said = try_ask(staple, question).await;
     let now = clock::wall();
     match said {
         Ok(Said::Good(response)) => {

@@ -30,6 +30,7 @@ pub(super) enum Verdict {
         next_update: SystemTime,
     },
     Revoked {
+        this_update: SystemTime,
         since: SystemTime,
     },
     /// The responder does not know the certificate.
@@ -116,6 +117,7 @@ pub(super) fn judge(
             next_update,
         },
         CertStatus::Revoked(revoked) => Verdict::Revoked {
+            this_update,
             since: at(revoked.revocation_time.0),
         },
         CertStatus::Unknown(_) => Verdict::Unknown,

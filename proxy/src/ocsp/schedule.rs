@@ -10,7 +10,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 
 /// When to ask again after a good answer: at half of its life or a little later, so that many edges
-/// do not come at once. `share` is in `[0, 1)`.
+/// do not come at once. One that is beyond its half when it comes is asked for again after a tenth of
+/// what is left: authorities sign ahead, and send the same one until the next is signed. `share` is in `[0, 1)`.
 pub(super) fn renewal(
     (this_update, next_update): (SystemTime, SystemTime),
     now: SystemTime,
@@ -18,7 +19,9 @@ pub(super) fn renewal(
 ) -> SystemTime {
     let life = next_update.duration_since(this_update).unwrap_or_default();
     let half = this_update + life / 2 + (life / 10).mul_f64(share);
-    half.max(now + LEAST)
+    let left = next_update.duration_since(now).unwrap_or_default();
+    let pause = (left / 10).mul_f64(1.0 + share / 4.0).max(LEAST);
+    half.max(now + pause)
 }
 
 /// How long to wait after the `failures`th failure in a row (from one).
@@ -48,6 +51,10 @@ mod tests {
 
     #[test]
     fn one_that_is_old_when_it_comes_is_renewed_soon_and_not_at_once() {
+        let day = 86_400;
+        let week = (at(0), at(7 * day));
+        assert_eq!(renewal(week, at(5 * day), 0.0), at(5 * day + day / 5));
+        assert_eq!(renewal(week, at(5 * day), 1.0), at(5 * day + day / 4));
         assert_eq!(renewal((at(0), at(2000)), at(1990), 0.0), at(1995));
         assert_eq!(renewal((at(5), at(0)), at(5), 0.9), at(10), "no life");
     }

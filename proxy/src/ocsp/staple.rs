@@ -45,16 +45,19 @@ pub(crate) enum Outcome {
     Refused,
     /// An answer that cannot be believed.
     Invalid,
+    /// An answer that is older than one before it.
+    Older,
 }
 
 impl Outcome {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Good,
         Self::Revoked,
         Self::Unknown,
         Self::Unreachable,
         Self::Refused,
         Self::Invalid,
+        Self::Older,
     ];
 
     /// For metrics.
@@ -66,6 +69,7 @@ impl Outcome {
             Self::Unreachable => "unreachable",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
+            Self::Older => "older",
         }
     }
 }
@@ -80,6 +84,8 @@ pub(super) struct Progress {
     pub(super) failures: u32,
     pub(super) error: Option<String>,
     pub(super) revoked: Option<SystemTime>,
+    /// thisUpdate of the newest answer, whatever it said.
+    newest: Option<SystemTime>,
     /// What cannot be mended by waiting was said.
     pub(super) was_said: bool,
     /// By [`Outcome::ALL`].
@@ -167,6 +173,17 @@ impl Staple {
         change(&mut progress);
     }
 
+    /// Whether an answer of this thisUpdate may count: what came after a newer one is an old one sent
+    /// again, by a responder's lagging copy or by somebody on the way who wants a revocation unseen.
+    pub(super) fn admit(&self, this_update: SystemTime) -> bool {
+        let mut progress = self.progress();
+        let is_older = progress.newest.is_some_and(|newest| this_update < newest);
+        if !is_older {
+            progress.newest = Some(this_update);
+        }
+        !is_older
+    }
+
     /// From now on this one is stapled, or none.
     pub(super) fn put(&self, response: Option<Response>) {
         self.response.store(response.map(Arc::new));
@@ -249,6 +266,18 @@ mod tests {
         assert!(after.current(at(9)).is_some());
         assert!(!after.progress().is_asking);
         assert_eq!(after.shown(at(1)).next, Some(at(5)));
-        assert_eq!(after.shown(at(1)).ended, [1, 0, 0, 0, 0, 0]);
+        assert_eq!(after.shown(at(1)).ended, [1, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn an_answer_does_not_take_the_place_of_a_newer_one() {
+        let staple = Staple::of(&[]);
+        assert!(staple.admit(at(5)));
+        assert!(staple.admit(at(5)), "the same once more");
+        assert!(!staple.admit(at(4)));
+        assert!(staple.admit(at(6)));
+        let after = Staple::of(&[]);
+        after.adopt(&staple);
+        assert!(!after.admit(at(5)), "a reload forgets nothing");
     }
 }

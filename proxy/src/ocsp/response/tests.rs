@@ -171,7 +171,10 @@ fn what_the_issuer_signed_is_believed() {
     let since = now() - 2 * HOUR;
     assert_eq!(
         judged(&revoked.signed(key), &question).expect("believed"),
-        Verdict::Revoked { since }
+        Verdict::Revoked {
+            this_update: now() - HOUR,
+            since
+        }
     );
     let unknown = Said {
         status: CertStatus::Unknown(Null),
