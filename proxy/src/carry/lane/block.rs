@@ -38,12 +38,6 @@ impl<'a> Block<'a> {
 
 impl FieldsMut for Block<'_> {
     fn remove(&mut self, name: &HeaderName) {
-        // Nearly always it is not there, which a search for the name tells fast: names of the lines
-        // are in lower case.
-        let lines = self.out.get(self.start..).unwrap_or_default();
-        if memchr::memmem::find(lines, name.as_str().as_bytes()).is_none() {
-            return;
-        }
         let (mut at, mut kept) = (self.start, self.start);
         while let Some(length) = memchr::memchr(b'\n', &self.out[at..]) {
             let end = at + length + 1;

@@ -12,29 +12,28 @@ impl<'a> Lines<'a> {
         Self(&head[start..])
     }
 
-    fn pairs(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    /// The lines without their ends.
+    fn each_line(&self) -> impl Iterator<Item = &'a [u8]> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let end = memchr::memchr(b'\n', rest)?;
-            let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+            let line = &rest[..end];
             rest = &rest[end + 1..];
-            let colon = memchr::memchr(b':', line)?;
-            Some((&line[..colon], cache::fields::trim(&line[colon + 1..])))
+            Some(line.strip_suffix(b"\r").unwrap_or(line))
         })
     }
 
     fn values(&self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str().as_bytes();
-        self.pairs()
-            .filter(move |(of, _)| *of == name)
-            .map(|(_, value)| value)
+        self.each_line().filter_map(move |line| {
+            let value = line.strip_prefix(name)?.strip_prefix(b":")?;
+            Some(cache::fields::trim(value))
+        })
     }
 }
 
 impl cache::Fields for Lines<'_> {
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
-        // Nearly always it is not there, which a search for the name tells fast.
-        memchr::memmem::find(self.0, name.as_str().as_bytes())?;
         self.values(name).next()
     }
 
@@ -43,7 +42,11 @@ impl cache::Fields for Lines<'_> {
     }
 
     fn all(&self, f: &mut dyn FnMut(&[u8], &[u8])) {
-        self.pairs().for_each(|(name, value)| f(name, value));
+        self.each_line().for_each(|line| {
+            if let Some(colon) = memchr::memchr(b':', line) {
+                f(&line[..colon], cache::fields::trim(&line[colon + 1..]));
+            }
+        });
     }
 }
 

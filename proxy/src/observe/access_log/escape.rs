@@ -8,12 +8,10 @@
 /// Quotes, backslashes and control characters (C0, DEL and C1) are escaped;
 /// each sequence that is not UTF-8 becomes U+FFFD, since JSON has no bytes.
 pub(super) fn json(out: &mut Vec<u8>, field: &[u8]) {
-    let plain = plain_prefix(field);
-    out.extend_from_slice(&field[..plain]);
-    if plain == field.len() {
-        return;
+    if is_all_plain(field) {
+        return out.extend_from_slice(field);
     }
-    for chunk in field[plain..].utf8_chunks() {
+    for chunk in field.utf8_chunks() {
         json_str(out, chunk.valid());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice(br"\ufffd");
@@ -57,9 +55,10 @@ pub(super) fn combined(out: &mut Vec<u8>, field: &[u8]) {
         out.push(b'-');
         return;
     }
-    let plain = plain_prefix(field);
-    out.extend_from_slice(&field[..plain]);
-    for &byte in &field[plain..] {
+    if is_all_plain(field) {
+        return out.extend_from_slice(field);
+    }
+    for &byte in field {
         if is_plain(byte) {
             out.push(byte);
         } else {
@@ -91,20 +90,14 @@ fn is_plain(byte: u8) -> bool {
     matches!(byte, 0x20..=0x7e) && byte != b'"' && byte != b'\\'
 }
 
-/// Length of the leading part that needs no escape, found eight bytes at a time:
-/// nearly every field is plain from end to end.
-fn plain_prefix(field: &[u8]) -> usize {
-    let (words, _) = field.as_chunks::<8>();
-    let whole = words
-        .iter()
-        .take_while(|word| !any_special(u64::from_ne_bytes(**word)))
-        .count();
-    let rest = &field[whole * 8..];
-    whole * 8
-        + rest
-            .iter()
-            .position(|&byte| !is_plain(byte))
-            .unwrap_or(rest.len())
+/// Whether nothing needs an escape, which is so of nearly every field. Looks at eight bytes at a time,
+/// the last of which overlap those before them.
+fn is_all_plain(field: &[u8]) -> bool {
+    let is_plain_word = |word: &[u8; 8]| !any_special(u64::from_ne_bytes(*word));
+    match field.last_chunk::<8>() {
+        None => field.iter().all(|&byte| is_plain(byte)),
+        Some(last) => is_plain_word(last) && field.as_chunks().0.iter().all(is_plain_word),
+    }
 }
 
 /// Whether any of eight bytes is not plain. Subtracting borrows through a byte's
