@@ -23,6 +23,8 @@ impl Control {
             }
         }
         self.drain.send_replace(true);
+        // After it: who is called looks whether the process ends.
+        self.snapshot.load().load.call();
         let done = async {
             let mut look = interval(Duration::from_millis(20));
             loop {

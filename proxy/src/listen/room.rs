@@ -18,16 +18,29 @@ use super::conn::ConnInfo;
 use crate::clock;
 use crate::exchange::pace::{Pace, Slow};
 
-/// What the streams of a connection give together, or take.
+/// What the streams of a connection give together, and take.
+#[derive(Debug)]
+pub(crate) struct Paces {
+    pub(crate) up: SharedPace,
+    pub(crate) down: SharedPace,
+}
+
+impl Paces {
+    pub(crate) fn new(limits: &conf::Limits, now: Instant) -> Self {
+        let pace = |rate| Arc::new(Mutex::new(Pace::new(rate, limits.min_rate_grace, now)));
+        let new = || SharedPace(limits.min_rate.map(pace));
+        Self {
+            up: new(),
+            down: new(),
+        }
+    }
+}
+
+/// One of [`Paces`].
 #[derive(Debug, Clone)]
 pub(crate) struct SharedPace(Option<Arc<Mutex<Pace>>>);
 
 impl SharedPace {
-    pub(crate) fn new(limits: &conf::Limits, now: Instant) -> Self {
-        let pace = |rate| Arc::new(Mutex::new(Pace::new(rate, limits.min_rate_grace, now)));
-        Self(limits.min_rate.map(pace))
-    }
-
     fn lock(&self) -> Option<MutexGuard<'_, Pace>> {
         let pace = self.0.as_ref()?;
         Some(pace.lock().unwrap_or_else(PoisonError::into_inner))
@@ -143,7 +156,7 @@ pub(crate) async fn send(
     while !data.is_empty() {
         writer.reserve_capacity(data.len());
         let room = poll_fn(|cx| writer.poll_capacity(cx));
-        let room = match info.down.wait(Some(patience), None, room).await {
+        let room = match info.paces().down.wait(Some(patience), None, room).await {
             Ok(Some(Ok(room))) => room,
             Ok(_) => return Err(Gone),
             Err(slow) => {
@@ -156,7 +169,7 @@ pub(crate) async fn send(
             continue;
         }
         let piece = data.split_to(room.min(data.len()));
-        info.down.took(piece.len());
+        info.paces().down.took(piece.len());
         *count += piece.len() as u64;
         let is_last = ends && data.is_empty();
         writer.send_data(piece, is_last).map_err(|_| Gone)?;

@@ -162,7 +162,7 @@ async fn accept(
             () = begins(&mut draining) => return,
         };
         match accepted {
-            Ok((stream, peer)) => take(stream, peer, &listener, &carrier, &draining),
+            Ok((stream, peer)) => take(stream, peer, &listener, &carrier),
             Err(error) if is_of_one_client(&error) => {}
             Err(error) => {
                 listener.settings.load().metrics.refused("accept");
@@ -183,11 +183,10 @@ fn take(
     peer: SocketAddr,
     listener: &Arc<ListenerState>,
     carrier: &Arc<Carrier>,
-    draining: &watch::Receiver<bool>,
 ) {
     match listener.admit(peer) {
         Ok(slot) => {
-            tokio::spawn(serve(stream, slot, carrier.clone(), draining.clone()));
+            tokio::spawn(serve(stream, slot, carrier.clone()));
         }
         Err(refusal) => {
             listener.refused(refusal.as_str(), peer.ip());

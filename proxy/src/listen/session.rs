@@ -181,11 +181,18 @@ impl<S: Stream> StreamSession<S> {
         let piece = match self.until {
             None => self.stream.data().await?,
             Some(_) => {
-                let waited = self.info.up.wait(None, self.until, self.stream.data());
+                let waited = self
+                    .info
+                    .paces()
+                    .up
+                    .wait(None, self.until, self.stream.data());
                 let piece = waited
                     .await
                     .or_err(ErrorType::ReadTimedout, "while reading a request body")??;
-                self.info.up.took(piece.as_ref().map_or(0, Bytes::len));
+                self.info
+                    .paces()
+                    .up
+                    .took(piece.as_ref().map_or(0, Bytes::len));
                 piece
             }
         };
@@ -221,7 +228,7 @@ impl<S: Stream> StreamSession<S> {
             };
             self.stall = None;
             let step = step.map_err(|error| error.into_down())?;
-            self.info.down.took(step.octets);
+            self.info.paces().down.took(step.octets);
             self.sent += step.body;
         }
         Poll::Ready(Ok(()))
@@ -232,7 +239,7 @@ impl<S: Stream> StreamSession<S> {
         self.stall.get_or_insert_with(|| {
             // WebSockets may be silent, but take what is written to them.
             let most = || info.listener.settings.load().limits.body_timeout;
-            Waiting::new(&info.down, Some(timeout.unwrap_or_else(most)), None)
+            Waiting::new(&info.paces().down, Some(timeout.unwrap_or_else(most)), None)
         })
     }
 

@@ -24,7 +24,7 @@ use level::{Ladder, Signs};
 #[derive(Debug)]
 pub(crate) struct Load {
     shedding: Arc<Shedding>,
-    /// Told each time that idle connections are to be closed.
+    /// Told each time that idle connections are to be closed, and when the drain begins.
     calls: channel::Sender<u32>,
     ladder: Mutex<Ladder>,
     signs: Mutex<Signs>,
@@ -69,9 +69,14 @@ impl Load {
         &self.shedding
     }
 
-    /// Tells of each time that idle connections are to be closed.
+    /// Tells of each time that idle connections are to be closed, and of the drain.
     pub(crate) fn calls(&self) -> channel::Receiver<u32> {
         self.calls.subscribe()
+    }
+
+    /// Lets all connections look whether they are to end.
+    pub(crate) fn call(&self) {
+        self.calls.send_modify(|_| ());
     }
 
     /// A request was given up.

@@ -1,8 +1,8 @@
 //! What is known of a connection while it lives, and how a request gets at it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -12,7 +12,7 @@ use super::trailers::Trailers;
 use crate::clock;
 use crate::exchange::onward::AddressText;
 use crate::exchange::proxy_header::Via;
-use crate::listen::room::SharedPace;
+use crate::listen::room::Paces;
 use crate::listen::{ClientCert, ListenerState, Slot};
 
 /// What is known of a connection while it lives; requests refer to it.
@@ -41,9 +41,8 @@ pub(crate) struct ConnInfo {
     pub(crate) broke_off: AtomicBool,
     /// Set when its frames of HTTP/2 gave work and had none: it is to be ended.
     pub(crate) flooded: AtomicBool,
-    /// What the streams of HTTP/2 or HTTP/3 give together, and take.
-    pub(crate) up: SharedPace,
-    pub(crate) down: SharedPace,
+    /// Made when a stream of HTTP/2 or HTTP/3 first waits; other connections have accounts of their own.
+    paces: OnceLock<Arc<Paces>>,
     /// Of the reply whose head is written next.
     pub(crate) date: KeptDate,
     /// Of the HTTP/1.1 request that is being served, and of its reply.
@@ -58,8 +57,6 @@ impl ConnInfo {
         tls: Option<&'static str>,
         client_cert: Option<Arc<ClientCert>>,
     ) -> Self {
-        let limits = &slot.listener().settings.load().limits;
-        let now = clock::now();
         Self {
             listener: slot.listener().clone(),
             peer: slot.peer(),
@@ -72,8 +69,7 @@ impl ConnInfo {
             malformed: AtomicU32::new(0),
             broke_off: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
-            up: SharedPace::new(limits, now),
-            down: SharedPace::new(limits, now),
+            paces: OnceLock::new(),
             date: KeptDate::default(),
             trailers: Trailers::default(),
         }
@@ -93,17 +89,24 @@ impl ConnInfo {
             malformed: AtomicU32::new(self.malformed.load(Ordering::Relaxed)),
             broke_off: AtomicBool::new(false),
             flooded: AtomicBool::new(false),
-            up: self.up.clone(),
-            down: self.down.clone(),
+            paces: OnceLock::from(self.paces().clone()),
             date: KeptDate::default(),
             trailers: Trailers::default(),
         }
     }
 
+    /// What its streams give together, and take.
+    pub(crate) fn paces(&self) -> &Arc<Paces> {
+        self.paces.get_or_init(|| {
+            let limits = &self.listener.settings.load().limits;
+            Arc::new(Paces::new(limits, clock::now()))
+        })
+    }
+
     /// As Pingora carries it along with a session.
-    pub(crate) fn into_digest(self) -> Option<Arc<ProxyDigest>> {
+    pub(crate) fn digest(self: Arc<Self>) -> Option<Arc<ProxyDigest>> {
         let head = ResponseHeader::build_no_case(200, Some(0)).ok()?;
-        let info = Box::new(Arc::new(self));
+        let info = Box::new(self);
         Some(Arc::new(ProxyDigest::new(Box::new(head), Some(info))))
     }
 }

@@ -73,7 +73,9 @@ pub(crate) struct Conn {
     unsent: u32,
     /// Of a connection of HTTP/2: what its frames cost.
     frames: Option<Box<Frames>>,
-    info: Option<Arc<ProxyDigest>>,
+    info: Option<Arc<ConnInfo>>,
+    /// The same as Pingora has it, once it is lent.
+    digest: Option<Arc<ProxyDigest>>,
     /// Counted against the listener's limits while it lives.
     slot: Slot,
 }
@@ -100,8 +102,10 @@ impl Drop for Conn {
             // not whole, instead of nothing. What the socket does not take at once is lost.
             let _ = self.poll_staged(&mut Context::from_waker(Waker::noop()));
         }
-        let info = self.info.as_deref().and_then(conn_info);
-        if info.is_some_and(|info| info.broke_off.load(Ordering::Relaxed)) {
+        if self
+            .info()
+            .is_some_and(|info| info.broke_off.load(Ordering::Relaxed))
+        {
             // Where it fails, the connection is gone already.
             let _ = self.socket.set_zero_linger();
         }
@@ -139,6 +143,7 @@ impl Conn {
             unsent: UNSENT,
             frames: None,
             info: None,
+            digest: None,
             slot,
         }
     }
@@ -380,6 +385,7 @@ impl Conn {
     /// Opens the gate for the request whose head waits, and no further.
     pub(crate) fn lend(&mut self, facts: &HeadFacts) {
         self.bound_unsent();
+        self.digest();
         self.gate = Gate::for_request(facts);
         self.expect_body(facts.body != Framing::None && !matches!(self.gate, Gate::Open));
         if let Some(info) = self.info() {
@@ -406,31 +412,32 @@ impl Conn {
         }
     }
 
-    /// What a request of this connection can know of it; made once.
-    fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
-        if self.info.is_none() {
-            let tls = self.tls.as_ref().map(|tls| tls.records.version());
-            let cert = self.tls.as_ref().and_then(|tls| tls.records.client_cert());
-            self.info = ConnInfo::new(&self.slot, self.local(), tls, cert).into_digest();
+    /// Prepares what [`Self::info`] gives; before the first request, and after the handshake.
+    pub(crate) fn know(&mut self) {
+        let tls = self.tls.as_ref().map(|tls| tls.records.version());
+        let cert = self.tls.as_ref().and_then(|tls| tls.records.client_cert());
+        let info = ConnInfo::new(&self.slot, self.local(), tls, cert);
+        self.info = Some(Arc::new(info));
+    }
+
+    /// The same as Pingora carries it along; made once.
+    pub(crate) fn digest(&mut self) -> Option<Arc<ProxyDigest>> {
+        if self.digest.is_none() {
+            self.digest = self.info.clone().and_then(ConnInfo::digest);
         }
-        self.info.clone()
+        self.digest.clone()
     }
 
     /// What a request of this connection can know of it.
     pub(crate) fn info(&self) -> Option<&ConnInfo> {
-        conn_info(self.info.as_deref()?).map(Arc::as_ref)
+        self.info.as_deref()
     }
 
     /// Puts a kept Date into the head that begins at `start` of what is staged.
     fn restore_date(&mut self, start: usize) {
-        if let Some(info) = self.info.as_deref().and_then(conn_info) {
+        if let Some(info) = self.info.as_deref() {
             info.date.restore(&mut self.staged[start..]);
         }
-    }
-
-    /// Prepares what [`GetProxyDigest`] hands out; called before the connection is lent.
-    pub(crate) fn prepare_digest(&mut self) {
-        self.digest();
     }
 
     /// Writes a whole reply of our own.

@@ -179,7 +179,8 @@ impl GetTimingDigest for Conn {
 
 impl GetProxyDigest for Conn {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.info.clone()
+        // Made before the connection was lent.
+        self.digest.clone()
     }
 }
 

@@ -450,7 +450,7 @@ fn digest(connection: &Connection, slot: &Slot) -> Arc<Digest> {
 
 fn digest_of(info: ConnInfo) -> Arc<Digest> {
     Arc::new(Digest {
-        proxy_digest: info.into_digest(),
+        proxy_digest: Arc::new(info).digest(),
         ..Digest::default()
     })
 }
