@@ -590,6 +590,6 @@ mod tests {
         let conn = size_of::<Conn>();
         assert!(conn <= 384, "a connection: {conn}");
         let info = size_of::<ConnInfo>();
-        assert!(info <= 304, "what is known of one: {info}");
+        assert!(info <= 240, "what is known of one: {info}");
     }
 }

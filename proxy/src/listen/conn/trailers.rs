@@ -5,19 +5,15 @@
 //! ends a reply leaves here what the last chunk is to be, which the connection then writes in the
 //! place of Pingora's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What Pingora ends a chunked body with.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// Those of the request that is being served, and of its reply.
+/// Those of the request that is being served, and of its reply. Boxed, as they are rare and every
+/// connection has room for them.
 #[derive(Debug, Default)]
-pub(crate) struct Trailers {
-    /// Either is there.
-    any: AtomicBool,
-    held: Mutex<Held>,
-}
+pub(crate) struct Trailers(Mutex<Option<Box<Held>>>);
 
 #[derive(Debug, Default)]
 struct Held {
@@ -30,43 +26,38 @@ struct Held {
 impl Trailers {
     /// For the next request.
     pub(super) fn clear(&self) {
-        if self.any.swap(false, Ordering::Relaxed) {
-            *self.held() = Held::default();
-        }
+        *self.held() = None;
     }
 
     /// The request's section has come.
     pub(super) fn came(&self, section: Vec<u8>) {
-        self.held().request = section;
-        self.any.store(true, Ordering::Relaxed);
+        self.held().get_or_insert_default().request = section;
     }
 
     /// The lines behind the request's body, once.
     pub(crate) fn take_request(&self) -> Vec<u8> {
-        match self.any.load(Ordering::Relaxed) {
-            true => std::mem::take(&mut self.held().request),
-            false => Vec::new(),
-        }
+        let mut held = self.held();
+        let request = held.as_mut().map(|held| &mut held.request);
+        request.map(std::mem::take).unwrap_or_default()
     }
 
     /// The chunked reply ends with this in place of [`LAST_CHUNK`], which must be what is written
     /// next.
     pub(crate) fn end_with(&self, last_chunk: Vec<u8>) {
-        self.held().reply = last_chunk;
-        self.any.store(true, Ordering::Relaxed);
+        self.held().get_or_insert_default().reply = last_chunk;
     }
 
     /// What stands in for `written`, if that is the last chunk.
     pub(super) fn in_place_of(&self, written: &[u8]) -> Option<Vec<u8>> {
-        if written != LAST_CHUNK || !self.any.load(Ordering::Relaxed) {
+        if written != LAST_CHUNK {
             return None;
         }
-        let reply = std::mem::take(&mut self.held().reply);
+        let reply = std::mem::take(&mut self.held().as_mut()?.reply);
         (!reply.is_empty()).then_some(reply)
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn held(&self) -> MutexGuard<'_, Option<Box<Held>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
