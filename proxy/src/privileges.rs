@@ -1,10 +1,21 @@
 //! Giving up root once every socket is bound.
 
+use std::fs::symlink_metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, chown};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fchown, openat, statat};
+
+/// What the account is given before the change.
+#[derive(Debug, Default)]
+pub(crate) struct Owned {
+    pub(crate) files: Vec<PathBuf>,
+    /// With what is in them, and in the folders in them.
+    pub(crate) folders: Vec<PathBuf>,
+}
 
 /// Why the account could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +55,7 @@ fn account(name: &str) -> Result<User, PrivilegeError> {
 ///
 /// # Errors
 /// See [`PrivilegeError`].
-pub(crate) fn drop_to(name: &str, owned: &[PathBuf]) -> Result<(), PrivilegeError> {
+pub(crate) fn drop_to(name: &str, owned: &Owned) -> Result<(), PrivilegeError> {
     let refused = |reason: String| PrivilegeError::Refused {
         user: name.to_owned(),
         reason,
@@ -58,23 +69,94 @@ pub(crate) fn drop_to(name: &str, owned: &[PathBuf]) -> Result<(), PrivilegeErro
             "only root can change the user; start as root, or remove the key".into(),
         ));
     }
-    for path in owned {
-        give(path, &user).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    let owner = Owner {
+        uid: rustix::fs::Uid::from_raw(user.uid.as_raw()),
+        gid: rustix::fs::Gid::from_raw(user.gid.as_raw()),
+    };
+    let at = |path: &Path, error: io::Error| refused(format!("{}: {error}", path.display()));
+    for path in &owned.files {
+        owner.give(path).map_err(|error| at(path, error))?;
+    }
+    for path in &owned.folders {
+        owner.give_folder(path).map_err(|error| at(path, error))?;
     }
     change(user.uid, user.gid).map_err(|error| refused(error.to_string()))
 }
 
-/// Devices and pipes stay whose they are, as does what is no file at all (`-`).
-fn give(path: &Path, user: &User) -> io::Result<()> {
-    let kind = match std::fs::symlink_metadata(path) {
-        Ok(facts) => facts.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if kind.is_file() || kind.is_socket() || kind.is_dir() {
-        chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+/// Folders that were given away once are the account's to write: whoever has it may have put links
+/// there that would give it files of others. So no link is followed, folders are gone through by their
+/// descriptors, and a file that has other names stays whose it is.
+struct Owner {
+    uid: rustix::fs::Uid,
+    gid: rustix::fs::Gid,
+}
+
+impl Owner {
+    /// Devices and pipes stay whose they are, as does what is no file at all (`-`).
+    fn give(&self, path: &Path) -> io::Result<()> {
+        let kind = match symlink_metadata(path) {
+            Ok(facts) => facts.file_type(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        if kind.is_file() || kind.is_socket() {
+            self.own(CWD, path)?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn give_folder(&self, path: &Path) -> io::Result<()> {
+        match open_folder(path) {
+            Ok(folder) => self.give_all(&folder, true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn give_all(&self, folder: &OwnedFd, with_folders: bool) -> io::Result<()> {
+        fchown(folder, Some(self.uid), Some(self.gid))?;
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let facts = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            match FileType::from_raw_mode(facts.st_mode) {
+                FileType::Directory if with_folders => {
+                    let inner = openat(folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
+                    self.give_all(&inner, false)?;
+                }
+                FileType::RegularFile if facts.st_nlink == 1 => self.own(folder, name)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn own(&self, folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
+        let (uid, gid) = (Some(self.uid), Some(self.gid));
+        Ok(chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+}
+
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// A link that root made is one that an operator wants.
+fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+    let link = symlink_metadata(path)?;
+    let follow = match link.file_type().is_symlink() {
+        true if link.uid() != 0 => {
+            return Err(io::Error::other(
+                "it is a symbolic link that does not belong to root; put the folder itself there",
+            ));
+        }
+        true => OFlags::empty(),
+        false => OFlags::NOFOLLOW,
+    };
+    Ok(openat(CWD, path, FOLDER | follow, Mode::empty())?)
 }
 
 /// Groups first: without root they cannot be changed any more.
@@ -90,7 +172,55 @@ mod tests {
 
     #[test]
     fn an_unknown_account_is_named() {
-        let error = drop_to("no-such-user-here", &[]).unwrap_err().to_string();
+        let error = drop_to("no-such-user-here", &Owned::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no-such-user-here"), "{error}");
+    }
+
+    /// Who can give files to others is root, as in the containers that tests run in; elsewhere there is
+    /// nothing to see.
+    #[test]
+    fn links_of_the_account_give_it_nothing_of_others() {
+        if !Uid::effective().is_root() {
+            return;
+        }
+        let scratch = std::env::temp_dir().join(format!("tidegate-owned-{}", std::process::id()));
+        let (folder, others) = (scratch.join("storage"), scratch.join("others"));
+        std::fs::create_dir_all(folder.join("certificates")).unwrap();
+        std::fs::create_dir_all(&others).unwrap();
+        for file in [
+            folder.join("certificates/a.pem"),
+            folder.join("lock"),
+            others.join("secret"),
+            others.join("twice"),
+        ] {
+            std::fs::write(file, "x").unwrap();
+        }
+        std::os::unix::fs::symlink(&others, folder.join("accounts")).unwrap();
+        std::os::unix::fs::symlink(others.join("secret"), folder.join("link")).unwrap();
+        std::fs::hard_link(others.join("twice"), folder.join("twice")).unwrap();
+        let owner = Owner {
+            uid: rustix::fs::Uid::from_raw(12_345),
+            gid: rustix::fs::Gid::from_raw(12_345),
+        };
+        owner.give_folder(&folder).unwrap();
+        owner.give(&folder.join("link")).unwrap();
+        let uid = |path: PathBuf| std::fs::metadata(path).unwrap().uid();
+        assert_eq!(uid(folder.join("certificates/a.pem")), 12_345);
+        assert_eq!(uid(folder.join("lock")), 12_345);
+        assert_eq!(uid(folder), 12_345);
+        assert_eq!(uid(others.join("secret")), 0);
+        assert_eq!(uid(others.join("twice")), 0);
+        assert_eq!(uid(others.clone()), 0);
+        // A link of root's is followed, one of the account's is not.
+        let link = scratch.join("to");
+        std::os::unix::fs::symlink(&others, &link).unwrap();
+        owner.give_folder(&link).unwrap();
+        assert_eq!(uid(others), 12_345);
+        owner.own(CWD, &link).unwrap();
+        let error = owner.give_folder(&link).unwrap_err().to_string();
+        assert!(error.contains("does not belong to root"), "{error}");
+        std::fs::remove_dir_all(scratch).unwrap();
     }
 }

@@ -17,7 +17,6 @@ mod schedule;
 mod storage;
 mod update;
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -55,9 +54,4 @@ impl Orders {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-/// Files below a storage that must belong to the account that the process changes to.
-pub(crate) fn files(storage: &Path) -> Vec<PathBuf> {
-    storage::Storage::files(storage)
 }

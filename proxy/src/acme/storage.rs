@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use rustix::fs::OFlags;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -102,23 +103,11 @@ impl Storage {
         self.open_lock().map(drop)
     }
 
-    /// Everything that is there, for whoever is to own it.
-    pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
-        let mut found = vec![folder.to_owned()];
-        for inner in [
-            folder.to_owned(),
-            folder.join("accounts"),
-            folder.join("certificates"),
-        ] {
-            let entries = fs::read_dir(&inner).into_iter().flatten().flatten();
-            found.extend(entries.map(|entry| entry.path()));
-        }
-        found
-    }
-
     fn open_lock(&self) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).mode(0o600);
+        // It may be root that opens it, in a folder that another account writes.
+        options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         options.open(self.folder.join("lock"))
     }
 
