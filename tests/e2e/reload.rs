@@ -343,6 +343,25 @@ fn sigterm_finishes_what_is_in_flight_and_exits_0() {
 }
 
 #[test]
+fn sigterm_reaches_connections_that_came_with_more_than_one_turn_of_work() {
+    // What a task may do in one turn of the event loop ends at some number of these; what is then to
+    // be waited for has to be waited for all the same.
+    let mut edge = Setup::new().start("[[route]]\nrespond = { body = \"ok\" }\n");
+    let ask = Ask::get("/").bytes();
+    let mut conns: Vec<Conn> = Vec::new();
+    for count in 50..140 {
+        let mut conn = edge.plain();
+        conn.send(ask.repeat(count));
+        for _ in 0..count {
+            conn.reply().expect(200);
+        }
+        conns.push(conn);
+    }
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait(wait::SOON), Some(0), "{}", edge.stderr());
+}
+
+#[test]
 fn sigterm_finishes_h2_streams_too() {
     let gate = Gate::default();
     let held = gate.clone();

@@ -5,6 +5,7 @@ mod bind;
 pub(crate) mod buffers;
 mod certificates;
 mod conn;
+mod drain;
 mod h2;
 mod leaf;
 mod limits;

@@ -24,10 +24,12 @@ use pingora::protocols::http::v2::server::{H2Options, handshake};
 use pingora::protocols::{Digest, Stream};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::announced::{self, NotAnnounced};
 use super::conn::{Conn, ConnInfo, conn_info};
+use super::drain::{self, Drain};
 use super::h2;
 use super::limits::{ListenerSettings, Slot};
 use super::tls::Records;
@@ -170,12 +172,8 @@ enum Next {
 async fn serve_h1(mut conn: Box<Conn>, mut settings: Arc<ListenerSettings>, carrier: Arc<Carrier>) {
     let listener = conn.slot().listener().clone();
     let mut served: u32 = 0;
-    let mut drain = Drain {
-        carrier: &carrier,
-        calls: pin!(calls(carrier.load().calls())),
-        is_watched: None,
-        is_served: false,
-    };
+    let calls = pin!(drain::calls(carrier.load().calls()));
+    let mut drain = Drain::new(&carrier, calls);
     loop {
         match next(&mut conn, &settings, served == 0, &mut drain).await {
             Next::Request(facts) => {
@@ -209,46 +207,6 @@ async fn serve_h1(mut conn: Box<Conn>, mut settings: Arc<ListenerSettings>, carr
             settings = Guard::into_inner(in_force);
         }
     }
-}
-
-/// The process's end, as a connection between two requests sees it, and the end of connections that
-/// have served while the process is overloaded.
-struct Drain<'a, F> {
-    carrier: &'a Carrier,
-    /// Wakes when one of them may have come.
-    calls: Pin<&'a mut F>,
-    /// `calls` knows whom to wake, since so many calls. It is asked once: a connection stays in its
-    /// task.
-    is_watched: Option<u32>,
-    /// A request came on the connection.
-    is_served: bool,
-}
-
-impl<F: Future<Output = ()>> Drain<'_, F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let shedding = self.carrier.load().shedding();
-        if self.carrier.is_draining() || (self.is_served && shedding.ends_connections()) {
-            return Poll::Ready(());
-        }
-        let called = Some(shedding.called());
-        match std::mem::replace(&mut self.is_watched, called) == called {
-            false => self.calls.as_mut().poll(cx),
-            true => Poll::Pending,
-        }
-    }
-}
-
-impl<F> Drain<'_, F> {
-    /// Until when a connection may send a request all the same; the reply ends it.
-    fn last_call(&self) -> Option<Instant> {
-        self.carrier.handed_over().last_call()
-    }
-}
-
-/// Wakes whenever connections are to look whether they end. It ends itself when nobody is left who
-/// could call.
-async fn calls(mut calls: watch::Receiver<u32>) {
-    while calls.changed().await.is_ok() {}
 }
 
 /// Waits until a whole request head is there.
@@ -363,12 +321,8 @@ async fn serve_h2(mut conn: Box<Conn>, settings: Arc<ListenerSettings>, carrier:
         return;
     };
     let active = Arc::new(());
-    let mut drain = Drain {
-        carrier: &carrier,
-        calls: pin!(calls(carrier.load().calls())),
-        is_watched: None,
-        is_served: false,
-    };
+    let calls = pin!(drain::calls(carrier.load().calls()));
+    let mut drain = Drain::new(&carrier, calls);
     let mut is_leaving = false;
     let mut idle = Idle::new(limits.idle_timeout);
     loop {
@@ -490,7 +444,8 @@ impl Idle {
         }
         self.is_set = true;
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            // See [`Drain::poll`].
+            ready!(Pin::new(&mut unconstrained(self.timer.as_mut())).poll(cx));
             if clock::now() >= self.until {
                 return Poll::Ready(());
             }

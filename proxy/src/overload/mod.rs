@@ -26,6 +26,9 @@ pub(crate) struct Load {
     shedding: Arc<Shedding>,
     /// Told each time that idle connections are to be closed, and when the drain begins.
     calls: channel::Sender<u32>,
+    /// Odd while they are being told; another number each time.
+    told: AtomicU32,
+    telling: Mutex<()>,
     ladder: Mutex<Ladder>,
     signs: Mutex<Signs>,
     workers: Box<[Worker]>,
@@ -56,6 +59,8 @@ impl Load {
         Self {
             shedding: Arc::default(),
             calls: channel::Sender::new(0),
+            told: AtomicU32::new(0),
+            telling: Mutex::default(),
             ladder: Mutex::new(Ladder::new(now)),
             signs: Mutex::default(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
@@ -76,7 +81,17 @@ impl Load {
 
     /// Lets all connections look whether they are to end.
     pub(crate) fn call(&self) {
-        self.calls.send_modify(|_| ());
+        let _alone = self.telling.lock();
+        self.told.fetch_add(1, Ordering::SeqCst);
+        self.calls.send_replace(self.shedding.called());
+        self.told.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often connections were called; `None`: that is going on now, and who was told just before
+    /// cannot know whether it was for the last time.
+    pub(crate) fn told(&self) -> Option<u32> {
+        let told = self.told.load(Ordering::SeqCst);
+        told.is_multiple_of(2).then_some(told)
     }
 
     /// A request was given up.
@@ -134,7 +149,7 @@ impl Load {
         let before = self.shedding.level();
         let after = ladder.step(&signs, marks, now);
         if self.shedding.set(after) {
-            self.calls.send_replace(self.shedding.called());
+            self.call();
         }
         (before != after).then_some((before, after))
     }

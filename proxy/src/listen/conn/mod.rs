@@ -33,6 +33,7 @@ use std::time::{Duration, Instant};
 use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 use tokio::time::Sleep;
 
 use end::Closing;
@@ -274,7 +275,9 @@ impl Conn {
             if timer.deadline().into_std() > deadline {
                 timer.as_mut().reset(deadline.into());
             }
-            ready!(timer.as_mut().poll(cx));
+            // Without the runtime's budget: where that is used up the timer would not be set, and be
+            // believed to be.
+            ready!(Pin::new(&mut unconstrained(timer.as_mut())).poll(cx));
             if clock::now() >= deadline {
                 self.timer = None;
                 return Poll::Ready(());
