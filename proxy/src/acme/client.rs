@@ -52,6 +52,11 @@ impl Patience {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Another directory is asked: what the one before wants is no matter of its.
+    pub(super) fn forget(&self) {
+        self.set(None);
+    }
+
     fn set(&self, until: Option<SystemTime>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = until;
     }
@@ -121,7 +126,11 @@ impl Client {
         fields.insert(ACCEPT_LANGUAGE, HeaderValue::from_static("en"));
         fields.insert(CONNECTION, HeaderValue::from_static("close"));
         let response = sender.send_request(request).await.map_err(broken)?;
-        let (parts, body) = response.into_parts();
+        let (mut parts, body) = response.into_parts();
+        if is_beyond_all(parts.headers.get(RETRY_AFTER)) {
+            // The library adds it to the time, and would panic.
+            parts.headers.remove(RETRY_AFTER);
+        }
         let body = Limited::new(body, LARGEST).collect().await;
         let body = body.map_err(|error| not(format!("the answer broke off: {error}")))?;
         if !parts.status.is_success() {
@@ -155,6 +164,17 @@ impl HttpClient for Client {
     }
 }
 
+/// Whether it is more seconds than anybody waits.
+fn is_beyond_all(retry_after: Option<&HeaderValue>) -> bool {
+    const YEARS: u64 = 10 * 366 * 86_400;
+    let Some(text) = retry_after.and_then(|value| value.to_str().ok()) else {
+        return false;
+    };
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && text.parse::<u64>().map_or(true, |seconds| seconds > YEARS)
+}
+
 /// Seconds or a date (RFC 9110 section 10.2.3).
 fn retry_after(value: Option<&HeaderValue>) -> Option<SystemTime> {
     let text = value?.to_str().ok()?.trim();
@@ -170,4 +190,17 @@ fn unusable_anchors(reason: impl std::fmt::Display) -> Failure {
         format!("the trust anchors for the directory cannot be used: {reason}"),
         "install the system's (ca-certificates), or name a PEM file in `ca`",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_nobody_can_add_to_the_time_is_known() {
+        let is = |text| is_beyond_all(Some(&HeaderValue::from_static(text)));
+        assert!(is("18446744073709551615") && is(" 99999999999999999999999 "));
+        assert!(!is("3600") && !is("Wed, 21 Oct 2026 07:28:00 GMT") && !is(""));
+        assert!(!is_beyond_all(None));
+    }
 }

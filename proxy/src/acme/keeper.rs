@@ -46,8 +46,26 @@ impl Keepers {
                 continue;
             }
             let (stop, stopped) = watch::channel(());
-            tokio::spawn(keep(managed.clone(), self.orders.clone(), stopped));
+            tokio::spawn(keep_on(managed.clone(), self.orders.clone(), stopped));
             self.running.push((managed.clone(), stop));
+        }
+    }
+}
+
+/// Keeps it, whatever happens: a certificate that nobody renews runs out in silence.
+async fn keep_on(managed: Arc<Managed>, orders: Arc<Orders>, stopped: watch::Receiver<()>) {
+    loop {
+        let kept = tokio::spawn(keep(managed.clone(), orders.clone(), stopped.clone()));
+        match kept.await {
+            Err(error) if error.is_panic() => {
+                managed.broke_off();
+                tracing::error!(
+                    hosts = managed.shown(),
+                    "the task that renews this certificate broke off, which is a bug; it begins again"
+                );
+                sleep(LOOK).await;
+            }
+            _ => return,
         }
     }
 }
@@ -81,8 +99,7 @@ async fn keep(managed: Arc<Managed>, orders: Arc<Orders>, mut stopped: watch::Re
         }
         tokio::select! {
             // An order that is under way comes to its end: what it made is to be taken away.
-            ordered = when_free(&managed) => if let Some(lock) = ordered {
-                let turn = orders.turn.lock().await;
+            ordered = turn_of(&managed, &orders) => if let Some((lock, turn)) = ordered {
                 managed.look();
                 // Whoever held the lock may have done what was to be done.
                 if by_hand || managed.due() <= clock::wall() {
@@ -93,6 +110,16 @@ async fn keep(managed: Arc<Managed>, orders: Arc<Orders>, mut stopped: watch::Re
             () = is_stopped(&mut stopped) => return,
         }
     }
+}
+
+/// Waits until nobody makes an order, here or in another process. Waiting for the turn keeps no
+/// other process out for longer than this one may be asked to stop.
+async fn turn_of<'a>(
+    managed: &Managed,
+    orders: &'a Orders,
+) -> Option<(std::fs::File, tokio::sync::MutexGuard<'a, ()>)> {
+    let lock = when_free(managed).await?;
+    Some((lock, orders.turn.lock().await))
 }
 
 /// Waits until no other process makes an order; `None`: the storage cannot be used now.

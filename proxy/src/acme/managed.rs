@@ -348,6 +348,11 @@ impl Managed {
         answers.withdraw().await;
     }
 
+    /// What was under way has come to no end.
+    pub(super) fn broke_off(&self) {
+        self.known().progress.is_ordering = false;
+    }
+
     /// One order, at each directory until one gives a certificate.
     pub(super) async fn order(&self, orders: &Orders) {
         self.known().progress.is_ordering = true;
@@ -479,7 +484,7 @@ impl Managed {
         }
     }
 
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         self.settings.hosts.join(" ")
     }
 }

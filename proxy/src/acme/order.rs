@@ -41,6 +41,7 @@ pub(super) async fn obtain(
     client: &Client,
 ) -> Result<Stored, Failure> {
     let patience = client.patience();
+    patience.forget();
     let obtained = try_obtain(wanted, directory, client).await;
     obtained.map_err(|failure| failure.patiently(patience.until(), clock::wall()))
 }

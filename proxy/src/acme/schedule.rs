@@ -38,6 +38,8 @@ pub(crate) fn renewal(
         }
         None => not_before + life * 2 / 3 + (life / 30).mul_f64(share),
     };
+    // Whatever the authority says, before it is too late.
+    let wanted = wanted.min(not_after - (life / 10).mul_f64(1.0 - share));
     wanted.max(written + (life / 4).min(HOUR))
 }
 
@@ -111,6 +113,16 @@ mod tests {
         assert_eq!(renewal(life, day(100), window(150, 160), 0.5), day(155));
         let over = renewal(life, day(100), window(110, 111), 0.9);
         assert!(over < day(112), "at once, on any day after that");
+    }
+
+    #[test]
+    fn a_window_behind_the_end_does_not_let_it_run_out() {
+        let window = Some(Window {
+            start: day(300),
+            end: day(400),
+        });
+        let at = renewal((day(100), day(190)), day(100), window, 0.5);
+        assert!(at > day(180) && at < day(190), "{at:?}");
     }
 
     #[test]
