@@ -371,6 +371,9 @@ impl Control {
                 Ok(()) => self.last_upgrade.set(None),
                 Err(reason) => return self.fail(reason),
             }
+            if let Some(admin) = &*self.admin.lock().await {
+                admin.own();
+            }
         }
         for (listener, sockets) in std::mem::take(&mut *self.sockets.lock().await) {
             self.hand_out(&listener, sockets);

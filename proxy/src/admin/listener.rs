@@ -48,15 +48,27 @@ impl AdminListener {
         }
     }
 
-    /// Goes on with a socket that the process before had at this address.
+    /// Goes on with a socket that the process before had at this address. Its file is that process's
+    /// until [`Self::own`] is called: this one may still fail.
     ///
     /// # Errors
     /// The file of a Unix socket is not there any more.
     pub(crate) fn inherit(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
         Ok(Self(match address {
             AdminAddress::Tcp(_) => Bound::Tcp(socket.into()),
-            AdminAddress::Unix(path) => Bound::Unix(socket.into(), SocketFile::of(path)?),
+            AdminAddress::Unix(path) => {
+                let file = SocketFile::of(path)?;
+                file.is_kept.store(true, Ordering::Relaxed);
+                Bound::Unix(socket.into(), file)
+            }
         }))
+    }
+
+    /// The process before has given away what was inherited: this one removes its file at the end.
+    pub(crate) fn own(&self) {
+        if let Bound::Unix(_, file) = &self.0 {
+            file.is_kept.store(false, Ordering::Relaxed);
+        }
     }
 
     /// The socket once more, for a process that takes over, and what keeps its file then.
@@ -262,7 +274,11 @@ mod tests {
         let old = scratch.bind().expect("binds");
         let held = old.held().expect("a descriptor");
         let socket = held.socket.try_clone().expect("a descriptor");
-        let new = AdminListener::inherit(&address, socket).expect("its file is there");
+        let inherit = |socket| AdminListener::inherit(&address, socket).expect("its file is there");
+        // One that fails before it serves takes nothing with it.
+        drop(inherit(held.socket.try_clone().expect("a descriptor")));
+        let new = inherit(socket);
+        new.own();
         held.hand_over();
         drop(old);
         assert!(UnixStream::connect(scratch.socket()).is_ok());

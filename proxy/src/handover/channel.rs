@@ -8,6 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::cmsg_space;
+use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -72,7 +73,10 @@ pub(super) fn receive<M: DeserializeOwned>(
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST))];
     let mut beside = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
-    let mut once = || recvmsg(&end, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags);
+    let mut once = || {
+        // Not begun anew by the system where there is a timeout (signal(7)).
+        retry_on_intr(|| recvmsg(&end, &mut [IoSliceMut::new(&mut bytes)], &mut beside, flags))
+    };
     let received = match once() {
         // The other end is gone with something of ours unread, which is said once. What it said
         // before is still there.

@@ -107,7 +107,16 @@ impl Predecessor {
     /// It says something else, or nothing.
     pub(crate) fn ready(&self, taken: Taken) -> Result<(), String> {
         let _ = self.say(&FromSuccessor::Ready(taken));
-        match self.hear()? {
+        // From here on both could go on alone, so this one does not give up by itself: the other ends
+        // it where it does, and its own end shows here.
+        let heard = loop {
+            match channel::receive(&self.channel, RecvFlags::empty()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.to_string()),
+                Ok(heard) => break heard,
+            }
+        };
+        match heard {
             Some((ToSuccessor::Yours, _)) => Ok(()),
             None => {
                 tracing::warn!(predecessor = self.id, "it ended before its time");
