@@ -1,12 +1,15 @@
 //! The staple of one certificate: what is known, and how it goes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use rustls::pki_types::CertificateDer;
 
 use super::question::{Not, Question, Read};
+
+/// A clock that is behind what it was by so much was set back.
+const SET_BACK: Duration = Duration::from_secs(60);
 
 /// See the module's text.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ impl Outcome {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Progress {
     is_asking: bool,
+    /// When somebody was asked last, by the clock of that time.
+    asked: Option<SystemTime>,
     /// When somebody is to be asked again; `None`: nobody was.
     pub(super) next: Option<SystemTime>,
     /// In a row.
@@ -151,8 +156,13 @@ impl Staple {
     pub(super) fn begin(&self, now: SystemTime) -> bool {
         let mut progress = self.progress();
         let is_due = progress.next.is_none_or(|next| next <= now);
-        let begins = self.question.is_ok() && !progress.is_asking && is_due;
-        progress.is_asking |= begins;
+        // Then what was reckoned from it does not hold.
+        let was_set_back = progress.asked.is_some_and(|asked| now + SET_BACK < asked);
+        let begins = self.question.is_ok() && !progress.is_asking && (is_due || was_set_back);
+        if begins {
+            progress.is_asking = true;
+            progress.asked = Some(now);
+        }
         begins
     }
 
@@ -230,7 +240,7 @@ impl Staple {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(seconds)
