@@ -23,6 +23,22 @@ fn a_client_proves_its_address_where_that_is_wanted() {
 }
 
 #[test]
+fn where_many_come_from_one_address_they_prove_it() {
+    let app = app();
+    let edge = shop(&app, H3);
+    let asked = r#"tidegate_connections_refused_total{listener="secure",reason="retry"}"#;
+    let client = Client::new();
+    let open = || client.connect(edge.https());
+    let mut all: Vec<_> = (0..15).map(|_| open()).collect();
+    assert!(!edge.has_metric(asked), "few are believed");
+    all.extend((0..25).map(|_| open()));
+    for connection in &mut all {
+        connection.ask(&Ask::get("/")).expect(200);
+    }
+    edge.await_metric(asked, 1.0);
+}
+
+#[test]
 fn while_many_handshakes_are_under_way_new_clients_prove_their_address() {
     let app = app();
     let edge = shop(&app, &format!("{H3}\nretry_above = 1"));

@@ -1,5 +1,6 @@
 //! What a client of HTTP/3 may take, and how slow it may be: the same limits as over TCP.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use crate::support::h3::{
@@ -146,6 +147,78 @@ fn a_reply_taken_below_the_rate_is_cut_and_above_it_is_not() {
     let mut stream = bare.open(&request("GET", &[]));
     stream.finish();
     assert_eq!(slowly(&mut stream, 8 * 1024, pause, wait::secs(4)), None);
+}
+
+/// A line over which what `edge` sends comes at `pause` a packet; ends when nothing comes any more.
+fn slow_line(edge: SocketAddr, pause: Duration) -> SocketAddr {
+    let line = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    line.set_read_timeout(Some(wait::SOON)).expect("a timeout");
+    let address = line.local_addr().expect("an address");
+    std::thread::spawn(move || {
+        let (mut packet, mut client) = ([0; 2000], edge);
+        while let Ok((length, from)) = line.recv_from(&mut packet) {
+            let to = match from == edge {
+                true => client,
+                false => edge,
+            };
+            if from == edge {
+                wait::hold(pause);
+            } else {
+                client = from;
+            }
+            // Where it is gone, so is the test.
+            let _ = line.send_to(&packet[..length], to);
+        }
+    });
+    address
+}
+
+#[test]
+fn the_end_of_a_reply_on_a_slow_line_is_not_thrown_away() {
+    const SIZE: usize = 400_000;
+    let app = Origin::start(|_| Answer::ok(vec![b'x'; SIZE]));
+    // The edge holds all of it at once, and has nothing else to do for several times that.
+    let edge = edge("idle_timeout = \"1s\"", &app);
+    let line = slow_line(edge.https(), wait::millis(15));
+    let mut connection = Client::new().connect(line);
+    let began = wait::now();
+    let reply = connection.ask(&Ask::get("/")).expect(200);
+    assert_eq!(reply.body.len(), SIZE);
+    assert!(began.elapsed() > wait::secs(3), "it was not slow");
+}
+
+/// Opens streams that carry `octets` and are then given up, or ended, until the connection is; how many.
+fn flood(bare: &Bare, octets: &[u8], ends: bool) -> usize {
+    crate::support::runtime().block_on(async {
+        for sent in 0..5000 {
+            let Ok((mut send, _recv)) = bare.0.open_bi().await else {
+                return sent;
+            };
+            let _ = send.write_all(octets).await;
+            if ends {
+                let _ = send.finish();
+            }
+        }
+        5000
+    })
+}
+
+#[test]
+fn requests_that_make_the_edge_reset_them_are_counted_and_ended() {
+    let app = Origin::start(|_| Answer::ok("").after(Duration::from_secs(20)));
+    let edge = edge("", &app);
+    let client = Client::new();
+    // Trailers that are none, behind a body that an app works on (the like of CVE-2025-8671).
+    let (bare, _control) = open(&client, &edge);
+    let bad = headers(&[(":path", "/")]);
+    let attack = [request("POST", &[]), frame(DATA, b"x"), bad].concat();
+    let sent = flood(&bare, &attack, false);
+    assert_eq!(bare.await_close(), EXCESSIVE_LOAD, "after {sent}");
+    assert!(sent < 1000, "{sent} went through");
+    // Streams that end before they say anything.
+    let (bare, _control) = open(&client, &edge);
+    let sent = flood(&bare, &[], true);
+    assert_eq!(bare.await_close(), EXCESSIVE_LOAD, "after {sent}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -21,6 +22,10 @@ use crate::clock;
 use crate::exchange::proxy_header::Via;
 use crate::observe::Notices;
 use crate::observe::metrics::{ListenerMetrics, OpenConnection};
+
+/// First packets of QUIC a second from one address whose owner may be another one. A client that is
+/// asked to prove it loses a round trip and nothing else.
+const UNPROVEN: NonZeroU64 = NonZeroU64::new(2).expect("it is not zero");
 
 /// The place of a listener whose connections outlive it.
 pub(crate) const NO_PLACE: u16 = u16::MAX;
@@ -72,6 +77,8 @@ pub(crate) struct ListenerState {
     by_client: Mutex<HashMap<IpAddr, usize>>,
     connections: Rates,
     handshakes: Rates,
+    /// First packets of QUIC whose sender may be somebody else.
+    unproven: Rates,
     notices: Notices,
 }
 
@@ -116,6 +123,7 @@ impl ListenerState {
             by_client: Mutex::new(HashMap::new()),
             connections: Rates::new(),
             handshakes: Rates::new(),
+            unproven: Rates::new(),
             notices: Notices::default(),
         }
     }
@@ -159,6 +167,13 @@ impl ListenerState {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether one more first packet from this address may be believed to be of it. Else whoever forges
+    /// it would use up what its owner may do.
+    pub(crate) fn may_be_unproven(&self, client: IpAddr) -> bool {
+        self.unproven
+            .admits(client_key(client), UNPROVEN, clock::now())
     }
 
     /// Counts a connection in, or says which limit it meets.

@@ -1,6 +1,7 @@
 //! One QUIC connection from its first packet to its end.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -91,7 +92,7 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
     let mut live = Live {
         digest: digest(&ending.connection, &slot),
         idle_until: now + settings.limits.idle_timeout,
-        sign_at: now + settings.limits.idle_timeout / 3,
+        sign_at: now + sign_every(settings.limits.idle_timeout),
         look_at: now + LOOK,
         looked: ending.connection.stats(),
         handshake: Some((handshake, deadline)),
@@ -219,7 +220,7 @@ impl Live {
             // The client may send it again, to whom it wants.
             let _ = send.reset(Code::RequestRejected.into());
             let _ = recv.stop(Code::RequestRejected.into());
-            return;
+            return self.ending.put(-tally::REQUEST);
         }
         if self.is_a_nuisance() {
             return self.ending.end_for("h3_malformed");
@@ -311,7 +312,7 @@ impl Live {
         }
         let is_busy = self.ending.tally.is_busy();
         if now >= self.sign_at {
-            self.sign_at = now + idle / 3;
+            self.sign_at = now + sign_every(idle);
             // While a reply is waited for nothing is sent either way, and QUIC closes what is
             // silent. One of the two has to break the silence.
             if is_busy {
@@ -319,8 +320,12 @@ impl Live {
             }
         }
         if now >= self.idle_until {
-            self.idle_until = now + idle;
-            return !is_busy;
+            let rested_from = self.ending.tally.over_at().filter(|_| !is_busy);
+            self.idle_until = match rested_from {
+                Some(from) if from + idle > now => from + idle,
+                _ if is_busy => now + idle,
+                _ => return true,
+            };
         }
         false
     }
@@ -384,21 +389,27 @@ impl Request {
             }
             Err(_) => return self.refuse(reader, writer, Refused::HeadTimeout).await,
             Ok(Err(Fault::Connection(code))) => return self.ending.end_connection(code),
-            Ok(Err(Fault::Cut)) => return writer.abandon(Code::RequestIncomplete),
+            Ok(Err(Fault::Cut)) => {
+                self.ending.given_up();
+                return writer.abandon(Code::RequestIncomplete);
+            }
             Ok(Err(Fault::Gone)) => return self.ending.given_up(),
         };
         self.open.rank.asked(Wish::of(&head.headers));
-        // A connection that is closed takes with it what is not delivered: so a reply counts as under
-        // way until it is, unless the client takes too long to fetch the end of it.
         let delivered = writer.left();
-        let patience = limits.idle_timeout;
+        let (patience, rate) = (limits.idle_timeout, limits.min_rate);
+        let (rank, connection) = (self.open.rank.clone(), self.ending.connection.clone());
         let streams = (reader, writer);
         let Some(session) = session::session(head, streams, self.digest, self.ending) else {
             return;
         };
         let session = ServerSession::new_custom(Box::new(session));
         self.carrier.serve(session, false, None).await;
-        let _ = timeout(patience, delivered).await;
+        // A connection that is closed takes with it what is not delivered, so a reply counts as under
+        // way until it is. Of one that was reset there is nothing to wait for, nor is its end told.
+        if !rank.is_abandoned() {
+            fetched(&connection, delivered, patience, rate).await;
+        }
     }
 
     /// Answers what never becomes a request.
@@ -424,9 +435,41 @@ impl Request {
         };
         if let Ok(Ok(())) = timeout(REFUSAL, written).await {
             writer.end();
+            drop(reader);
+            let _ = timeout(REFUSAL, writer.left()).await;
         }
     }
 }
+
+/// Between two signs of life: clients may have less patience than the listener, and few have less than
+/// half a minute.
+fn sign_every(idle: Duration) -> Duration {
+    (idle / 3).min(Duration::from_secs(10))
+}
+
+/// Waits until the client has `delivered` all, as long as the connection takes at least `rate` octets a
+/// second: so long a line may be slow, and no longer may a client hold what it does not fetch.
+async fn fetched(
+    connection: &Connection,
+    delivered: impl Future,
+    patience: Duration,
+    rate: Option<NonZeroU64>,
+) {
+    // Signs of life are some tens of octets.
+    let rate = rate.map_or(SLOWEST, NonZeroU64::get);
+    let least = rate.saturating_mul(patience.as_secs().max(1));
+    let mut delivered = pin!(delivered);
+    loop {
+        let before = connection.stats().udp_tx.bytes;
+        let is_delivered = timeout(patience, &mut delivered).await.is_ok();
+        if is_delivered || connection.stats().udp_tx.bytes - before < least {
+            return;
+        }
+    }
+}
+
+/// Octets a second, where there is no `min_rate`.
+const SLOWEST: u64 = 100;
 
 /// Whether a body is expected, so that nothing is gained by waiting for it.
 fn has_body(head: &http::request::Parts) -> bool {

@@ -77,7 +77,9 @@ struct Incoming {
 impl Incoming {
     async fn take(&mut self, seen: &Seen) -> Result<(), Code> {
         let Some(kind) = self.kind().await else {
-            // One that ends before it says what it is, is nothing (section 6.2).
+            // One that ends before it says what it is, is nothing (section 6.2), and costs as much as
+            // one that nobody knows.
+            self.ending.put(-UNKNOWN);
             return Ok(());
         };
         match kind {

@@ -113,7 +113,7 @@ fn take(
     let Some(quic) = settings.quic.clone() else {
         return incoming.ignore();
     };
-    if must_prove_its_address(&incoming, &quic, shared) {
+    if must_prove_its_address(&incoming, listener, &quic, shared) {
         settings.metrics.refused("retry");
         // It fails only for one that was proven.
         let _ = incoming.retry();
@@ -145,9 +145,18 @@ fn take(
     }
 }
 
-/// Whoever writes somebody else's address on its packets costs a handshake each, and makes that one
-/// get replies. Under load a client must show first that it gets what is sent to it (RFC 9000
-/// section 8.1.2).
-fn must_prove_its_address(incoming: &Incoming, quic: &Settings, shared: &Shared) -> bool {
-    !incoming.remote_address_validated() && shared.handshakes() >= quic.retry_above
+/// Whoever writes somebody else's address on its packets costs a handshake each, makes that one get
+/// replies, and uses up what that one may do. Under load, and where many come from one address, a client
+/// must show first that it gets what is sent to it (RFC 9000 section 8.1.2).
+fn must_prove_its_address(
+    incoming: &Incoming,
+    listener: &ListenerState,
+    quic: &Settings,
+    shared: &Shared,
+) -> bool {
+    let is_much = || {
+        let client = incoming.remote_address().ip();
+        shared.handshakes() >= quic.retry_above || !listener.may_be_unproven(client)
+    };
+    !incoming.remote_address_validated() && is_much()
 }

@@ -9,6 +9,7 @@
 //! other cannot use (its own window is shut) is not left unused.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -40,12 +41,13 @@ pub(super) struct Rank {
     id: u64,
     waiting: Line,
     state: Mutex<State>,
+    is_abandoned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By the client's frames; by its request; by the reply.
-    updated: Wish,
+    /// By the client's frames, if there were any; by its request; by the reply.
+    updated: Option<Wish>,
     asked: Wish,
     replied: Wish,
     /// Who is to hear of a change.
@@ -91,7 +93,7 @@ impl Ranks {
         let rank = known.rank(id, &self.waiting);
         drop(known);
         let mut state = lock(&rank.state);
-        state.updated = wish;
+        state.updated = Some(wish);
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
@@ -106,6 +108,7 @@ impl Known {
                 id,
                 waiting: waiting.clone(),
                 state: Mutex::default(),
+                is_abandoned: AtomicBool::new(false),
             })
         };
         self.ranks.entry(id).or_insert_with(rank).clone()
@@ -113,6 +116,15 @@ impl Known {
 }
 
 impl Rank {
+    /// The reply was reset: nothing of it is on its way.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.is_abandoned.load(Ordering::Relaxed)
+    }
+
     /// What the request says.
     pub(super) fn asked(&self, wish: Wish) {
         lock(&self.state).asked = wish;
@@ -130,11 +142,8 @@ impl Rank {
             Some(known) => known.clone_from(waker),
             none => *none = Some(waker.clone()),
         }
-        // A frame stands for all that the request said (section 7).
-        let client = match state.updated == Wish::default() {
-            true => state.asked,
-            false => state.updated,
-        };
+        // A frame stands for all that the request said, also one that says nothing (section 7).
+        let client = state.updated.unwrap_or(state.asked);
         state.replied.over(client).rank(self.id / 4)
     }
 
@@ -176,6 +185,19 @@ mod tests {
         assert!(place(&first) < place(&second));
         second.replied(Wish::read(b"u=7, i"));
         assert_eq!(place(&first), place(&second));
+    }
+
+    #[test]
+    fn a_frame_that_says_nothing_takes_back_what_the_request_said() {
+        let ranks = Ranks::new(2);
+        let (first, second) = (ranks.open(0), ranks.open(4));
+        first.asked(Wish::read(b"u=1"));
+        assert!(place(&first) > place(&second));
+        ranks.update(0, Wish::read(b"")).unwrap();
+        assert_eq!(place(&first), {
+            ranks.close(0);
+            place(&ranks.open(0))
+        });
     }
 
     #[test]

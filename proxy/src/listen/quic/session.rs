@@ -1,6 +1,7 @@
 //! The stream of an HTTP/3 request, as [`crate::listen::session`] serves it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use pingora::{Error, ErrorType};
 use super::stream::{Fault, Gone, Reader, Writer};
 use super::tally::{self, Ending};
 use super::wire::code::Code;
+use crate::listen::conn::{ConnInfo, conn_info};
 use crate::listen::session::{Step, Stream, StreamSession};
 
 /// See the module's text.
@@ -20,6 +22,7 @@ pub(super) struct H3Stream {
     reader: Reader,
     writer: Writer,
     ending: Ending,
+    info: Option<Arc<ConnInfo>>,
     /// How much the connection had taken when it last took some of this reply.
     taken: u64,
     /// The client gave it up, or is gone.
@@ -37,6 +40,7 @@ pub(super) fn session(
         reader,
         writer,
         ending,
+        info: digest.proxy_digest.as_deref().and_then(conn_info).cloned(),
         taken: 0,
         given_up: false,
     };
@@ -54,7 +58,14 @@ impl Drop for H3Stream {
 impl H3Stream {
     fn fault(&mut self, fault: Fault) -> Box<Error> {
         match fault {
-            Fault::Malformed(reject) => Error::explain(ErrorType::ReadError, reject.as_str()),
+            Fault::Malformed(reject) => {
+                // It has an app at work on it by now, and is broken off.
+                self.given_up = true;
+                if let Some(info) = &self.info {
+                    info.malformed.fetch_add(1, Ordering::Relaxed);
+                }
+                Error::explain(ErrorType::ReadError, reject.as_str())
+            }
             Fault::Connection(code) => {
                 self.ending.end_connection(code);
                 Error::explain(ErrorType::H2Error, "the client broke a rule of HTTP/3")
@@ -146,7 +157,7 @@ impl Stream for H3Stream {
     fn was_passed_over(&mut self) -> bool {
         let taken = self.ending.tally.took(0);
         let before = std::mem::replace(&mut self.taken, taken);
-        self.writer.has_place() && before != taken
+        before != taken && self.writer.comes_behind()
     }
 
     async fn left(&mut self) -> Box<Error> {

@@ -365,9 +365,9 @@ impl Writer {
         Poll::Ready(Ok(step))
     }
 
-    /// Others may be sent before it.
-    pub(super) fn has_place(&self) -> bool {
-        self.place != 0
+    /// A more urgent one waits for room.
+    pub(super) fn comes_behind(&self) -> bool {
+        self.rank.comes_behind(self.place)
     }
 
     /// Writes all that waits.
@@ -398,6 +398,7 @@ impl Writer {
     pub(super) fn abandon(&mut self, code: Code) {
         if !self.ended {
             let _ = self.stream.reset(code.into());
+            self.rank.abandon();
             self.ended = true;
         }
         self.going = None;

@@ -8,6 +8,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use std::time::Instant;
+
 use quinn::{Connection, ConnectionStats};
 use tokio::sync::Notify;
 
@@ -51,6 +53,8 @@ pub(super) struct Tally {
     all: AtomicU32,
     /// Told when the last one is over.
     over: Notify,
+    /// When that was.
+    over_at: Mutex<Option<Instant>>,
     /// In which order their replies are sent.
     pub(super) ranks: Ranks,
     /// Octets of replies that were taken.
@@ -71,6 +75,7 @@ impl Tally {
             open: AtomicUsize::new(0),
             all: AtomicU32::new(0),
             over: Notify::new(),
+            over_at: Mutex::default(),
             limit: OnceLock::new(),
         })
     }
@@ -97,6 +102,11 @@ impl Tally {
         self.open.load(Ordering::Relaxed) > 0
     }
 
+    /// When the last one was over; `None`: there was none.
+    pub(super) fn over_at(&self) -> Option<Instant> {
+        *self.over_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until none is under way.
     pub(super) async fn quiet(&self) {
         while self.is_busy() {
@@ -117,6 +127,13 @@ impl Drop for Open {
     fn drop(&mut self) {
         self.tally.ranks.close(self.id);
         if self.tally.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            let mut over_at = self
+                .tally
+                .over_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *over_at = Some(clock::now());
+            drop(over_at);
             self.tally.over.notify_one();
         }
     }

@@ -62,7 +62,9 @@ pub(in crate::listen::quic) fn trailers(section: &Section) -> Result<HeaderMap, 
         }
         let name = field_name(&name).map_err(|_| Reject::BadTrailer)?;
         let value = HeaderValue::from_maybe_shared(value).map_err(|_| Reject::BadTrailer)?;
-        fields.append(name, value);
+        // There is an end to how many fit.
+        let fits = fields.try_append(name, value);
+        fits.map_err(|_| Reject::BadTrailer)?;
     }
     Ok(fields)
 }
