@@ -203,6 +203,21 @@ fn other_numbers_of_workers_and_other_listeners_leave_no_connection_waiting() {
 }
 
 #[test]
+fn one_to_more_workers_that_fails_costs_nobody_anything() {
+    let edge = Setup::new().start(&listeners(1, &["HTTP"]));
+    // Found after everything is read and bound.
+    let more = listeners(8, &["HTTP"]);
+    edge.rewrite(&more.replace("[server]", "[server]\nuser = \"no-such-user-here\""));
+    for _ in 0..3 {
+        let clients = Clients::start(&edge, 8, 2);
+        clients.more(50);
+        edge.upgrade_fails();
+        clients.more(50);
+        clients.expect_flawless();
+    }
+}
+
+#[test]
 fn what_was_begun_before_goes_on_to_its_end() {
     let app = Origin::start(|seen| match seen.target.as_str() {
         "/ws" => Answer::websocket(),

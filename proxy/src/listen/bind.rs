@@ -50,8 +50,9 @@ fn reason(error: &io::Error, udp: bool) -> String {
     }
 }
 
-/// One bound and listening socket for each worker, or as many as were `inherited` if those are more:
-/// connections wait in each of them.
+/// One bound socket for each worker, or as many as were `inherited` if those are more: connections wait
+/// in each of them. Those that are bound beside inherited ones get connections only from [`listen`] on: the
+/// process may still give up, and they would be reset.
 ///
 /// # Errors
 /// The address is taken, forbidden, or not of this machine.
@@ -69,6 +70,14 @@ pub(crate) fn bind(
     })
 }
 
+/// From now on connections come to it; for one that listens nothing changes.
+///
+/// # Errors
+/// Somebody else listens there by now.
+pub(super) fn listen(socket: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::listen(socket, BACKLOG)?)
+}
+
 fn bind_all(
     address: SocketAddr,
     workers: usize,
@@ -83,7 +92,9 @@ fn bind_all(
     while sockets.len() < workers {
         // All have it, even one alone: a process that takes over may have more workers.
         let own = socket(address, true).and_then(|socket| {
-            socket.listen(BACKLOG)?;
+            if inherited == 0 {
+                socket.listen(BACKLOG)?;
+            }
             Ok(socket.into())
         });
         sockets.push(match (own, inherited) {

@@ -16,6 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::bind;
 use super::limits::ListenerState;
 use super::quic;
 use super::serve::{begins, serve};
@@ -83,18 +84,20 @@ impl Worker {
                 () = begins(&mut self.draining) => None,
             };
             match command {
-                Some(Command::Listen(listener, socket)) => match TcpListener::from_std(socket) {
-                    Ok(socket) => {
-                        let address = listener.address;
-                        let carrier = self.carrier.clone();
-                        let draining = self.draining.clone();
-                        let task = tokio::spawn(accept(socket, listener, carrier, draining));
-                        listening.entry(address).or_default().push(task);
+                Some(Command::Listen(listener, socket)) => {
+                    match bind::listen(&socket).and_then(|()| TcpListener::from_std(socket)) {
+                        Ok(socket) => {
+                            let address = listener.address;
+                            let carrier = self.carrier.clone();
+                            let draining = self.draining.clone();
+                            let task = tokio::spawn(accept(socket, listener, carrier, draining));
+                            listening.entry(address).or_default().push(task);
+                        }
+                        Err(error) => {
+                            tracing::error!(address = %listener.address, %error, "socket not usable");
+                        }
                     }
-                    Err(error) => {
-                        tracing::error!(address = %listener.address, %error, "socket not usable");
-                    }
-                },
+                }
                 Some(Command::Forget(address)) => {
                     for task in listening.remove(&address).into_iter().flatten() {
                         task.abort();
