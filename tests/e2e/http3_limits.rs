@@ -187,6 +187,32 @@ fn the_end_of_a_reply_on_a_slow_line_is_not_thrown_away() {
     assert!(began.elapsed() > wait::secs(3), "it was not slow");
 }
 
+#[test]
+fn a_body_of_pieces_of_one_octet_arrives_whole_and_is_read_by_the_same_rules() {
+    let app = counting();
+    let edge = edge("", &app);
+    let (bare, _control) = open(&Client::new(), &edge);
+    let pieces = |count: usize| frame(DATA, b"x").repeat(count);
+    let mut upload = bare.open(&request("POST", &[]));
+    // 16 KiB are joined at the most.
+    assert!(upload.write(&pieces(40_000)));
+    upload.finish();
+    assert_eq!(upload.data(5).expect("a reply"), b"40000");
+    let more = |length: &str, behind: &[u8]| {
+        let announced = request("POST", &[("content-length", length)]);
+        bare.send(&[&announced[..], &pieces(300), behind].concat(), true)
+    };
+    assert_eq!(more("300", &headers(&[("x", "y")])), Verdict::Status(200));
+    assert_eq!(more("299", &[]), Verdict::Status(400));
+    assert_eq!(more("301", &[]), Verdict::Status(400));
+    assert_eq!(
+        more("300", &headers(&[(":path", "/")])),
+        Verdict::Status(400)
+    );
+    // SETTINGS belongs on the control stream.
+    assert_eq!(more("300", &frame(SETTINGS, &[])), Verdict::Closed(0x105));
+}
+
 /// Opens streams that carry `octets` and are then given up, or ended, until the connection is; how many.
 fn flood(bare: &Bare, octets: &[u8], ends: bool) -> usize {
     crate::support::runtime().block_on(async {

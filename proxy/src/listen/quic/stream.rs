@@ -23,6 +23,11 @@ use crate::listen::session::{Step, is_of_connection};
 /// Octets that are read at once.
 const MOST_READ: usize = 64 * 1024;
 
+/// Pieces of a body below this are joined with what came behind them, up to so many octets: each is
+/// passed on by itself, and a client may make them of one octet.
+const TINY: usize = 256;
+const MOST_JOINED: usize = 16 * 1024;
+
 /// Why a stream is not read any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -51,6 +56,8 @@ pub(super) struct Reader {
     frames: Frames,
     /// Received, and not looked at yet.
     input: Bytes,
+    /// What stood behind pieces that were joined.
+    held: Option<Result<Event, Code>>,
     /// Octets that a field section may count.
     most: usize,
     /// Octets of the body as they were announced.
@@ -78,6 +85,7 @@ impl Reader {
             stream,
             frames: Frames::new(Role::Request, most),
             input: Bytes::new(),
+            held: None,
             most,
             announced: None,
             read: 0,
@@ -166,6 +174,7 @@ impl Reader {
                     return Err(Fault::Connection(Code::FrameUnexpected));
                 }
                 Some(Event::Data(piece)) => {
+                    let piece = self.join(piece);
                     self.read += piece.len() as u64;
                     self.ending.put(tally::of_body(piece.len()));
                     // Section 4.1.2: what it announced is what it sends.
@@ -197,6 +206,39 @@ impl Reader {
         }
     }
 
+    /// A piece with those that are there behind it, where it is tiny.
+    fn join(&mut self, first: Bytes) -> Bytes {
+        if first.len() >= TINY || self.input.is_empty() {
+            return first;
+        }
+        let mut joined = BytesMut::from(first);
+        while joined.len() < MOST_JOINED {
+            match self.next_there() {
+                Ok(Some(Event::Data(more))) => joined.extend_from_slice(&more),
+                Ok(None) => break,
+                Ok(Some(event)) => {
+                    self.held = Some(Ok(event));
+                    break;
+                }
+                Err(code) => {
+                    self.held = Some(Err(code));
+                    break;
+                }
+            }
+        }
+        joined.freeze()
+    }
+
+    /// The next event of what is there.
+    fn next_there(&mut self) -> Result<Option<Event>, Code> {
+        let event = self.frames.next(&mut self.input);
+        let empty = self.frames.take_empty();
+        if empty > 0 {
+            self.ending.put(-i64::from(empty));
+        }
+        event
+    }
+
     fn malformed(&mut self, reject: Reject) -> Fault {
         self.part_with(Code::Message);
         Fault::Malformed(reject)
@@ -209,13 +251,11 @@ impl Reader {
 
     /// Can be given up while it waits; nothing is lost.
     async fn event(&mut self) -> Result<Option<Event>, Fault> {
+        if let Some(held) = self.held.take() {
+            return held.map(Some).map_err(Fault::Connection);
+        }
         loop {
-            let event = self.frames.next(&mut self.input);
-            let empty = self.frames.take_empty();
-            if empty > 0 {
-                self.ending.put(-i64::from(empty));
-            }
-            if let Some(event) = event.map_err(Fault::Connection)? {
+            if let Some(event) = self.next_there().map_err(Fault::Connection)? {
                 return Ok(Some(event));
             }
             match self.stream.read_chunk(MOST_READ, true).await {
