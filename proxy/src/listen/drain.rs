@@ -15,8 +15,8 @@ pub(super) struct Drain<'a, F> {
     carrier: &'a Carrier,
     /// Wakes when one of them may have come.
     calls: Pin<&'a mut F>,
-    /// `calls` knows whom to wake, since it was told so often ([`crate::overload::Load::told`]). It is asked once: a
-    /// connection stays in its task.
+    /// `calls` knows whom to wake, since it was told so often ([`crate::overload::Load::told`]). It is
+    /// asked once: a connection stays in its task.
     is_watched: Option<u32>,
     /// A request came on the connection.
     pub(super) is_served: bool,
