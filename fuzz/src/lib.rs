@@ -87,7 +87,10 @@ pub fn sni(data: &[u8]) {
     }
     if let Peeked::Name(Some(name)) = found {
         assert!(!name.is_empty() && name.len() < 256, "{name:?}");
-        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || !byte.is_ascii_alphabetic()));
+        assert!(
+            name.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || !byte.is_ascii_alphabetic())
+        );
     }
 }
 
@@ -98,7 +101,10 @@ pub fn dns_answer(data: &[u8]) {
         return;
     };
     assert_eq!(found.flags_and_counts, &data[2..10]);
-    assert_eq!(found.additional + 1, u16::from_be_bytes([data[10], data[11]]));
+    assert_eq!(
+        found.additional + 1,
+        u16::from_be_bytes([data[10], data[11]])
+    );
     assert!(data[12..].starts_with(found.records));
     let behind = &data[12 + found.records.len()..];
     // Time, fudge, length of the MAC; the MAC; identity, error, length of the rest; the rest.

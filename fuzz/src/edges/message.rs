@@ -78,6 +78,18 @@ pub(super) enum Body {
     ToEnd(Text),
 }
 
+impl Body {
+    /// But for how much came of one that was cut off.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cut(one), Self::Cut(other)) => {
+                one.0.starts_with(&other.0) || other.0.starts_with(&one.0)
+            }
+            _ => self == other,
+        }
+    }
+}
+
 /// One reply as the client has it.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Reply {
@@ -306,6 +318,16 @@ impl fmt::Debug for Asked {
 }
 
 impl Asked {
+    /// But for how much came of a body that was cut off.
+    pub(super) fn is_alike(&self, other: &Self) -> bool {
+        let Self { body, .. } = other;
+        let same = Self {
+            body: self.body.clone(),
+            ..other.clone()
+        };
+        *self == same && self.body.is_alike(body)
+    }
+
     /// The target of its line.
     pub(super) fn target(&self) -> &[u8] {
         self.line
