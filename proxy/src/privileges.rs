@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chownat, fchown, openat, statat};
+use rustix::io::Errno;
 
 /// What the account is given before the change.
 #[derive(Debug, Default)]
@@ -121,7 +122,11 @@ impl Owner {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let facts = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let facts = match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                // Another process works in the folder, too.
+                Err(Errno::NOENT) => continue,
+                facts => facts?,
+            };
             match FileType::from_raw_mode(facts.st_mode) {
                 FileType::Directory if with_folders => {
                     let inner = openat(folder, name, FOLDER | OFlags::NOFOLLOW, Mode::empty())?;
@@ -136,7 +141,10 @@ impl Owner {
 
     fn own(&self, folder: impl AsFd, name: impl rustix::path::Arg) -> io::Result<()> {
         let (uid, gid) = (Some(self.uid), Some(self.gid));
-        Ok(chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?)
+        match chownat(folder, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            given => Ok(given?),
+        }
     }
 }
 
@@ -144,19 +152,29 @@ const FOLDER: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// A link that root made is one that an operator wants.
 fn open_folder(path: &Path) -> io::Result<OwnedFd> {
-    let link = symlink_metadata(path)?;
-    let follow = match link.file_type().is_symlink() {
-        true if link.uid() != 0 => {
-            return Err(io::Error::other(
-                "it is a symbolic link that does not belong to root; put the folder itself there",
-            ));
-        }
-        true => OFlags::empty(),
-        false => OFlags::NOFOLLOW,
-    };
-    Ok(openat(CWD, path, FOLDER | follow, Mode::empty())?)
+    Ok(openat(CWD, path, FOLDER | follow(path)?, Mode::empty())?)
+}
+
+/// What `path` is to be opened with, so that root follows no link that another account made: whoever
+/// may write its folder could let root open any file. A link that root made is one that an operator
+/// wants.
+///
+/// # Errors
+/// It is such a link.
+pub(crate) fn follow(path: &Path) -> io::Result<OFlags> {
+    if !Uid::effective().is_root() {
+        return Ok(OFlags::empty());
+    }
+    match symlink_metadata(path) {
+        Ok(link) if link.file_type().is_symlink() => match link.uid() {
+            0 => Ok(OFlags::empty()),
+            _ => Err(io::Error::other(
+                "it is a symbolic link that does not belong to root; put what it names there",
+            )),
+        },
+        _ => Ok(OFlags::NOFOLLOW),
+    }
 }
 
 /// Groups first: without root they cannot be changed any more.

@@ -3,18 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::unistd::Uid;
-use rustix::fs::OFlags;
-
 use super::{SWEEP_EVERY, Shared, is_stdout, lock};
-use crate::clock;
+use crate::{clock, privileges};
 
 /// Between two warnings about lost lines.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -206,9 +203,6 @@ impl Sink {
 /// Standard output is duplicated and so written without a buffer between. A
 /// named pipe is opened for reading too: opening it for writing alone would
 /// wait until somebody reads it.
-///
-/// Root follows no link that another account made: whoever may write the log's folder could let root
-/// write into any file.
 fn open_file(path: &Path) -> io::Result<File> {
     if is_stdout(path) {
         return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
@@ -219,24 +213,9 @@ fn open_file(path: &Path) -> io::Result<File> {
         options.read(true).write(true);
     } else {
         options.append(true).create(true).mode(0o640);
-        options.custom_flags(follow(path)?.bits().cast_signed());
+        options.custom_flags(privileges::follow(path)?.bits().cast_signed());
     }
     options.open(path)
-}
-
-fn follow(path: &Path) -> io::Result<OFlags> {
-    if !Uid::effective().is_root() {
-        return Ok(OFlags::empty());
-    }
-    match fs::symlink_metadata(path) {
-        Ok(link) if link.file_type().is_symlink() => match link.uid() {
-            0 => Ok(OFlags::empty()),
-            _ => Err(io::Error::other(
-                "it is a symbolic link that does not belong to root",
-            )),
-        },
-        _ => Ok(OFlags::NOFOLLOW),
-    }
 }
 
 #[cfg(test)]
@@ -250,7 +229,7 @@ mod tests {
         let link = scratch.join("access.log");
         std::os::unix::fs::symlink(scratch.join("other"), &link).expect("a link");
         assert!(open_file(&link).is_ok(), "our own");
-        if Uid::effective().is_root() {
+        if nix::unistd::Uid::effective().is_root() {
             std::os::unix::fs::lchown(&link, Some(12_345), None).expect("given away");
             let error = open_file(&link).expect_err("another account's");
             assert!(error.to_string().contains("symbolic link"), "{error}");
