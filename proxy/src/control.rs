@@ -223,6 +223,7 @@ fn serve(
         snapshot: snapshot.clone(),
         last_reload: Arc::default(),
         last_upgrade: Arc::default(),
+        disk_moves: Arc::default(),
         surroundings,
         commands,
         carriers,
@@ -303,6 +304,8 @@ struct Control {
     snapshot: Arc<ArcSwap<Snapshot>>,
     last_reload: Arc<LastReload>,
     last_upgrade: Arc<LastReload>,
+    /// Held while the cache's disk tier is left or taken back.
+    disk_moves: Arc<Mutex<()>>,
     surroundings: Surroundings,
     commands: Vec<mpsc::UnboundedSender<Command>>,
     carriers: Vec<Arc<Carrier>>,

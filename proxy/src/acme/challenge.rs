@@ -132,6 +132,15 @@ impl<'a> Answers<'a> {
     /// Takes away what was made.
     pub(super) async fn withdraw(self) {
         let conf::AcmeChallenge::Dns01 { records, .. } = self.settings else {
+            // Of orders before the challenge was another.
+            for (name, value) in &self.records {
+                tracing::warn!(
+                    name,
+                    value,
+                    file = %self.storage.records_file().display(),
+                    "a TXT record of an order with dns-01 that broke off is left: take it away by hand and remove the file, or order with dns-01 once more"
+                );
+            }
             return;
         };
         let mut left = Vec::new();

@@ -341,10 +341,12 @@ impl Managed {
     /// Takes those records away; who calls has the lock.
     pub(super) async fn withdraw_records(&self, orders: &Orders) {
         let answers = Answers::new(&self.settings.challenge, &orders.challenges, &self.storage);
-        tracing::info!(
-            hosts = self.shown(),
-            "records of an order that broke off are taken away"
-        );
+        if matches!(self.settings.challenge, conf::AcmeChallenge::Dns01 { .. }) {
+            tracing::info!(
+                hosts = self.shown(),
+                "records of an order that broke off are taken away"
+            );
+        }
         answers.withdraw().await;
     }
 

@@ -133,7 +133,8 @@ impl Storage {
             .join(format!("{}.failed.json", self.name))
     }
 
-    fn records_file(&self) -> PathBuf {
+    /// Where [`Storage::records`] are.
+    pub(super) fn records_file(&self) -> PathBuf {
         self.folder
             .join("certificates")
             .join(format!("{}.records.json", self.name))

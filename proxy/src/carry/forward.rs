@@ -103,10 +103,11 @@ pub(super) async fn relay(
     if is_switched {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
+        let patience = incoming.read_timeout();
         let Some((endpoint, first, place)) = incoming.into_stream() else {
             return turn.fail(session, Some(route), Failure::BadReply).await;
         };
-        let joined = tunnel::join(session, endpoint, first).await;
+        let joined = tunnel::join(session, endpoint, first, patience).await;
         drop(place);
         return match joined {
             Ok(()) => Ok(respond::finish(session).await?),

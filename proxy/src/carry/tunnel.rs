@@ -7,15 +7,16 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use pingora::protocols::http::{HttpTask, ServerSession};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf, split};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::failure::{ClientFault, Failure};
 use super::upstream::BothWays;
+use crate::clock;
 use crate::listen::is_h2;
 
 /// Bytes read from the endpoint at a time.
@@ -33,7 +34,9 @@ enum Client {
     Read(Option<Bytes>),
 }
 
-/// Joins `session` and `endpoint`; `first` is what came from the endpoint already.
+/// Joins `session` and `endpoint`; `first` is what came from the endpoint already. An endpoint that
+/// takes nothing of what is there for it for `patience` is given up: nothing is read from the client
+/// meanwhile, so that nobody would see it go.
 ///
 /// # Errors
 /// A side broke its connection off; an orderly end of either is none.
@@ -41,10 +44,12 @@ pub(super) async fn join(
     session: &mut ServerSession,
     endpoint: Box<dyn BothWays>,
     first: Option<Bytes>,
+    patience: Duration,
 ) -> Result<(), Failure> {
     let (mut from_endpoint, mut to_endpoint) = split(endpoint);
     let mut up = Bytes::new();
     let mut unflushed = false;
+    let mut until = clock::now();
     let mut piece = vec![0; PIECE];
     let mut down = first.is_some();
     if let Some(first) = first {
@@ -64,15 +69,19 @@ pub(super) async fn join(
                 }
                 Err(_) => return Err(Failure::Reset),
             },
-            written = push(&mut to_endpoint, &up, unflushed), if !take => {
-                let count = written.map_err(|_| Failure::Reset)?;
+            written = push(&mut to_endpoint, &up, unflushed, until), if !take => {
+                let count = written?;
                 unflushed = !unflushed;
                 up.advance(count);
+                until = clock::now() + patience;
             }
             news = poll_fn(|cx| poll_client(session, down, take, cx)), if down || take => {
                 match news? {
                     Client::Written => down = false,
-                    Client::Read(Some(bytes)) => up = bytes,
+                    Client::Read(Some(bytes)) => {
+                        up = bytes;
+                        until = clock::now() + patience;
+                    }
                     // It has ended its direction alone, as browsers do behind their last word.
                     Client::Read(None) if is_h2(session) => {
                         let halves = (from_endpoint, to_endpoint);
@@ -138,10 +147,21 @@ fn poll_client(
 }
 
 /// Flushes, or writes some of `bytes`: one of the two, so that it can be dropped while it waits.
-async fn push(endpoint: &mut Writing, bytes: &[u8], unflushed: bool) -> std::io::Result<usize> {
-    if unflushed {
-        endpoint.flush().await.map(|()| 0)
-    } else {
-        endpoint.write(bytes).await
+async fn push(
+    endpoint: &mut Writing,
+    bytes: &[u8],
+    unflushed: bool,
+    until: Instant,
+) -> Result<usize, Failure> {
+    let step = async {
+        if unflushed {
+            endpoint.flush().await.map(|()| 0)
+        } else {
+            endpoint.write(bytes).await
+        }
+    };
+    match timeout_at(until.into(), step).await {
+        Ok(written) => written.map_err(|_| Failure::Reset),
+        Err(_) => Err(Failure::ReadTimeout),
     }
 }

@@ -223,9 +223,14 @@ impl Control {
 
     async fn leave_disk(&self) -> Result<(), String> {
         let cache = self.snapshot.load().cache.clone();
-        let work = spawn_blocking(move || match cache.store.disk() {
-            Some(disk) => disk.leave(WRITE_OUT),
-            None => Ok(()),
+        let under_way = self.disk_moves.clone().lock_owned().await;
+        let work = spawn_blocking(move || {
+            // Goes on where the upgrade is given up: see `take_back`.
+            let _under_way = under_way;
+            match cache.store.disk() {
+                Some(disk) => disk.leave(WRITE_OUT),
+                None => Ok(()),
+            }
         });
         let left = work.await.map_err(|error| error.to_string())?;
         left.map_err(|error| format!("the cache's disk tier cannot be left: {error}"))
@@ -234,6 +239,8 @@ impl Control {
     /// Has the disk tier again, if it was left to a process that is no more.
     pub(super) async fn take_back(&self) {
         let cache = self.snapshot.load().cache.clone();
+        // Not while it is still being left.
+        let _under_way = self.disk_moves.lock().await;
         let mut again = interval(PAUSE);
         for tried in 0.. {
             again.tick().await;

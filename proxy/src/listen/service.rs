@@ -27,6 +27,11 @@ use crate::overload::beat;
 
 /// Pause after the system refused to accept (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// When the drain begins, what is queued is taken, and not for longer than this: under a flood the
+/// queue is never empty.
+const LAST_ACCEPTED: Duration = Duration::from_millis(200);
+/// After so many connections without a pause it is asked whether the drain has begun.
+const IN_A_ROW: u32 = 64;
 /// A listener that cannot accept says so this often at most.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
@@ -154,10 +159,22 @@ async fn accept(
     mut draining: watch::Receiver<bool>,
 ) {
     let mut warned: Option<Instant> = None;
+    let mut in_a_row = 0;
+    let mut until: Option<Instant> = None;
     loop {
         // What is queued is not lost: the other process has the same socket.
         if carrier.handed_over().is_set() {
             return;
+        }
+        in_a_row += 1;
+        if in_a_row >= IN_A_ROW {
+            in_a_row = 0;
+            if *draining.borrow() {
+                let now = clock::now();
+                if now > *until.get_or_insert(now + LAST_ACCEPTED) {
+                    return;
+                }
+            }
         }
         let accepted = tokio::select! {
             biased;

@@ -31,6 +31,8 @@ pub(crate) struct Members {
     by_hash: HashMap<u64, EndpointIndex>,
     shown: Arc<Endpoints>,
     found: Vec<Found>,
+    /// Which of those it is for which requests wait in the queue, counted from one.
+    number: u64,
 }
 
 impl Members {
@@ -71,8 +73,15 @@ impl Members {
             by_hash,
             pool,
             found,
+            number: common.queue.as_ref().map_or(0, |queue| queue.number_set()),
             common,
         }
+    }
+
+    /// Whether no other set was made behind this one for those who wait in the queue.
+    pub(crate) fn are_newest(&self) -> bool {
+        let queue = self.common.queue.as_ref();
+        queue.is_none_or(|queue| queue.is_newest(self.number))
     }
 
     pub(crate) fn common(&self) -> &Arc<Common> {

@@ -37,7 +37,7 @@ pub(crate) use members::Members;
 pub(crate) use place::Place;
 pub(crate) use prober::Probers;
 pub(crate) use probes::probes;
-pub(crate) use queue::{NoTurn, Queue};
+pub(crate) use queue::{NoTurn, Queue, Try};
 pub(crate) use sticky::{Kept, Sticky, random_key};
 pub(crate) use target::Target;
 pub(crate) use watch::Watchers;

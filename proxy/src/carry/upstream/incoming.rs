@@ -66,6 +66,11 @@ impl Incoming {
         }
     }
 
+    /// How long the endpoint may be silent, and how long it may take nothing.
+    pub(in crate::carry) fn read_timeout(&self) -> Duration {
+        self.members.common().settings.read_timeout
+    }
+
     /// Reads a small body before anybody asks for it.
     ///
     /// # Errors

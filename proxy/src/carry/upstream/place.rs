@@ -8,7 +8,7 @@ use super::{Client, GoesOn};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::clock;
 use crate::observe::{Record, Refused};
-use crate::upstreams::{Members, NoTurn, Place};
+use crate::upstreams::{Members, NoTurn, Place, Try};
 
 /// Why there is none.
 pub(super) enum NoPlace {
@@ -40,8 +40,11 @@ pub(super) async fn get(
     };
     let began = clock::now();
     let take = || match members.acquire(context, clock::now()) {
-        Err(PickError::Saturated) => None,
-        other => Some(other),
+        Err(PickError::Saturated) if context.tried.is_empty() && members.are_newest() => {
+            Try::NothingFree
+        }
+        Err(PickError::Saturated) => Try::NothingForMe,
+        other => Try::Taken(other),
     };
     let wait = queue.wait(began + settings.timeout, take);
     let got = Box::pin(watched(wait, client, goes_on)).await;
