@@ -1,9 +1,11 @@
 //! WebSockets on every pair of versions: by bare streams, by a client and a server of others, by the
 //! cases of the Autobahn suite, and from a page in a browser.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -14,7 +16,7 @@ use serde_json::Value;
 use crate::support::client::HOST;
 use crate::support::edge::root;
 use crate::support::tools::{self, Running, python_with, tool};
-use crate::support::{Answer, Ask, Edge, Origin, Seen, Setup, Streams, in_front_of, ports, wait};
+use crate::support::{Answer, Ask, Edge, Gate, Origin, Seen, Setup, Streams, in_front_of, ports, wait};
 
 /// Programs that others have written, on a machine that has other things to do.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -98,6 +100,39 @@ fn a_client_that_leaves_takes_its_connection_to_the_app_along() {
     wait::eventually("it is counted", wait::SOON, || edge.metric(open) == 1.0);
     call.reset();
     wait::eventually("it is gone", wait::SOON, || edge.metric(open) == 0.0);
+}
+
+#[test]
+fn an_app_that_takes_nothing_is_given_up_and_its_client_with_it() {
+    let gate = Gate::default();
+    let app = {
+        let gate = gate.clone();
+        Origin::start(move |seen| granted(seen).reads_from(&gate))
+    };
+    let edge = Setup::new().with("APP", app.address).start(
+        "[log]\naccess = { path = \"access.log\" }\n[upstream.app]\nendpoints = [\"@APP@\"]\nread_timeout = \"1s\"\n[[route]]\nupstream = \"app\"\n",
+    );
+    let mut client = TcpStream::connect(edge.http()).expect("connect");
+    let asked = format!(
+        "GET /ws HTTP/1.1\r\nHost: {HOST}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    client.write_all(asked.as_bytes()).expect("ask");
+    let open = "tidegate_upstream_endpoint_active_requests{upstream=\"app\"}";
+    wait::eventually("it is counted", wait::SOON, || edge.metric(open) == 1.0);
+    let more = client.try_clone().expect("a second handle");
+    let writing = thread::spawn(move || {
+        let mut more = more;
+        // Until it is cut.
+        let piece = vec![b'x'; 1 << 20];
+        while more.write_all(&piece).is_ok() {}
+    });
+    wait::eventually("it is gone", wait::SOON, || edge.metric(open) == 0.0);
+    wait::eventually("the client is told", wait::SOON, || writing.is_finished());
+    gate.open();
+    wait::eventually("its line in the log", wait::SOON, || {
+        let log = std::fs::read_to_string(edge.folder().join("access.log")).unwrap_or_default();
+        log.contains("\"why\":\"read_timeout\"")
+    });
 }
 
 #[test]

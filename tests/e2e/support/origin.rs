@@ -182,6 +182,12 @@ impl Answer {
         answer
     }
 
+    /// Behind the head it reads nothing before this opens.
+    pub(crate) fn reads_from(mut self, gate: &Gate) -> Self {
+        self.after.insert(0, Step::Wait(gate.clone()));
+        self
+    }
+
     pub(crate) fn field(mut self, name: &str, value: &str) -> Self {
         self.fields.push((name.to_owned(), value.to_owned()));
         self
