@@ -137,6 +137,45 @@ fn a_body_that_comes_by_and_by_is_whole_and_what_follows_it_is_served() {
 }
 
 #[test]
+fn what_follows_a_large_body_in_the_same_segments_is_the_next_request() {
+    let body: Vec<u8> = (0..1_000_000_u32).map(|n| (n % 251) as u8).collect();
+    let whole = body.clone();
+    let app = Origin::start(move |seen| match seen.body == whole {
+        true => Answer::ok("whole"),
+        false => Answer::new(500, format!("{} bytes", seen.body.len())),
+    });
+    let edge = edge(&app, "on");
+    let mut chunked = Vec::new();
+    for (nth, piece) in body.chunks(7_001).enumerate() {
+        chunked.extend(format!("{:x};nth={nth}\r\n", piece.len()).bytes());
+        chunked.extend(piece);
+        chunked.extend(b"\r\n");
+    }
+    chunked.extend(b"0\r\n\r\n");
+    let length = format!("Content-Length: {}", body.len());
+    for (framing, sent) in [
+        (length.as_str(), &body),
+        ("Transfer-Encoding: chunked", &chunked),
+    ] {
+        for mut conn in [edge.plain(), edge.tls()] {
+            let mut bytes = Vec::new();
+            for _ in 0..2 {
+                let head = format!("POST /large HTTP/1.1\r\nHost: {HOST}\r\n{framing}\r\n\r\n");
+                bytes.extend(head.bytes());
+                bytes.extend(sent);
+            }
+            bytes.extend(Ask::get("/fixed").bytes());
+            conn.send(bytes);
+            for _ in 0..2 {
+                assert_eq!(conn.reply().expect(200).text(), "whole", "{framing}");
+            }
+            assert_eq!(conn.reply().expect(200).text(), "fixed", "{framing}");
+        }
+    }
+    assert_eq!(app.broken(), Vec::<String>::new());
+}
+
+#[test]
 fn a_client_that_leaves_within_its_body_is_treated_alike() {
     for lane in ["on", "off"] {
         let app = origin();

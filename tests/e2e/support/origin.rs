@@ -115,7 +115,7 @@ impl Answer {
     pub(crate) fn chunks<B: AsRef<[u8]>>(pieces: &[B], between: Duration) -> Self {
         let mut answer = Self::new(200, "");
         answer.framing = Framing::Chunked;
-        answer.body = Vec::new();
+        answer.body.clear();
         for (nth, piece) in pieces.iter().map(AsRef::as_ref).enumerate() {
             if nth > 0 && !between.is_zero() {
                 answer.body.push(Step::Pause(between));
@@ -134,8 +134,8 @@ impl Answer {
         assert_eq!(self.framing, Framing::Chunked, "only chunks have trailers");
         let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
         self.body.pop();
-        let last = format!("0\r\n{lines}\r\n").into_bytes();
-        self.body.push(Step::Send(last));
+        let last = format!("0\r\n{lines}\r\n");
+        self.body.push(Step::Send(last.into_bytes()));
         self
     }
 
@@ -149,16 +149,14 @@ impl Answer {
     pub(crate) fn until_close(body: impl Into<Vec<u8>>) -> Self {
         let mut answer = Self::ok(body);
         answer.framing = Framing::UntilClose;
-        answer.after = vec![Step::Close];
-        answer
+        answer.then_close()
     }
 
     /// These bytes and nothing else, then close.
     pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         let mut answer = Self::ok(bytes);
         answer.framing = Framing::Raw;
-        answer.after = vec![Step::Close];
-        answer
+        answer.then_close()
     }
 
     /// The connection is reset instead of an answer.
@@ -182,8 +180,7 @@ impl Answer {
         answer
     }
 
-    /// Behind the head it reads nothing before this opens.
-    pub(crate) fn reads_from(mut self, gate: &Gate) -> Self {
+    pub(crate) fn reads_not_before(mut self, gate: &Gate) -> Self {
         self.after.insert(0, Step::Wait(gate.clone()));
         self
     }
@@ -209,8 +206,7 @@ impl Answer {
         if let Framing::Length(length) = self.framing {
             self.framing = Framing::Length(length + missing);
         }
-        self.after = vec![Step::Close];
-        self
+        self.then_close()
     }
 
     /// The connection goes on after this answer.

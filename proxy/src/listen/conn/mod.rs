@@ -542,8 +542,15 @@ impl Conn {
 
     /// How many of the bytes that wait the borrower may have now.
     fn admit(&mut self, room: usize) -> io::Result<usize> {
-        let available = self.pre.len().min(room);
-        let admitted = self.gate.admit(&self.pre[..available]).map_err(|_| {
+        let waiting = std::mem::take(&mut self.pre);
+        let admitted = self.pass(&waiting[..waiting.len().min(room)]);
+        self.pre = waiting;
+        admitted
+    }
+
+    /// How many of `bytes`, which came behind those before, the borrower may have.
+    fn pass(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let admitted = self.gate.admit(bytes).map_err(|_| {
             if let Some(info) = self.info() {
                 info.bad_chunk.store(true, Ordering::Relaxed);
             }
