@@ -237,12 +237,14 @@ fn whatever_else_a_server_says_is_no_health() {
     {
         node.say(says);
         wait::eventually(reason, wait::SOON, || !healthy(&edge, "app"));
-        let log = edge.stderr();
-        let lines: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains("out of service"))
-            .collect();
-        assert_eq!(lines.len(), nth + 1, "{log}");
+        // The log comes through a pipe.
+        let lines = wait::until("its line in the log", wait::SOON, || {
+            let log = edge.stderr();
+            let lines = log.lines().filter(|line| line.contains("out of service"));
+            let lines: Vec<String> = lines.map(str::to_owned).collect();
+            (lines.len() > nth).then_some(lines)
+        });
+        assert_eq!(lines.len(), nth + 1, "{lines:?}");
         assert!(lines[nth].contains(reason), "no {reason} in {}", lines[nth]);
         edge.get("/app").expect(503);
         node.say(Says::Status(1));
