@@ -304,45 +304,80 @@ impl Steered {
         }
     }
 
-    /// Hands what is another worker's, or another process's, to that one; whether it was.
-    fn hand_over(&self, buf: &[u8], meta: &RecvMeta) -> bool {
-        let Some(bytes) = buf.get(..meta.len) else {
-            return false;
-        };
+    /// Whose `packet` is, if another worker or process has its connection.
+    fn other(&self, packet: &[u8]) -> Option<Place> {
+        let place = place_of(self.key, packet);
+        if !self.shared.relays.is_empty()
+            && let Some(place) = place.or_else(|| place_of_handshake(self.key, packet))
+            && place.generation != self.shared.generation
+            && self.relay_to(place.generation).is_some()
+        {
+            return Some(place);
+        }
+        // An id of before a restart may name a socket that there is not.
+        place.filter(|place| {
+            place.generation == self.shared.generation
+                && place.socket != self.number
+                && usize::from(place.socket) < self.shared.inboxes.len()
+        })
+    }
+
+    fn hand_over(&self, place: Place, packets: &[u8], meta: &RecvMeta) {
         let envelope = Envelope {
             from: meta.addr,
             to: meta.dst_ip,
             ecn: meta.ecn,
             stride: meta.stride,
         };
-        let place = place_of(self.key, bytes);
-        if !self.shared.relays.is_empty()
-            && let Some(place) = place.or_else(|| place_of_handshake(self.key, bytes))
-            && place.generation != self.shared.generation
-            && let Some(relay) = self.relay_to(place.generation)
-        {
-            relay.send(&envelope, bytes);
-            return true;
+        if place.generation == self.shared.generation {
+            if let Some(inbox) = self.shared.inboxes.get(usize::from(place.socket)) {
+                // Where its queue is full, the packets are lost and are sent again.
+                let _ = inbox.try_send((envelope, packets.to_vec()));
+            }
+        } else if let Some(relay) = self.relay_to(place.generation) {
+            relay.send(&envelope, packets);
         }
-        let is_other = |place: &Place| {
-            place.generation == self.shared.generation && place.socket != self.number
-        };
-        let Some(place) = place.filter(is_other) else {
-            return false;
-        };
-        // An id of before a restart may name a socket that there is not.
-        let Some(inbox) = self.shared.inboxes.get(usize::from(place.socket)) else {
-            return false;
-        };
-        // Where its queue is full, the packet is lost and is sent again.
-        let _ = inbox.try_send((envelope, bytes.to_vec()));
-        true
     }
 
     fn relay_to(&self, generation: u8) -> Option<&Relay> {
         let mut relays = self.shared.relays.iter();
         relays.find(|relay| relay.leads_to(generation))
     }
+}
+
+/// Gives away what of `packets` is somebody else's, and closes the gaps: how many octets stay. They
+/// are what one address sent, `stride` octets each but for the last (GRO), which may be of several
+/// connections. Neighbours of one owner are given together.
+fn sift<Owner: Copy + PartialEq>(
+    packets: &mut [u8],
+    stride: usize,
+    owner_of: impl Fn(&[u8]) -> Option<Owner>,
+    mut give: impl FnMut(Owner, &[u8]),
+) -> usize {
+    let stride = match stride {
+        0 => packets.len().max(1),
+        stride => stride,
+    };
+    let mut kept = 0;
+    let mut at = 0;
+    while at < packets.len() {
+        let owner = owner_of(&packets[at..packets.len().min(at + stride)]);
+        let mut end = packets.len().min(at + stride);
+        while end < packets.len()
+            && owner_of(&packets[end..packets.len().min(end + stride)]) == owner
+        {
+            end = packets.len().min(end + stride);
+        }
+        match owner {
+            Some(owner) => give(owner, &packets[at..end]),
+            None => {
+                packets.copy_within(at..end, kept);
+                kept += end - at;
+            }
+        }
+        at = end;
+    }
+    kept
 }
 
 impl AsyncUdpSocket for Steered {
@@ -373,12 +408,15 @@ impl AsyncUdpSocket for Steered {
         loop {
             let count = ready!(self.socket.poll_recv(cx, bufs, meta))?;
             let mut own = 0;
-            for (buf, meta) in bufs.iter().zip(meta.iter_mut()).take(count) {
-                match self.hand_over(buf, meta) {
-                    // Nothing is left of it for whoever reads on here.
-                    true => meta.len = 0,
-                    false => own += 1,
-                }
+            for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(count) {
+                let kept = sift(
+                    buf.get_mut(..meta.len).unwrap_or_default(),
+                    meta.stride,
+                    |packet| self.other(packet),
+                    |place, packets| self.hand_over(place, packets, meta),
+                );
+                meta.len = kept;
+                own += usize::from(kept > 0);
             }
             if own > 0 {
                 return Poll::Ready(Ok(count));
@@ -411,6 +449,40 @@ mod tests {
 
     fn bind(address: SocketAddr, workers: usize) -> Result<Vec<Bound>, BindError> {
         super::bind("web", address, workers, InheritedUdp::default(), 0)
+    }
+
+    /// Packets of two octets, the first of which says whose they are: 0 is of nobody else.
+    fn sifted(packets: &[u8], stride: usize) -> (Vec<u8>, Vec<(u8, Vec<u8>)>) {
+        let mut packets = packets.to_vec();
+        let mut given = Vec::new();
+        let kept = sift(
+            &mut packets,
+            stride,
+            |packet| Some(packet[0]).filter(|owner| *owner > 0),
+            |owner, packets| given.push((owner, packets.to_vec())),
+        );
+        packets.truncate(kept);
+        (packets, given)
+    }
+
+    #[test]
+    fn a_batch_goes_to_each_whose_packets_are_in_it() {
+        assert_eq!(sifted(&[], 2), (vec![], vec![]));
+        assert_eq!(sifted(&[0, 1, 0, 2, 0], 2), (vec![0, 1, 0, 2, 0], vec![]));
+        assert_eq!(
+            sifted(&[7, 1, 7, 2, 7], 2),
+            (vec![], vec![(7, vec![7, 1, 7, 2, 7])])
+        );
+        assert_eq!(
+            sifted(&[0, 1, 7, 2, 7, 3, 0, 4, 8, 5, 0], 2),
+            (
+                vec![0, 1, 0, 4, 0],
+                vec![(7, vec![7, 2, 7, 3]), (8, vec![8, 5])]
+            )
+        );
+        // Not a batch.
+        assert_eq!(sifted(&[0, 7, 8], 0), (vec![0, 7, 8], vec![]));
+        assert_eq!(sifted(&[7, 0], 9), (vec![], vec![(7, vec![7, 0])]));
     }
 
     #[test]
