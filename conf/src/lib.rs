@@ -16,6 +16,7 @@
 //! files are there, what a variable holds, how many cores there are.
 
 mod config;
+mod courtesy;
 pub mod defaults;
 mod diagnostic;
 pub mod discovered;
@@ -34,6 +35,7 @@ mod suggest;
 mod text;
 
 pub use config::*;
+pub use courtesy::give_way;
 pub use diagnostic::{Diagnostic, Excerpt, LoadError, Severity};
 pub use environment::{Environment, FileKind, Machine};
 pub use load::{load, load_str, load_with};

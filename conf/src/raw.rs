@@ -9,6 +9,7 @@
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::courtesy::give_way;
 use crate::source::{FileId, Place, Sources};
 
 mod syntax;
@@ -72,12 +73,14 @@ pub(crate) struct Parsed {
 pub(crate) fn parse(sources: &mut Sources, file: FileId) -> Parsed {
     let text = sources.text(file).to_owned();
     let (table, errors) = DeTable::parse_recoverable(&text);
+    give_way();
     let mistakes = syntax::explain(&text, file, &errors);
     let sound = mistakes.iter().all(|mistake| mistake.harmless);
     let root = Node {
         place: Place::whole(file),
         value: convert_table(file, table.get_ref()),
     };
+    give_way();
     let mut masked = Vec::new();
     secrets(&root, &mut masked);
     if !sound {

@@ -24,6 +24,7 @@ mod tls;
 mod upstream;
 
 use crate::config::{Config, ErrorPagesId, TlsOptions};
+use crate::courtesy::give_way;
 use crate::keys;
 use crate::read::Table;
 use crate::shadow;
@@ -83,11 +84,13 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Config> {
     forward::forwards(&listener_tables, &mut listeners, &names, &upstreams);
     let routes = route::routes(root, &names, &upstreams, &cache, &server);
 
+    give_way();
     checks::sections(root, &listeners, admin.as_ref(), &routes);
     acme::answered(root, tls.as_ref(), &listeners);
     checks::access_log(root, &log);
     checks::zone(root, server.zone.as_deref(), &upstreams);
     names.warn_of_unused(cx);
+    give_way();
     shadow::warn(cx, &routes);
 
     Some(Config {

@@ -9,6 +9,7 @@
     reason = "a helper that fails fails its test"
 )]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -231,4 +232,64 @@ fn what_an_editor_can_see_is_refused_by_the_schema() {
         "only {refused} of {} are refused",
         invalid.len()
     );
+}
+
+/// The keys of the schema that a value has, as `limits.idle_timeout`.
+///
+/// By its table, not by its name alone: there is more than one `idle_timeout`.
+/// What a file says wrongly ends the way there; what stands beside it is still found.
+fn follow(
+    whole: &Value,
+    (table, schema): (&str, &Value),
+    value: &Value,
+    found: &mut BTreeSet<String>,
+) {
+    if let Some((_, id)) = schema["$ref"].as_str().and_then(|to| to.rsplit_once('/')) {
+        follow(whole, (id, &whole["$defs"][id]), value, found);
+        return;
+    }
+    for one in schema["anyOf"].as_array().into_iter().flatten() {
+        follow(whole, (table, one), value, found);
+    }
+    for item in value.as_array().into_iter().flatten() {
+        follow(whole, (table, &schema["items"]), item, found);
+    }
+    for (key, inner) in value.as_object().into_iter().flatten() {
+        if let Some(known) = schema["properties"].get(key) {
+            found.insert(format!("{table}.{key}"));
+            follow(whole, (table, known), inner, found);
+        } else {
+            // In `[upstream.NAME]` the name is free.
+            follow(
+                whole,
+                (table, &schema["additionalProperties"]),
+                inner,
+                found,
+            );
+        }
+    }
+}
+
+#[test]
+fn every_key_of_the_schema_stands_in_an_invalid_file() {
+    let whole: Value = serde_json::from_str(&conf::schema()).expect("JSON");
+    let mut tables = vec![("file", &whole)];
+    let definitions = whole["$defs"].as_object().expect("definitions");
+    tables.extend(definitions.iter().map(|(id, table)| (id.as_str(), table)));
+    let declared: BTreeSet<String> = tables
+        .iter()
+        .flat_map(|(id, table)| {
+            let keys = table["properties"].as_object().expect("keys").keys();
+            keys.map(move |key| format!("{id}.{key}"))
+        })
+        .collect();
+    assert!(declared.len() > 100, "only {} keys", declared.len());
+
+    // A file that is no TOML says nothing about a key: its syntax is what is refused.
+    let mut found = BTreeSet::new();
+    for value in files("invalid").iter().filter_map(|path| json(path)) {
+        follow(&whole, ("file", &whole), &value, &mut found);
+    }
+    let missing: Vec<&String> = declared.difference(&found).collect();
+    assert!(missing.is_empty(), "in no invalid file: {missing:?}");
 }

@@ -43,7 +43,7 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyVersion>,
     /// TCP (and TLS) connect.
     pub connect_timeout: Duration,
-    /// From the request sent to the first byte of the reply, further attempts included.
+    /// From the request sent, its body included, to the first byte of the reply, further attempts included.
     pub first_byte_timeout: Duration,
     /// Between two reads of a reply.
     pub read_timeout: Duration,

@@ -182,7 +182,7 @@ limits = { max_body_size = "64MiB" }
 pub(crate) static PROXY_PROTOCOL: Shape = Shape {
     title: "proxy_protocol",
     id: "proxy-protocol",
-    doc: "Connections from these networks begin with a PROXY header, and the address that it names is the client's for all that follows: limits, filters, logs, X-Forwarded-For. One that does not begin so within `header_timeout`, or otherwise than the specification writes it, is closed. Nobody else may send one.",
+    doc: "Connections from these networks begin with a PROXY header, and the address that it names is the client's for all that follows: limits, filters, logs, X-Forwarded-For. One that does not begin so within `header_timeout`, or otherwise than the specification writes it, is closed. Nobody else may send one. QUIC has no such header: HTTP/3 is for clients that reach the listener themselves, and is refused from these networks.",
     keys: &[required(
         "from",
         NETWORKS,

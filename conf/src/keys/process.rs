@@ -75,7 +75,7 @@ pub(crate) static SERVER: Shape = Shape {
             "trusted_proxies",
             NETWORKS,
             "nobody is believed",
-            "Peers whose X-Forwarded-For and X-Forwarded-Proto are believed. List the load balancers in front of this one, and nobody else.",
+            "Peers whose X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host and Forwarded are believed. List the load balancers in front of this one, and nobody else.",
         ),
         optional(
             "zone",
@@ -96,7 +96,7 @@ pub(crate) static SERVER: Shape = Shape {
                 ("off", "every request takes the long way"),
             ]),
             "\"on\"",
-            "Plain requests (files, fresh pages, fixed replies, and what an upstream answers over a kept connection, small uploads among it; HTTP/1.1 and HTTP/2) take a short way that costs half as much. What they are answered is the same; `off` is for finding out whether it is.",
+            "Plain requests (files, fresh pages, fixed replies, and what an upstream answers over a kept connection, uploads among it; HTTP/1.1 and HTTP/2) take a short way that costs half as much. What they are answered is the same; `off` is for finding out whether it is.",
         ),
         optional(
             "error_pages",

@@ -113,13 +113,13 @@ pub(crate) static UPSTREAM: Shape = Shape {
             "first_byte_timeout",
             TIME,
             "\"15s\"",
-            "From the request sent to the first byte of the reply, further attempts included. Then 504.",
+            "From the request sent, its body included, to the first byte of the reply, further attempts included. Then 504.",
         ),
         default(
             "read_timeout",
             TIME,
             "\"30s\"",
-            "Between two reads of a reply.",
+            "Between two reads of a reply; and how long the app may take nothing of a body.",
         ),
         default(
             "keepalive",

@@ -340,6 +340,20 @@ fn better(value: &Value, kind: &Kind) -> Option<String> {
             "{ ... }" => "{} to switch it on with its defaults".into(),
             sample => sample.to_owned(),
         }),
+        (Value::Bool(is_on), Kind::Choice(words)) => {
+            let word = if *is_on { "on" } else { "off" };
+            let known = words.iter().any(|(known, _)| *known == word);
+            known.then(|| quoted(word))
+        }
+        // Where it can be switched off, that is one of its kinds, and no mistake.
+        (Value::Bool(false), Kind::Duration { zero: true, .. }) => Some("\"0s\"".into()),
+        (Value::Bool(false), Kind::Duration { .. } | Kind::Integer { .. } | Kind::Size { .. }) => {
+            Some("a large one; without the key its default holds".into())
+        }
+        // What stands in [tls] holds for the listeners that say nothing.
+        (Value::Bool(false), Kind::Table(shape)) if shape.id == "client-auth" => Some(
+            "nothing; if [tls] has it, move it from there to the listeners that want it".into(),
+        ),
         (Value::Bool(false), Kind::Table(_)) => Some("nothing: leave the key out".into()),
         (Value::Text(_) | Value::Integer(_), Kind::Table(shape)) => alone(value, shape),
         (_, Kind::Either(kinds)) => kinds.iter().find_map(|kind| better(value, kind)),
@@ -360,6 +374,22 @@ fn unit(example: &str) -> &str {
 /// A table in which the value stands alone, if that can be meant.
 fn alone(value: &Value, shape: &Shape) -> Option<String> {
     let required = |key: &&Key| matches!(key.need, Need::Required);
+    if let Value::Text(text) = value {
+        // A word of one of its keys is no file and no name.
+        let is_word = |key: &&Key| match &key.kind {
+            Kind::Choice(words) => words.iter().any(|(word, _)| word == text),
+            _ => false,
+        };
+        if let Some(key) = shape.keys.iter().find(is_word) {
+            let others = shape.keys.iter().filter(required);
+            let others = others.filter(|other| other.name != key.name);
+            let mut pairs: Vec<_> = others
+                .map(|other| format!("{} = {}", other.name, other.kind.sample()))
+                .collect();
+            pairs.push(format!("{} = {}", key.name, quoted(text)));
+            return Some(format!("{{ {} }}", pairs.join(", ")));
+        }
+    }
     let wanted = match value {
         Value::Text(text) if text.starts_with('/') => shape.key("path_prefix"),
         _ => shape

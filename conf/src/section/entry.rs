@@ -1,5 +1,6 @@
 //! Sections by their form: one, a list of them, or one for each name.
 
+use crate::courtesy::give_way;
 use crate::keys::Shape;
 use crate::raw::{Entry, Value};
 use crate::read::{Cx, Finding, Table};
@@ -12,6 +13,7 @@ pub(super) struct Named(pub(super) Vec<(String, Place)>, pub(super) bool);
 
 /// A section that is there once, put together from all files that have it.
 pub(super) fn single<'a>(root: &Table<'a>, name: &'static str, shape: &'static Shape) -> Table<'a> {
+    give_way();
     let mut found = root.entries_of(name).peekable();
     let place = found.peek().map_or(root.place, |entry| entry.place);
     let mut table = Table::absent(root.cx, shape, place);
@@ -103,6 +105,7 @@ pub(super) fn named<'a, T>(
             continue;
         };
         for entry in entries {
+            give_way();
             if let Err(wrong) = text::name(&entry.key) {
                 cx.error(
                     Finding::error(entry.place, format!("{name}: {}", wrong.what)).label(wrong.fix),

@@ -204,13 +204,6 @@ fn http3(
                 .help("write protocols = [\"h1\", \"h2\", \"h3\"]"),
         );
     }
-    if let Some(node) = table.get("proxy_protocol") {
-        table.cx.error(
-            Finding::error(node.place, "proxy_protocol: not together with h3")
-                .label("QUIC has no PROXY header: whose its connections are, nobody could say")
-                .help("speak h3 on a listener of its own that clients reach directly"),
-        );
-    }
     Some(Http3 {
         alt_svc: alt_svc(table, address),
         early_data: table.flag("early_data", true),

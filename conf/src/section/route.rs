@@ -6,6 +6,7 @@ use crate::config::{
     Action, CacheStore, ErrorPagesId, FilterId, PathPattern, Priority, Route, Server, StaticId,
     Upstream, UpstreamId, UpstreamProtocol,
 };
+use crate::courtesy::give_way;
 use crate::keys;
 use crate::raw::Value;
 use crate::read::{Finding, Table};
@@ -32,6 +33,7 @@ pub(super) fn routes(
     let mut taken: Vec<(String, Place)> = Vec::new();
     let mut routes = Vec::new();
     for (index, table) in tables.iter().enumerate() {
+        give_way();
         let name = table
             .text("name", text::name)
             .unwrap_or_else(|| format!("route-{}", index + 1));
