@@ -195,6 +195,14 @@ fn the_lane_names_no_filter_and_no_policy() {
         "on_statuses",
         "max_header_size",
         "storable",
+        "max_body_size",
+        "early_refresh",
+        "reuse::",
+        "condition::",
+        "range::",
+        "coding::",
+        ".retry.",
+        "hit_for_miss",
     ];
     const OF_FILTERS: &[&str] = &["Chain", "FieldsMut", "Reply"];
     let mut found = Vec::new();

@@ -36,12 +36,12 @@ fn counted(instructions: u64) -> LibraryBenchmarkConfig {
 }
 
 #[library_benchmark]
-#[bench::head_of_request(args = (part::head_of_request()), config = counted(4_093))]
+#[bench::head_of_request(args = (part::head_of_request()), config = counted(3_985))]
 #[bench::fields_of_request(args = (part::fields_of_request()), config = counted(1_992))]
-#[bench::path_in_place(args = (part::path_in_place()), config = counted(613))]
-#[bench::path_to_mend(args = (part::path_to_mend()), config = counted(3_881))]
-#[bench::route(args = (part::route()), config = counted(2_209))]
-#[bench::head_sent_on(args = (part::head_sent_on()), config = counted(2_742))]
+#[bench::path_in_place(args = (part::path_in_place()), config = counted(467))]
+#[bench::path_to_mend(args = (part::path_to_mend()), config = counted(3_758))]
+#[bench::route(args = (part::route()), config = counted(2_043))]
+#[bench::head_sent_on(args = (part::head_sent_on()), config = counted(2_434))]
 #[bench::head_of_reply(args = (part::head_of_reply()), config = counted(3_348))]
 #[bench::chunked_body(args = (part::chunked_body()), config = counted(644))]
 #[bench::round_robin(args = (request_to_one_of_ten(Balance::RoundRobin)), config = counted(783))]

@@ -162,7 +162,7 @@ pub fn head_sent_on() -> Part {
                 out.extend_from_slice(line.as_written().unwrap_or_default());
             }
         }
-        added(&head, &origin, &mut |name: &HeaderName, value| {
+        added(&head, &origin, None, &mut |name: &HeaderName, value| {
             for piece in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
                 out.extend_from_slice(piece);
             }

@@ -182,11 +182,16 @@ pub(crate) fn assemble(
     previous: Option<&Snapshot>,
 ) -> Result<Assembled, AssembleError> {
     let managed = tls::managed(&config, previous)?;
+    conf::give_way();
     let certificates = tls::certificates(&config, surroundings, previous, &managed)?;
+    conf::give_way();
     let tls = tls::of_listeners(&config, surroundings, certificates.as_ref())?;
+    conf::give_way();
     let quic = quic::listeners(&config, &tls, previous)?;
+    conf::give_way();
     let table = Arc::new(surroundings.metrics.table(names(&config)));
     let upstreams = upstreams(&config, surroundings, previous, &table)?;
+    conf::give_way();
     let sites = config
         .statics
         .iter()
@@ -198,6 +203,7 @@ pub(crate) fn assemble(
     let access = access_log(&config, surroundings, previous)?;
     let pages = pages::all(&config)?;
     let pages_of = |id: Option<conf::ErrorPagesId>| pages.get(id?.0).cloned();
+    conf::give_way();
     let routes = config
         .routes
         .iter()
@@ -233,6 +239,7 @@ pub(crate) fn assemble(
             })
         })
         .collect();
+    conf::give_way();
     let before = previous.and_then(|snapshot| snapshot.maintenance.as_deref());
     let maintenance = pages::closed(&config, before)?;
     let load = surroundings.metrics.load().clone();
@@ -256,10 +263,6 @@ pub(crate) fn assemble(
             cache: cache(&config, surroundings, previous)?,
             pages: pages_of(config.server.error_pages),
             maintenance: maintenance.map(Arc::new),
-            asks_for_certificates: config
-                .listeners
-                .iter()
-                .any(|listener| listener.tls && listener.tls_options.client_auth.is_some()),
             load,
             config,
         },

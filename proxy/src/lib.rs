@@ -10,6 +10,7 @@ mod acme;
 mod admin;
 mod assemble;
 mod carry;
+mod child;
 mod clock;
 mod control;
 mod exchange;

@@ -54,8 +54,6 @@ pub(crate) struct Snapshot {
     pub(crate) load: Arc<Load>,
     /// How the site is closed; the router knows whether it is.
     pub(crate) maintenance: Option<Arc<Maintenance>>,
-    /// A listener asks clients for certificates, so nobody may claim to have one.
-    pub(crate) asks_for_certificates: bool,
 }
 
 /// Pages that are read from the disk at once.
@@ -145,6 +143,11 @@ impl Route {
     pub(crate) fn may_cover(&self, status: StatusCode) -> bool {
         let pages = self.pages.as_ref();
         pages.is_some_and(|pages| pages.may_cover(status))
+    }
+
+    /// Most octets of a request's body that came in by a listener with these limits.
+    pub(crate) fn most_body(&self, limits: &conf::Limits) -> u64 {
+        self.max_body_size.unwrap_or(limits.max_body_size)
     }
 }
 

@@ -211,10 +211,16 @@ retry = {{ attempts = 6, on = ["connect_failure", "reset", "timeout", "503"], bu
     };
     let access_log = folder.join(ACCESS_LOG);
     let access_log = access_log.display();
+    let is_off = |lane: String| lane == "off";
+    let lane = match std::env::var("TIDEGATE_TEST_LANE").is_ok_and(is_off) {
+        true => "off",
+        false => "on",
+    };
     format!(
         r#"
 [server]
 workers = 2
+lane = "{lane}"
 shutdown_timeout = "10s"
 
 [log]

@@ -1,7 +1,9 @@
 //! Certificates by themselves: orders, challenges, storage, renewal and failures, with Pebble as the
 //! authority.
 
+mod keys;
 mod records;
+mod refusals;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -232,11 +234,7 @@ fn the_old_certificate_serves_while_the_directory_is_down_and_failures_wait() {
     assert!(said.stdout.contains("shop.test: failed: "), "{said:?}");
     assert_eq!(edge.metric(UNREACHABLE), 1.0);
     assert_eq!(shown(edge.https(), "shop.test").expect("still"), first);
-    assert!(
-        edge.stderr().contains("the old one serves"),
-        "{}",
-        edge.stderr()
-    );
+    edge.await_stderr("the old one serves");
     let after = told(&edge);
     assert_eq!(after[0]["failures"], 1, "{after:?}");
     assert_eq!(after[0]["next_order_by"], "failure");
@@ -272,7 +270,7 @@ fn an_account_is_opened_with_the_key_that_the_authority_gave_and_not_without() {
         .file("eab.key", format!("{key}\n"))
         .start(&site(r#""shop.test""#, ""));
     edge.await_metric(r#"tidegate_acme_orders_total{outcome="refused"}"#, 1.0);
-    assert!(edge.stderr().contains("eab = "), "{}", edge.stderr());
+    edge.await_stderr("eab = ");
     let eab = r#"eab = { key_id = "kid-1", hmac_key = { file = "eab.key" } }"#;
     edge.rewrite(&site(r#""shop.test""#, eab));
     edge.reload(true);
@@ -298,7 +296,7 @@ fn another_authority_is_asked_where_the_first_fails() {
     );
     await_issued(&edge, &pebble, 1.0);
     assert_eq!(told(&edge)[0]["directory"], pebble.directory().as_str());
-    assert!(edge.stderr().contains("no certificate from this authority"));
+    edge.await_stderr("no certificate from this authority");
     shown_to(pebble.client(&["http/1.1"]), edge.https(), "shop.test").expect("trusted");
 }
 

@@ -210,6 +210,37 @@ fn limits_count_the_clients_and_not_the_balancer() {
 }
 
 #[test]
+fn the_hosts_of_an_ipv6_network_count_as_one_client() {
+    let app = app();
+    let edge = edge(&app, "127.0.0.1");
+    let from = |address: &str| {
+        let header = format!("PROXY TCP6 {address} 2001:db8:ffff::1 5000 443\r\n");
+        Conn::from(socket(&edge, header.as_bytes()))
+    };
+    // Three are allowed for all of a /64 together.
+    let mut kept = Vec::new();
+    for address in ["2001:db8::1", "2001:db8::2", "2001:db8::ffff:1"] {
+        let mut conn = from(address);
+        assert_eq!(ask(&mut conn), address);
+        kept.push(conn);
+    }
+    assert!(from("2001:db8::2").read(false).is_err());
+    edge.await_metric(&refused("max_connections_per_ip"), 1.0);
+    edge.await_stderr("latest=2001:db8::2");
+    // The network beside it is somebody else's.
+    let mut beside = from("2001:db8:0:1::1");
+    assert_eq!(ask(&mut beside), "2001:db8:0:1::1");
+    assert_eq!(edge.metric(&refused("max_connections_per_ip")), 1.0);
+    // Whichever of its connections ends, any of its hosts may have the next one.
+    drop(kept.pop());
+    wait::eventually("there is room again", wait::SOON, || {
+        let mut conn = from("2001:db8::3");
+        conn.send(Ask::get("/").host("shop.example").bytes());
+        conn.read(false).is_ok()
+    });
+}
+
+#[test]
 fn curl_is_understood_over_every_protocol() {
     let curl = tool!("curl", "curl");
     let app = app();

@@ -72,7 +72,7 @@ fn date_stays_the_origins_and_age_grows() {
     }
     let tls = edge.tls().ask(&Ask::get("/a"));
     assert_eq!(tls.all("date"), [DATE], "over TLS");
-    // Pingora's, over HTTP/2: the Age beside it says how old the page is.
+    // Over HTTP/2 the Age beside it says how old the page is, too.
     let reply = H2::tls(edge.https(), HOST).ask(&Ask::get("/a"));
     let age: u64 = reply.field("age").expect("Age").parse().unwrap();
     assert!(age > 200_000_000, "{age}");

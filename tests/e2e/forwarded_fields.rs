@@ -155,3 +155,51 @@ fn an_app_gets_the_lists_of_a_trusted_proxy_with_the_proxy_in_them() {
         );
     }
 }
+
+#[test]
+fn of_scheme_and_host_an_app_is_told_what_the_proxy_itself_wrote() {
+    let app = Origin::named("fine");
+    let edge = edge(&app, "\"127.0.0.0/8\"");
+    let (proto, host) = ("X-Forwarded-Proto", "X-Forwarded-Host");
+    for (fields, scheme, name) in [
+        (&[(proto, "https")][..], "https", "shop.example"),
+        (&[(proto, "https"), (proto, "http")], "http", "shop.example"),
+        (&[(proto, "http, https")], "https", "shop.example"),
+        (&[(proto, "gopher")], "http", "shop.example"),
+        (
+            &[("Forwarded", "for=192.0.2.7;proto=https")],
+            "https",
+            "shop.example",
+        ),
+        (
+            &[
+                ("Forwarded", "for=192.0.2.7;proto=https"),
+                ("X-Forwarded-For", "192.0.2.7"),
+            ],
+            "http",
+            "shop.example",
+        ),
+        (
+            &[(host, "evil.example"), (host, "www.example")],
+            "http",
+            "www.example",
+        ),
+        (
+            &[(host, "evil.example, www.example")],
+            "http",
+            "www.example",
+        ),
+    ] {
+        // Once over a new connection to the app, once over one that is kept.
+        for _ in 0..2 {
+            let mut ask = Ask::get("/").host("shop.example");
+            for (name, value) in fields {
+                ask = ask.field(name, value);
+            }
+            edge.ask(&ask).expect(200);
+            let seen = app.last();
+            assert_eq!(seen.all("x-forwarded-proto"), [scheme], "{fields:?}");
+            assert_eq!(seen.all("x-forwarded-host"), [name], "{fields:?}");
+        }
+    }
+}

@@ -454,3 +454,17 @@ fn what_an_app_says_behind_its_body_is_passed_on() {
     );
     app.abort();
 }
+
+#[test]
+fn an_app_is_told_that_a_client_takes_trailers() {
+    let app = Origin::start(|seen| Answer::ok(seen.field("te").unwrap_or("-")));
+    let edge = shop(&app, H3);
+    let mut client = Client::new().connect(edge.https());
+    for (te, told) in [("trailers", "trailers"), ("", "-")] {
+        let ask = match te {
+            "" => Ask::get("/"),
+            te => Ask::get("/").field("te", te),
+        };
+        assert_eq!(client.ask(&ask).expect(200).text(), told);
+    }
+}

@@ -1,6 +1,7 @@
-"""A client of HTTP/3 by aioquic: python3 http3_client.py ADDRESS PORT CA
+"""A client of HTTP/3 by aioquic: python3 http3_client.py ADDRESS PORT CA [STEM]
 
-Says what came of each step as a line of JSON."""
+Says what came of each step as a line of JSON. With STEM there is one step, and the certificate
+STEM.pem, whose key is STEM.key, is shown where one is asked for."""
 
 import asyncio
 import json
@@ -14,6 +15,7 @@ from aioquic.h3.events import DataReceived, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 
 ADDRESS, PORT, CA = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+STEM = sys.argv[4] if len(sys.argv) > 4 else None
 
 
 class Client(QuicConnectionProtocol):
@@ -79,6 +81,12 @@ async def main():
             create_protocol=Client,
             session_ticket_handler=tickets.append,
         )
+
+    if STEM:
+        configuration.load_cert_chain(STEM + ".pem", STEM + ".key")
+        async with opened() as client:
+            say("get", **told(await client.ask("GET", "/hello")))
+        return
 
     async with opened() as client:
         say("get", **told(await client.ask("GET", "/hello")))

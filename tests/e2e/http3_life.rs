@@ -16,10 +16,14 @@ fn a_client_proves_its_address_where_that_is_wanted() {
     let edge = shop(&app, &format!("{H3}\nretry_above = 0"));
     let client = Client::new();
     client.connect(edge.https()).ask(&Ask::get("/")).expect(200);
-    edge.await_metric(
-        r#"tidegate_connections_refused_total{listener="secure",reason="retry"}"#,
-        1.0,
-    );
+    let asked = r#"tidegate_connections_refused_total{listener="secure",reason="retry"}"#;
+    edge.await_metric(asked, 1.0);
+    // It was given what proves it the next time.
+    client.connect(edge.https()).ask(&Ask::get("/")).expect(200);
+    assert_eq!(edge.metric(asked), 1.0);
+    let other = Client::new();
+    other.connect(edge.https()).ask(&Ask::get("/")).expect(200);
+    assert_eq!(edge.metric(asked), 2.0);
 }
 
 #[test]
@@ -27,11 +31,12 @@ fn where_many_come_from_one_address_they_prove_it() {
     let app = app();
     let edge = shop(&app, H3);
     let asked = r#"tidegate_connections_refused_total{listener="secure",reason="retry"}"#;
-    let client = Client::new();
-    let open = || client.connect(edge.https());
-    let mut all: Vec<_> = (0..15).map(|_| open()).collect();
+    // Who was here before has proven it.
+    let clients: Vec<Client> = (0..40).map(|_| Client::new()).collect();
+    let open = |client: &Client| client.connect(edge.https());
+    let mut all: Vec<_> = clients[..15].iter().map(open).collect();
     assert!(!edge.has_metric(asked), "few are believed");
-    all.extend((0..25).map(|_| open()));
+    all.extend(clients[15..].iter().map(open));
     for connection in &mut all {
         connection.ask(&Ask::get("/")).expect(200);
     }
@@ -60,7 +65,11 @@ fn while_many_handshakes_are_under_way_new_clients_prove_their_address() {
         }
         between.send_to(&packet[..length], edge.https()).unwrap();
     }
-    client.connect(edge.https()).ask(&Ask::get("/")).expect(200);
+    let another = Client::new();
+    another
+        .connect(edge.https())
+        .ask(&Ask::get("/"))
+        .expect(200);
     edge.await_metric(asked, 1.0);
 }
 
@@ -83,6 +92,16 @@ fn a_client_that_comes_from_another_port_goes_on() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let _inside = runtime().enter();
         client.endpoint.rebind(socket).unwrap();
+    }
+    // From another address, too, which is not believed to be its own.
+    let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
+    {
+        let _inside = runtime().enter();
+        client.endpoint.rebind(socket).unwrap();
+    }
+    for path in ["/moved", "/stays"] {
+        connection.ask(&Ask::get(path)).expect(200);
+        assert_eq!(app.last().field("x-forwarded-for"), Some("127.0.0.1"));
     }
     assert!(edge.metric(counted) <= before, "it is the same connection");
 }
@@ -249,4 +268,42 @@ fn a_reply_that_is_long_in_coming_is_waited_for() {
     gate.open();
     let status = runtime().block_on(async { stream.recv_response().await.unwrap().status() });
     assert_eq!(status, 200);
+}
+
+#[test]
+fn beside_the_proxy_header_of_tcp_clients_come_themselves() {
+    let app = app();
+    let listener = |from: &str| format!("{H3}\nproxy_protocol = {{ from = [\"{from}\"] }}");
+    let edge = shop(&app, &listener("127.0.0.2"));
+    let reply = Client::new().connect(edge.https()).ask(&Ask::get("/"));
+    assert_eq!(reply.expect(200).text(), "GET /");
+    edge.tls().ask(&Ask::get("/")).expect(200);
+    // From where the load balancer is nobody knows whose a packet is.
+    let edge = shop(&app, &listener("127.0.0.0/8"));
+    assert!(Client::new().try_connect(edge.https()).is_err());
+    edge.await_metric(
+        r#"tidegate_connections_refused_total{listener="secure",reason="proxy_header"}"#,
+        1.0,
+    );
+}
+
+#[test]
+fn where_there_is_too_much_to_do_connections_that_have_served_end() {
+    let app = app();
+    let calm = "[overload]\nmemory = false\nlag = false\n";
+    let edge = setup(&app).start(&format!("{calm}{}", config(H3)));
+    let mut served = Client::new().connect(edge.https());
+    served.ask(&Ask::get("/")).expect(200);
+    // The first third of what is left, in the middle of it.
+    let mark = edge.metric("process_resident_memory_bytes") / 1.05;
+    let tight = format!("[overload]\nmemory = \"{mark:.0}B\"\nlag = false\n");
+    edge.rewrite(&format!("{tight}{}", config(H3)));
+    edge.reload(true);
+    let quinn::ConnectionError::ApplicationClosed(close) = served.await_close() else {
+        panic!("not closed by the edge");
+    };
+    assert_eq!(close.error_code.into_inner(), 0x100);
+    // Who comes now is still served; others are not turned away yet.
+    let mut fresh = Client::new().connect(edge.https());
+    fresh.ask(&Ask::get("/")).expect(200);
 }

@@ -22,13 +22,16 @@ fn series(name: &str, node: &Origin, more: &str) -> String {
     )
 }
 
-/// Lines of the event log with all of these words.
-fn events(edge: &Edge, words: &[&str]) -> Vec<String> {
-    let log = edge.stderr();
-    let lines = log
-        .lines()
-        .filter(|line| words.iter().all(|word| line.contains(word)));
-    lines.map(str::to_owned).collect()
+/// Lines of the event log with all of these words, once there are so many: they come through a pipe.
+fn events(edge: &Edge, words: &[&str], least: usize) -> Vec<String> {
+    wait::until(&format!("{least} lines: {words:?}"), wait::SOON, || {
+        let log = edge.stderr();
+        let lines = log
+            .lines()
+            .filter(|line| words.iter().all(|word| line.contains(word)));
+        let lines: Vec<String> = lines.map(str::to_owned).collect();
+        (lines.len() >= least).then_some(lines)
+    })
 }
 
 #[test]
@@ -59,7 +62,7 @@ fn one_that_fails_too_often_is_ejected_for_longer_each_time_and_returns() {
         assert!(count <= 40, "not ejected after {count} requests");
     }
     assert!(count >= 19, "ejected after {count}, of which it had half");
-    let ejected = events(&edge, &["endpoint is ejected", &address]);
+    let ejected = events(&edge, &["endpoint is ejected", &address], 1);
     assert_eq!(ejected.len(), 1, "{}", edge.stderr());
     for word in [
         "error_rate",
@@ -80,14 +83,14 @@ fn one_that_fails_too_often_is_ejected_for_longer_each_time_and_returns() {
         conn.ask(&Ask::get("/"));
         edge.metric(&ejections) >= 3.0
     });
-    let ejected = events(&edge, &["endpoint is ejected", &address]);
+    let ejected = events(&edge, &["endpoint is ejected", &address], 3);
     assert!(
         ejected[1].contains("ejected_for=2s") && ejected[1].contains("times=2"),
         "{}",
         ejected[1]
     );
     assert!(ejected[2].contains("ejected_for=3s"), "{}", ejected[2]);
-    let returned = events(&edge, &["returns from ejection", &address]);
+    let returned = events(&edge, &["returns from ejection", &address], 2);
     assert_eq!(returned.len(), 2, "{}", edge.stderr());
     assert_eq!(edge.metric(&returns), 2.0);
     let endpoint = &edge.json("/upstreams")[0]["endpoints"][0];
@@ -128,7 +131,7 @@ fn one_that_is_much_slower_than_the_others_is_ejected() {
     });
     slow.store(false, Ordering::SeqCst);
     let address = nodes[0].address.to_string();
-    let ejected = events(&edge, &["endpoint is ejected", &address]);
+    let ejected = events(&edge, &["endpoint is ejected", &address], 1);
     for word in [
         "latency_factor",
         "mean latency",

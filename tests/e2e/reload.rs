@@ -98,11 +98,7 @@ fn a_listener_that_cannot_be_bound_fails_the_reload_as_a_whole() {
     );
     edge.reload(false);
     assert_eq!(edge.get("/").text(), "app");
-    assert!(
-        edge.stderr().contains(&taken.address.to_string()),
-        "{}",
-        edge.stderr()
-    );
+    edge.await_stderr(&taken.address.to_string());
 }
 
 #[test]

@@ -170,3 +170,27 @@ fn connect_is_refused_on_every_version() {
     assert_eq!(call.head().expect("a reply").status(), 501);
     assert_eq!(app.count(), 0);
 }
+
+/// Together they are more than waits for the socket at once, so most of them are sent piece by piece.
+#[test]
+fn replies_that_share_the_room_of_a_connection_all_arrive() {
+    let app = Origin::start(|seen| match seen.target.as_str() {
+        "/large" => Answer::ok(vec![b'x'; 3_000_000]),
+        _ => Answer::ok(vec![b'x'; 60_000]),
+    });
+    let edge = in_front_of(app.address);
+    let asks: Vec<Ask> = (0..40)
+        .map(|nth| match nth % 10 {
+            9 => Ask::get("/large"),
+            nth => Ask::get(&format!("/{nth}")),
+        })
+        .collect();
+    for _ in 0..3 {
+        let mut lengths = Vec::new();
+        for reply in H2::tls(edge.https(), HOST).ask_all(&asks) {
+            lengths.push(reply.expect("a whole reply").body.len());
+        }
+        let whole: usize = lengths.iter().sum();
+        assert_eq!(whole, 4 * 3_000_000 + 36 * 60_000, "{lengths:?}");
+    }
+}

@@ -13,7 +13,7 @@ use rustls::HandshakeKind;
 
 use crate::support::edge::binary;
 use crate::support::tools::{Finished, run, tool};
-use crate::support::{Answer, Ask, Edge, Origin, Setup, certs, ports, wait};
+use crate::support::{Answer, Ask, Edge, H2, Origin, Setup, certs, ports, wait};
 
 fn openssl(program: &Path, arguments: &[&str]) -> Finished {
     run(
@@ -533,5 +533,44 @@ fn files_that_are_of_no_use_are_named() {
              client_auth = {{ {key} }}\n[[route]]\nrespond = {{}}\n"
         ));
         assert!(said.contains(why), "{said}");
+    }
+}
+
+/// Routes go by the field, so it is taken out where no listener asks for certificates, too; a proxy in front
+/// that asks itself may say it.
+#[test]
+fn where_nobody_is_asked_only_a_trusted_proxy_can_say_whose_certificate_it_is() {
+    let config = |trusted: &str| {
+        format!(
+            r#"
+            [server]
+            trusted_proxies = [{trusted}]
+            [[listener]]
+            name = "plain"
+            address = "@HTTP@"
+            [[route]]
+            match = {{ headers = {{ x-client-cert-subject = "CN=till" }} }}
+            respond = {{ status = 200, body = "till" }}
+            [[route]]
+            respond = {{ status = 200, body = "nobody" }}
+            "#
+        )
+    };
+    for (trusted, expected) in [("\"192.0.2.1\"", "nobody"), ("\"127.0.0.0/8\"", "till")] {
+        let edge = Setup::new().start(&config(trusted));
+        for name in ["x-client-cert-subject", "X-Client-Cert-Subject"] {
+            let ask = Ask::get("/").field(name, "CN=till");
+            assert_eq!(
+                edge.plain().ask(&ask).expect(200).text(),
+                expected,
+                "{name}"
+            );
+        }
+        let ask = Ask::get("/").field("x-client-cert-subject", "CN=till");
+        assert_eq!(
+            H2::plain(edge.http()).ask(&ask).expect(200).text(),
+            expected
+        );
+        assert_eq!(edge.get("/").expect(200).text(), "nobody");
     }
 }

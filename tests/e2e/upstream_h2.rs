@@ -1,7 +1,9 @@
 //! HTTP/2 towards endpoints: streams, and what was refused before it was read.
 
+use crate::support::client::HOST;
+use crate::support::h2::{DATA, END_HEADERS, END_STREAM, HEADERS, block};
 use crate::support::h2_node::{Act, H2Node};
-use crate::support::{Ask, Conn, Edge, Gate, Setup, wait};
+use crate::support::{Ask, Conn, Edge, Gate, H2, Setup, wait};
 
 const APP: &str = "[server]\nworkers = 1\nshutdown_timeout = \"10s\"\n\
     [upstream.app]\nendpoints = [\"@A@\"]\nprotocol = \"h2\"\noutlier_detection = false\n";
@@ -182,4 +184,112 @@ fn connections_are_replaced_at_their_age() {
     assert!(node.count() > 50, "{} requests on them", node.count());
     let open = "tidegate_upstream_endpoint_connections{upstream=\"app\"}";
     wait::eventually("idle ones go", wait::SOON, || edge.metric(open) == 0.0);
+}
+
+/// Type, flags and payload of each frame.
+type Frames = Vec<(u8, u8, Vec<u8>)>;
+
+/// A reply of these fields, and of a body if there is one.
+fn reply(fields: &[(&str, &str)], body: Option<&str>) -> Frames {
+    let end = if body.is_some() { 0 } else { END_STREAM };
+    let mut frames = vec![(HEADERS, END_HEADERS | end, block(fields))];
+    if let Some(body) = body {
+        frames.push((DATA, END_STREAM, body.into()));
+    }
+    frames
+}
+
+/// What a client must never take for a whole reply (RFC 9113 sections 8.1.1, 8.2 and 8.3.2).
+fn malformed() -> Vec<(&'static str, Frames)> {
+    let ok = (":status", "200");
+    let head = |fields: &[(&str, &str)]| reply(fields, Some("ok"));
+    let length = ("content-length", "2");
+    let trailers = |fields: &[(&str, &str)]| {
+        let mut frames = vec![
+            (HEADERS, END_HEADERS, block(&[ok])),
+            (DATA, 0, b"ok".to_vec()),
+        ];
+        frames.push((HEADERS, END_HEADERS | END_STREAM, block(fields)));
+        frames
+    };
+    vec![
+        ("no status", head(&[length])),
+        ("a status of two digits", head(&[(":status", "20")])),
+        ("a status of letters", head(&[(":status", "abc")])),
+        ("an empty status", head(&[(":status", "")])),
+        ("two statuses", head(&[ok, ok])),
+        ("a status behind a field", head(&[length, ok])),
+        ("a pseudo-header of requests", head(&[ok, (":path", "/")])),
+        ("an unknown pseudo-header", head(&[ok, (":proto", "h2")])),
+        ("101", reply(&[(":status", "101")], None)),
+        ("connection", head(&[ok, ("connection", "close")])),
+        (
+            "transfer-encoding",
+            head(&[ok, ("transfer-encoding", "chunked")]),
+        ),
+        ("keep-alive", head(&[ok, ("keep-alive", "timeout=5")])),
+        (
+            "proxy-connection",
+            head(&[ok, ("proxy-connection", "close")]),
+        ),
+        ("upgrade", head(&[ok, ("upgrade", "h2c")])),
+        ("a name in capitals", head(&[ok, ("X-A", "b")])),
+        ("an empty name", head(&[ok, ("", "b")])),
+        ("a space in a name", head(&[ok, ("x a", "b")])),
+        ("CR LF in a value", head(&[ok, ("x-a", "b\r\nx-c: d")])),
+        ("NUL in a value", head(&[ok, ("x-a", "b\0c")])),
+        (
+            "a length that is more than the body",
+            head(&[ok, ("content-length", "3")]),
+        ),
+        (
+            "a length that is less than the body",
+            head(&[ok, ("content-length", "1")]),
+        ),
+        (
+            "a length that is no number",
+            head(&[ok, ("content-length", "+2")]),
+        ),
+        ("two lengths", head(&[ok, length, ("content-length", "3")])),
+        (
+            "a pseudo-header in trailers",
+            trailers(&[(":status", "200")]),
+        ),
+        ("trailers in capitals", trailers(&[("X-Sum", "1")])),
+    ]
+}
+
+/// The library reads over these; nothing of them reaches a client.
+const SERVED: [&str; 2] = ["a pseudo-header of requests", "a pseudo-header in trailers"];
+
+#[test]
+fn a_malformed_reply_is_a_bad_gateway_or_breaks_off() {
+    let mut served = Vec::new();
+    for (what, frames) in malformed() {
+        let node = H2Node::start(None, move |_| Act::Frames(frames.clone()));
+        let edge = edge(&node, "retry = { attempts = 1 }");
+        let mut conn = edge.plain();
+        let answer = conn.send(Ask::get("/").bytes()).read(false);
+        let is_refused = match &answer {
+            Ok(reply) => reply.status == 502,
+            Err(_) => true,
+        };
+        if !is_refused {
+            served.push(what);
+        }
+        let answer = H2::tls(edge.https(), HOST).try_ask(&Ask::get("/"));
+        let is_refused = answer.as_ref().map_or(true, |reply| reply.status == 502);
+        assert_eq!(
+            is_refused,
+            served.last() != Some(&what),
+            "{what}: {answer:?}"
+        );
+        // The process goes on, and the node is asked again.
+        assert_eq!(
+            edge.metric("tidegate_requests_active{listener=\"plain\"}"),
+            0.0
+        );
+        assert!(node.count() >= 2, "{what}");
+    }
+    assert_eq!(served, SERVED);
 }

@@ -156,10 +156,9 @@ fn compare(
 
 /// Whether they differ in what is known of replies that are odd.
 ///
-/// - Chunks: the lane looks at all that came with the head, trailers too, before it tells the client
-///   of the reply; the long way looks at the first chunk, and at no trailer. What comes of it is
-///   allowed either way (RFC 9112 section 8): another attempt or a 502 there, a reply that is cut off
-///   here, or one without its trailers.
+/// - Chunks: the two need not have read equally far before they tell the client of the reply. What is
+///   malformed then is another attempt or a 502, and later a reply that is cut off; either is allowed
+///   (RFC 9112 section 8).
 fn is_known(input: &[u8], with: &Told, without: &Told) -> bool {
     let sent = |reply: &Vec<Step>| {
         let pieces = reply.iter().map_while(|step| match step {

@@ -1,6 +1,9 @@
 //! Making a challenge's answer be there, and taking it away again.
 
-use std::process::Stdio;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,17 +11,25 @@ use instant_acme::{ChallengeType, KeyAuthorization};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::CertifiedKey;
-use tokio::process::Command;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 use tokio::time::timeout;
 
 use super::challenges::{Challenges, Shown};
 use super::failure::{Failure, Outcome};
 use super::storage::Storage;
 use super::update::{self, Change};
+use crate::child::Child;
 use crate::listen::provider;
 
 /// One call of a program that makes records; some wait until the record is on all servers.
 const HOOK_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long what a program wrote is waited for when it has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Octets of what a program wrote that are kept.
+const MOST_SAID: usize = 16 * 1024;
 
 const SEE_HOOK: &str =
     "call the program in `hook` by hand with these arguments, as the account that runs Tidegate";
@@ -194,19 +205,57 @@ async fn hook(words: &[String], arguments: [&str; 3]) -> Result<(), Failure> {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    let ended = timeout(HOOK_PATIENCE, command.output()).await;
+        .stderr(Stdio::piped());
+    let child = Child::start(&mut command);
+    let child = child.map_err(|error| failed(format!("it cannot be started: {error}")))?;
+    let ended = timeout(HOOK_PATIENCE, end(child)).await;
     let ended = ended.map_err(|_| failed(format!("not done within {HOOK_PATIENCE:?}")))?;
-    let ended = ended.map_err(|error| failed(format!("it cannot be started: {error}")))?;
-    match ended.status.success() {
+    let (status, said) = ended.map_err(|error| failed(format!("lost sight of it: {error}")))?;
+    match status.success() {
         true => Ok(()),
         false => {
-            let said = String::from_utf8_lossy(&ended.stderr);
+            let said = String::from_utf8_lossy(&said);
             let last = said.trim().lines().last().unwrap_or_default();
             let last: String = last.chars().filter(|c| !c.is_control()).take(300).collect();
-            Err(failed(format!("{}: {last}", ended.status)))
+            Err(failed(format!("{status}: {last}")))
         }
+    }
+}
+
+/// How a program ended, and what it had written to standard error.
+async fn end(mut child: Child) -> io::Result<(ExitStatus, Vec<u8>)> {
+    let mut said = Vec::new();
+    let Some(stderr) = child.take_stderr() else {
+        return Ok((child.wait().await?, said));
+    };
+    let mut stderr = pipe::Receiver::from_owned_fd(OwnedFd::from(stderr))?;
+    let status = {
+        let mut reading = pin!(keep_last(&mut stderr, &mut said));
+        tokio::select! {
+            read = &mut reading => {
+                read?;
+                child.wait().await?
+            }
+            ended = child.wait() => {
+                // What it left running may hold on to the pipe; what it said itself is there.
+                let _ = timeout(LAST_WORDS, reading).await;
+                ended?
+            }
+        }
+    };
+    Ok((status, said))
+}
+
+/// Reads to the end, and keeps what a program said last.
+async fn keep_last(from: &mut pipe::Receiver, said: &mut Vec<u8>) -> io::Result<()> {
+    let mut piece = [0; 1024];
+    loop {
+        let count = from.read(&mut piece).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        said.extend_from_slice(&piece[..count]);
+        said.drain(..said.len().saturating_sub(MOST_SAID));
     }
 }
 
@@ -268,6 +317,25 @@ mod tests {
             failure.to_string().contains("cannot be started"),
             "{failure}"
         );
+    }
+
+    #[tokio::test]
+    async fn of_a_hook_that_says_much_the_last_line_is_told() {
+        let script = "yes no such zone | head -c 3000000 >&2; echo >&2; echo the last >&2; exit 5";
+        let words = ["sh", "-c", script, "hook"].map(str::to_owned);
+        let failure = hook(&words, ["present", "_acme-challenge.a", "v"]).await;
+        let text = failure.expect_err("it fails").to_string();
+        assert!(text.contains("the last"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn what_a_hook_leaves_running_does_not_hold_the_order_up() {
+        let words = ["sh", "-c", "sleep 60 & echo done >&2; exit 4", "hook"];
+        let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
+        let called = hook(&words, ["present", "_acme-challenge.a", "v"]);
+        let failure = timeout(Duration::from_secs(30), called).await;
+        let text = failure.expect("in time").expect_err("it fails").to_string();
+        assert!(text.contains("done"), "{text}");
     }
 
     #[tokio::test]

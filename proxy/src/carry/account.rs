@@ -60,14 +60,20 @@ pub(super) fn prepare(snapshot: &Snapshot, arrival: &Arrival<'_>) -> Record {
     record
 }
 
-/// Counts and logs a request that is over.
-pub(super) fn close(record: &mut Record, snapshot: &Snapshot, settings: &ListenerSettings) {
-    record.end(clock::now());
+/// Counts and logs a request that is over; when that was.
+pub(super) fn close(
+    record: &mut Record,
+    snapshot: &Snapshot,
+    settings: &ListenerSettings,
+) -> Instant {
+    let now = clock::now();
+    record.end(now);
     settings.metrics.request_ends();
     snapshot.table.finish(record);
     if let Some(log) = snapshot.access.as_ref().filter(|_| settings.access_log) {
         log.write(record, snapshot.table.names());
     }
+    now
 }
 
 /// The listener's place in this very snapshot: its own settings may be of another by now.

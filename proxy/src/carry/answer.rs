@@ -4,14 +4,15 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
 use super::failure::{ClientFault, Failure};
+use super::grpc;
+use super::respond::{self, Refused};
 use super::turn::{Broken, Turn};
-use super::{grpc, respond};
 use crate::exchange::guard::Reject;
 use crate::exchange::pages::{Cover, Facts, Pages};
 use crate::filter::{Reply, Step};
@@ -29,12 +30,33 @@ impl Turn {
         reject: Reject,
     ) -> Result<(), Broken> {
         self.record.why = Some(reject.as_str());
-        self.settings.metrics.rejected(reject.as_str());
+        match Refused::Malformed(reject).is_limit() {
+            true => self
+                .info
+                .listener
+                .rejected(reject.as_str(), self.info.peer.ip()),
+            false => self.settings.metrics.rejected(reject.as_str()),
+        }
         self.info.malformed.fetch_add(1, Ordering::Relaxed);
         // Where one message ends is no longer certain (RFC 9112 section 11.2).
         session.set_keepalive(None);
         self.error(session, None, reject.status(), reject.explanation(), |_| {})
             .await
+    }
+
+    /// The client waits for this before it sends its body (RFC 9110 section 10.1.1).
+    pub(super) async fn answer_expectation(
+        &self,
+        session: &mut ServerSession,
+    ) -> Result<(), Failure> {
+        let expects = session.req_header().headers.contains_key(header::EXPECT)
+            && session.req_header().version != Version::HTTP_10;
+        if !expects {
+            return Ok(());
+        }
+        respond::proceed(session)
+            .await
+            .map_err(|_| Failure::Client(ClientFault::Gone))
     }
 
     /// Tells the client, if nothing was told yet, that there is no reply for it.
@@ -63,7 +85,9 @@ impl Turn {
         self.record.why = Some(failure.as_str());
         match failure {
             Failure::Client(ClientFault::BadBody) => self.settings.metrics.rejected("bad_body"),
-            Failure::Client(ClientFault::BodyTimeout | ClientFault::TooSlow(_)) => {
+            Failure::Client(
+                ClientFault::BodyTimeout | ClientFault::TooSlow(_) | ClientFault::BodyTooLarge,
+            ) => {
                 let client = self.info.peer.ip();
                 self.info.listener.rejected(failure.as_str(), client);
             }

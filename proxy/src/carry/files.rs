@@ -10,9 +10,14 @@ use static_server::{Answer, Body, FilePart, Part};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::respond;
+use crate::listen::is_h2;
 
-/// Bytes read from a file at a time.
-const PIECE: usize = 128 * 1024;
+/// Bytes read from a file at a time. There may be two such pieces, and what TLS holds, for a client
+/// that does not read: 256 KiB in all.
+const PIECE: usize = 96 * 1024;
+
+/// The same for one of many streams, none of which is read ahead for.
+const STREAM_PIECE: usize = 32 * 1024;
 
 /// Why an answer was not written whole.
 pub(super) enum Cut {
@@ -62,7 +67,10 @@ pub(super) async fn write(
 }
 
 async fn copy(session: &mut ServerSession, part: FilePart) -> Result<(), Cut> {
-    let mut pieces = Pieces::new(part);
+    let mut pieces = match is_h2(session) {
+        false => Pieces::new(part),
+        true => Pieces::of_stream(part),
+    };
     while let Some(bytes) = pieces.next().await.map_err(Cut::File)? {
         session.write_response_body(bytes, false).await?;
     }
@@ -72,9 +80,9 @@ async fn copy(session: &mut ServerSession, part: FilePart) -> Result<(), Cut> {
 /// A stretch of a file, piece by piece.
 ///
 /// What the kernel has in memory is read at once. What has to come from the disk is read on the
-/// blocking pool, a piece ahead of the client, so that a cold disk never holds the event loop. A client that does
-/// not read costs one piece.
+/// blocking pool, a piece ahead of the client, so that a cold disk never holds the event loop.
 pub(super) struct Pieces {
+    size: usize,
     part: Option<FilePart>,
     ahead: Option<JoinHandle<Read>>,
 }
@@ -82,8 +90,17 @@ pub(super) struct Pieces {
 impl Pieces {
     pub(super) fn new(part: FilePart) -> Self {
         Self {
+            size: PIECE,
             part: Some(part),
             ahead: None,
+        }
+    }
+
+    /// For a stream of HTTP/2 or HTTP/3, of which a client may have a hundred.
+    pub(super) fn of_stream(part: FilePart) -> Self {
+        Self {
+            size: STREAM_PIECE,
+            ..Self::new(part)
         }
     }
 
@@ -95,15 +112,17 @@ impl Pieces {
         let reading = match (self.ahead.take(), &mut self.part) {
             (Some(reading), _) => reading,
             (None, None) => return Ok(None),
-            (None, Some(part)) => match part.read_ready(PIECE) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => read(part.clone()),
+            (None, Some(part)) => match part.read_ready(self.size) {
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    read(part.clone(), self.size)
+                }
                 ready => return ready,
             },
         };
         let (part, bytes) = reading.await.map_err(std::io::Error::other)??;
         // The kernel reads ahead as well; what it has got by now needs no other thread.
-        if part.len > 0 {
-            self.ahead = Some(read(part.clone()));
+        if part.len > 0 && self.size == PIECE {
+            self.ahead = Some(read(part.clone(), self.size));
         }
         self.part = Some(part);
         Ok(bytes)
@@ -112,9 +131,9 @@ impl Pieces {
 
 type Read = std::io::Result<(FilePart, Option<Bytes>)>;
 
-fn read(mut part: FilePart) -> JoinHandle<Read> {
+fn read(mut part: FilePart, size: usize) -> JoinHandle<Read> {
     spawn_blocking(move || {
-        let bytes = part.read_next(PIECE)?;
+        let bytes = part.read_next(size)?;
         Ok((part, bytes))
     })
 }

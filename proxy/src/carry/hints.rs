@@ -4,6 +4,7 @@ use http::header;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::respond;
 use super::turn::Turn;
 use crate::exchange::Way;
 use crate::exchange::hints::{Origin, Page};
@@ -31,7 +32,7 @@ impl Turn {
             let _ = head.append_header(header::LINK, link);
         }
         // Where it fails, the client is gone, and whatever comes next finds that out.
-        if session.write_response_header(Box::new(head)).await.is_ok() {
+        if respond::interim(session, Box::new(head)).await.is_ok() {
             self.record.hinted = true;
         }
     }

@@ -55,6 +55,7 @@ pub(super) fn prepare(
     onward::added(
         &**head,
         origin,
+        head.field(&header::HOST),
         &mut |name, value| match HeaderValue::from_bytes(value) {
             // An upgrade is one of the connection, too.
             Ok(_) if *name == header::CONNECTION && fields.contains_key(name) => {}
@@ -80,7 +81,7 @@ pub(super) fn prepare(
 /// (RFC 9110 section 7.6.1), and with the host in its one spelling. TE is the connection's own, and
 /// counts only where Connection says so (section 10.1.4).
 pub(super) fn enter(head: &mut RequestHeader, authority: &str) -> pingora::Result<()> {
-    let mut te_counts = head.version == Version::HTTP_2;
+    let mut te_counts = head.version >= Version::HTTP_2;
     if head.headers.contains_key(header::CONNECTION) {
         for name in nominated(&head.headers) {
             match name {

@@ -43,8 +43,11 @@ impl Refused {
 
     /// Whether it would have been served, had it been less, or faster.
     pub(crate) fn is_limit(self) -> bool {
-        let too_much = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        self == Self::HeadTimeout || self.status() == too_much
+        let too_much = [
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            StatusCode::URI_TOO_LONG,
+        ];
+        self == Self::HeadTimeout || too_much.contains(&self.status())
     }
 
     /// Metric label.
@@ -180,6 +183,26 @@ pub(super) async fn begin(
     offer_http3(session, &mut head)?;
     keep_date(session, &head);
     session.write_response_header(head).await
+}
+
+/// Tells the client to send its body (RFC 9110 section 15.2.1).
+pub(super) async fn proceed(session: &mut ServerSession) -> pingora::Result<()> {
+    session.set_close_on_response_before_downstream_finish(false);
+    let written = session.write_continue_response().await;
+    session.set_close_on_response_before_downstream_finish(true);
+    written
+}
+
+/// Writes an interim response (RFC 9110 section 15.2). What of the request's body is still to come does
+/// not end the connection then, as it does behind a final one.
+pub(super) async fn interim(
+    session: &mut ServerSession,
+    head: Box<ResponseHeader>,
+) -> pingora::Result<()> {
+    session.set_close_on_response_before_downstream_finish(false);
+    let written = session.write_response_header(head).await;
+    session.set_close_on_response_before_downstream_finish(true);
+    written
 }
 
 /// Where HTTP/3 is spoken beside what the client speaks, its reply says so (RFC 7838). What an app

@@ -13,7 +13,7 @@ use static_server::{Answer, Body, Request as FileRequest, Sending, Site};
 use super::account::{self, Arrival};
 use super::cached::{self, Cached};
 use super::failure::{ClientFault, Failure};
-use super::upstream::{Begun, Outgoing, Upload};
+use super::upstream::{Begun, Outgoing, Upload, is_streamed};
 use super::{Carrier, Held, files, forward, grpc, request, sticky, stored};
 use crate::clock;
 use crate::exchange::caching::Caching;
@@ -48,6 +48,8 @@ pub(super) struct Turn {
     pub(super) id: HeaderValue,
     /// What the lane did for the request before it was left to this one.
     pub(super) begun: Option<Begun>,
+    /// Octets of the body that the lane sent up as they came; the session has the rest.
+    passed: Option<u64>,
 }
 
 /// A request that came in, and was begun, on the lane.
@@ -56,6 +58,13 @@ pub(crate) struct Pending {
     pub(super) settings: Arc<ListenerSettings>,
     pub(super) record: Record,
     pub(super) begun: Begun,
+}
+
+impl Pending {
+    /// Part of the request's body was sent up as it came.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.begun.has_passed().is_some()
+    }
 }
 
 impl Turn {
@@ -90,6 +99,7 @@ impl Turn {
             id: account::id_value(record.id),
             record,
             begun: None,
+            passed: None,
         }
     }
 
@@ -102,6 +112,7 @@ impl Turn {
             snapshot: pending.snapshot,
             settings: pending.settings,
             record: pending.record,
+            passed: pending.begun.has_passed(),
             begun: Some(pending.begun),
         }
     }
@@ -118,10 +129,8 @@ impl Turn {
 
     async fn serve(&mut self, session: &mut ServerSession) -> Result<(), Broken> {
         let snapshot = self.snapshot.clone();
-        if snapshot.asks_for_certificates {
-            let trusted = &snapshot.config.server.trusted_proxies;
-            request::certify(session.req_header_mut(), &self.info, trusted)?;
-        }
+        let trusted = &snapshot.config.server.trusted_proxies;
+        request::certify(session.req_header_mut(), &self.info, trusted)?;
         let head = session.req_header();
         let Ok(target) = std::str::from_utf8(head.raw_path()) else {
             return self.reject(session, Reject::BadTarget).await;
@@ -168,15 +177,16 @@ impl Turn {
                 self.record.why = Some("acme_challenge");
                 self.challenge(session, answer).await
             }
-            Course::Closed(way) if !self.is_let_in() => {
+            // What was begun was let in.
+            Course::Closed(way) if self.begun.is_none() && !self.is_let_in() => {
                 self.record.route = u16::try_from(way.route).ok();
                 self.closed(session, snapshot.routes.get(way.route)).await
             }
-            Course::Shed(way) => {
+            Course::Shed(way) if self.begun.is_none() => {
                 self.record.route = u16::try_from(way.route).ok();
                 self.shed(session, way.route).await
             }
-            Course::Route(way) | Course::Closed(way) => {
+            Course::Route(way) | Course::Closed(way) | Course::Shed(way) => {
                 self.record.route = u16::try_from(way.route).ok();
                 match snapshot.routes.get(way.route) {
                     Some(route) => self.enter(session, route, way).await,
@@ -223,7 +233,7 @@ impl Turn {
             Action::Respond(reply) => self.reply(session, Some(route), reply).await,
             Action::Redirect(redirect) => {
                 let scheme = exchange::scheme(self.info.tls.is_some());
-                let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
+                let reply = redirect.reply(scheme, way.host(), &way.path, way.query.as_deref());
                 self.reply(session, Some(route), &reply).await
             }
             Action::Static { site, strip_prefix } => {
@@ -360,7 +370,8 @@ impl Turn {
                 &self.snapshot.config.server.trusted_proxies,
             ),
             tls: self.info.tls.is_some(),
-            certified: self.snapshot.asks_for_certificates,
+            // By `certify`.
+            certified: true,
             authority: &way.authority,
             id: self.id.as_bytes(),
             trailers: onward::takes_trailers(&**asked).then_some(match protocol {
@@ -376,6 +387,7 @@ impl Turn {
             // It may come again (RFC 8470 section 5.1). A name and a value that cannot be refused.
             let _ = head.insert_header(EARLY_DATA, HeaderValue::from_static("1"));
         }
+        let gone = self.passed.is_some() || self.went_unannounced(session);
         let mut upload = self.upload(session, route, upstream).await?;
         let trailers = match &upload {
             Upload::Buffered(_) => request_trailers(session),
@@ -395,7 +407,7 @@ impl Turn {
             upgrade: upgrade == Upgrade::WebSocket,
             made_key: websocket::is_on_stream(&session.req_header().extensions),
             repeatable: route.retry_non_idempotent,
-            taken: false,
+            taken: gone,
             from: upstream.settings().proxy_protocol.map(|_| Addresses {
                 client: self.info.peer,
                 local: self.info.local,
@@ -408,9 +420,7 @@ impl Turn {
     }
 
     fn most_body(&self, route: &Route) -> u64 {
-        route
-            .max_body_size
-            .unwrap_or(self.settings.limits.max_body_size)
+        route.most_body(&self.settings.limits)
     }
 
     fn body_is_too_large(&self, session: &ServerSession, route: &Route) -> bool {
@@ -426,18 +436,27 @@ impl Turn {
         if session.is_body_empty() || websocket::is_on_stream(&session.req_header().extensions) {
             return Ok(Upload::Done);
         }
-        self.answer_expectation(session).await?;
+        if self.passed.is_none() {
+            self.answer_expectation(session).await?;
+        }
         let most = self.most_body(route);
         match content_length(session) {
-            Some(length) if length <= upstream.settings().retry.max_body_size => {
-                self.read_body(session, length).await
+            Some(length) if self.passed.is_none() && !is_streamed(upstream, length) => {
+                self.read_body(session, Some(length)).await
             }
+            None if self.went_unannounced(session) => self.read_body(session, None).await,
             _ => Ok(Upload::Streamed {
                 left: most,
                 patience: self.patience(session, upstream),
                 text: None,
             }),
         }
+    }
+
+    /// Its body went up without a length: it is all there, and goes up no second time.
+    fn went_unannounced(&self, session: &mut ServerSession) -> bool {
+        let is_sent = self.begun.as_ref().is_some_and(Begun::is_sent);
+        is_sent && content_length(session).is_none() && !session.is_body_empty()
     }
 
     /// Longest silence of the client in the middle of its body. A call of gRPC may have nothing to say
@@ -450,21 +469,14 @@ impl Turn {
         }
     }
 
-    /// The client waits for this before it sends its body (RFC 9110 section 10.1.1).
-    async fn answer_expectation(&self, session: &mut ServerSession) -> Result<(), Failure> {
-        let expects = session.req_header().headers.contains_key(header::EXPECT)
-            && session.req_header().version != Version::HTTP_10;
-        if !expects {
-            return Ok(());
-        }
-        session
-            .write_continue_response()
-            .await
-            .map_err(|_| Failure::Client(ClientFault::Gone))
-    }
-
-    async fn read_body(&self, session: &mut ServerSession, length: u64) -> Result<Upload, Failure> {
-        let mut body = bytes::BytesMut::with_capacity(usize::try_from(length).unwrap_or(0));
+    /// The whole body, which is of `length` octets if that is known.
+    async fn read_body(
+        &self,
+        session: &mut ServerSession,
+        length: Option<u64>,
+    ) -> Result<Upload, Failure> {
+        let room = length.and_then(|length| usize::try_from(length).ok());
+        let mut body = bytes::BytesMut::with_capacity(room.unwrap_or(0));
         let timeout = self.settings.limits.body_timeout;
         loop {
             let piece = tokio::time::timeout(timeout, session.read_request_body())
@@ -473,7 +485,9 @@ impl Turn {
                 .map_err(|error| Failure::Client(super::failure::client_fault(&error)))?;
             match piece {
                 Some(piece) => body.extend_from_slice(&piece),
-                None if body.len() as u64 == length => return Ok(Upload::Buffered(body.freeze())),
+                None if length.is_none_or(|length| body.len() as u64 == length) => {
+                    return Ok(Upload::Buffered(body.freeze()));
+                }
                 None => return Err(Failure::Client(ClientFault::BadBody)),
             }
         }
@@ -503,7 +517,8 @@ impl Turn {
         if !whole && written.is_none() && self.record.why.is_none() {
             self.record.why = Some("client_gone");
         }
-        self.record.bytes_in = session.body_bytes_read() as u64;
+        let passed = self.passed.unwrap_or(0);
+        self.record.bytes_in = passed + session.body_bytes_read() as u64;
         self.record.bytes_out = session.body_bytes_sent() as u64;
         account::close(&mut self.record, &self.snapshot, &self.settings);
     }

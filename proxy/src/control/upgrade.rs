@@ -112,7 +112,7 @@ impl Control {
         program: &Program,
         patience: Duration,
     ) -> Result<u32, String> {
-        let id = successor.id().unwrap_or_default();
+        let id = successor.id();
         tracing::info!(successor = id, program = %program, "a process was started that is to take over");
         let late = |_| {
             format!(

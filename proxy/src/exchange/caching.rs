@@ -1,13 +1,21 @@
-//! How a route caches: its settings as they are compiled, and the key of a request.
+//! How a route caches: its settings as they are compiled, the key of a request, and what of a stored
+//! page it gets.
 //!
-//! Here and not with the carrier, since every carrier must come to the same key.
+//! Here and not with the carrier, since every carrier must come to the same.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use cache::condition::{self, Condition};
 use cache::key::KeyRef;
-use cache::{Coding, Fields, KeyBuf, Normal, Policy, QueryRules};
-use http::HeaderName;
-use http::header::AUTHORIZATION;
+use cache::range::{self, Selection};
+use cache::reuse::{self, Use};
+use cache::stored::InCoding;
+use cache::{
+    Coding, Fields, KeyBuf, Normal, Policy, QueryRules, Request, RequestControl, Stored, coding,
+};
+use http::header::{AUTHORIZATION, RANGE};
+use http::{HeaderName, Method};
 
 use super::Way;
 
@@ -92,6 +100,77 @@ impl Caching {
         let has = |name: &String| cache::fields::cookie(fields, name).is_some();
         fields.has(&AUTHORIZATION) || self.sessions.iter().any(has)
     }
+
+    /// Whether a page that is stored for the request may be its answer [as it stands](Self::as_it_stands)
+    /// at all: the origin is not to judge its conditions, and nothing is to be compared or shown.
+    pub(crate) fn may_answer_at_once(&self, fields: &dyn Fields) -> bool {
+        let is_compared = self.compare_sessions > 0 && self.is_of_a_session(fields);
+        !(condition::is_for_origin(fields) || self.show_key || is_compared)
+    }
+
+    /// What of `found` is the whole answer, with nothing to be done beside it: it is fresh and not about to be
+    /// fetched anew, in the coding that is wanted, no condition makes it a 304 and no range a part.
+    pub(crate) fn as_it_stands(
+        &self,
+        method: &Method,
+        fields: &impl Fields,
+        found: Arc<Stored>,
+        now: SystemTime,
+    ) -> Option<Arc<Stored>> {
+        let freshness = found.freshness();
+        let usable = reuse::usable(&freshness, &RequestControl::read(fields), now);
+        if usable != Use::Fresh || freshness.remaining(now) <= self.early_refresh {
+            return None;
+        }
+        let found = match self.represented(fields, &found) {
+            Represented::AsStored => found,
+            Represented::Coded(coded) => coded,
+            Represented::ToBeCoded(_) => return None,
+        };
+        let page = found.head();
+        let asked = Request { method, fields };
+        let is_whole = page.may_have_body()
+            && condition::evaluate(page, fields, now) == Condition::Full
+            && range::select(page, asked, found.len(), now) == Selection::Whole;
+        is_whole.then_some(found)
+    }
+
+    /// Which representation of `found` the request gets. Parts are cut from what the origin sent: who asks for
+    /// one may have another of it.
+    pub(crate) fn represented(&self, fields: &impl Fields, found: &Stored) -> Represented {
+        if self.compress.is_empty() || fields.has(&RANGE) {
+            return Represented::AsStored;
+        }
+        let Some(coding) = coding::choose(fields, &self.compress) else {
+            return Represented::AsStored;
+        };
+        match found.in_coding(coding) {
+            InCoding::Ready(coded) => Represented::Coded(coded),
+            InCoding::Useless => Represented::AsStored,
+            InCoding::Unknown => {
+                match coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH) {
+                    true => Represented::ToBeCoded(coding),
+                    false => Represented::AsStored,
+                }
+            }
+        }
+    }
+
+    /// Whether a fresh page is to be fetched anew already; `draw` is a random number of at least 0 and below 1.
+    pub(crate) fn is_due_early(&self, found: &Stored, now: SystemTime, draw: f64) -> bool {
+        !self.early_refresh.is_zero()
+            && reuse::is_due_early(&found.freshness(), self.early_refresh, now, draw)
+    }
+}
+
+/// A representation of a stored page.
+pub(crate) enum Represented {
+    /// The origin's.
+    AsStored,
+    /// The one in the coding that the client wants most.
+    Coded(Arc<Stored>),
+    /// The origin's until one in this coding is made.
+    ToBeCoded(Coding),
 }
 
 /// What a request says to a field: its lines, joined; `None` where there is none.

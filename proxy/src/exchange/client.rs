@@ -45,13 +45,34 @@ pub(crate) fn came_by_https(peer: IpAddr, head: &dyn HeadView, trusted: &[IpNet]
     if trusted.is_empty() || !is_trusted(peer, trusted) {
         return None;
     }
-    if let Some(said) = head.field(&X_FORWARDED_PROTO) {
-        return Some(said.eq_ignore_ascii_case(b"https"));
+    let said = said_scheme(head)?;
+    Some(said == b"https" || said == b"wss")
+}
+
+/// The scheme that a trusted proxy says its client used: http, https, or ws and wss as some call them.
+/// `None`: it says none of them. Where X-Forwarded-For stands alone, nothing is said: Forwarded may be
+/// the client's own then.
+#[must_use]
+pub(crate) fn said_scheme(head: &dyn HeadView) -> Option<&[u8]> {
+    if let Some(said) = last_member(head, &X_FORWARDED_PROTO) {
+        let known: [&[u8]; 4] = [b"https", b"http", b"wss", b"ws"];
+        return known.into_iter().find(|one| one.eq_ignore_ascii_case(said));
     }
     if head.field(&X_FORWARDED_FOR).is_some() {
         return None;
     }
-    elements(head).next()?.https
+    match elements(head).next()?.https? {
+        true => Some(b"https"),
+        false => Some(b"http"),
+    }
+}
+
+/// The last member of a list on one line or several: what the peer itself wrote.
+#[must_use]
+pub(crate) fn last_member<'a>(head: &'a dyn HeadView, name: &HeaderName) -> Option<&'a [u8]> {
+    let line = lines(head, name).pop()?;
+    let member = line.rsplit(|&byte| byte == b',').next()?.trim_ascii();
+    (!member.is_empty()).then_some(member)
 }
 
 /// The elements of Forwarded, from the right.
@@ -197,5 +218,22 @@ mod tests {
             ("x-forwarded-proto", "HTTPS"),
         ];
         assert_eq!(told(&fields), ("10.0.0.2".to_owned(), Some(true)));
+    }
+
+    #[test]
+    fn of_several_schemes_the_one_that_the_proxy_wrote_counts() {
+        let proto = "x-forwarded-proto";
+        for (fields, https) in [
+            (&[(proto, "https"), (proto, "http")][..], Some(false)),
+            (&[(proto, "http"), (proto, "https")], Some(true)),
+            (&[(proto, "http, HTTPS")], Some(true)),
+            (&[(proto, "https,http")], Some(false)),
+            (&[(proto, "wss")], Some(true)),
+            (&[(proto, "ws")], Some(false)),
+            (&[(proto, "https, ")], None),
+            (&[(proto, "gopher")], None),
+        ] {
+            assert_eq!(told(fields).1, https, "{fields:?}");
+        }
     }
 }

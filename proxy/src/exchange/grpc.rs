@@ -34,7 +34,13 @@ impl Dialect {
     /// What a request with these fields speaks; `None`: no gRPC.
     #[must_use]
     pub(crate) fn of(fields: &HeaderMap) -> Option<Self> {
-        let kind = fields.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        Self::named(fields.get(header::CONTENT_TYPE)?.as_bytes())
+    }
+
+    /// The same of the content type alone.
+    #[must_use]
+    pub(crate) fn named(kind: &[u8]) -> Option<Self> {
+        let kind = std::str::from_utf8(kind).ok()?;
         let kind = kind.split(';').next()?.trim_ascii();
         let rest = kind
             .get(..16)

@@ -24,6 +24,7 @@ pub(crate) mod pending;
 pub(crate) mod priority;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
+pub(crate) mod remainder;
 pub(crate) mod route;
 pub(crate) mod shedding;
 pub(crate) mod trailers;
@@ -80,11 +81,13 @@ pub(crate) enum Course {
 pub(crate) struct Way {
     /// Index of the route.
     pub(crate) route: usize,
-    /// Lower-case, without port.
-    pub(crate) host: String,
     /// The host with its port, in one spelling: what upstreams see and what pages are known by, so
     /// that no page is made for one spelling and served for another.
     pub(crate) authority: String,
+    /// Octets of the host, which that begins with.
+    host_len: usize,
+    /// The client spelt it in another way.
+    pub(crate) respelt: bool,
     /// Normalised, and rewritten where a filter says so.
     pub(crate) path: String,
     /// Without `?`.
@@ -99,12 +102,18 @@ impl Way {
     pub(crate) fn plain(host: &str, path: &str, query: Option<&str>) -> Self {
         Self {
             route: 0,
-            host: host.to_owned(),
             authority: host.to_owned(),
+            host_len: host.len(),
+            respelt: false,
             path: path.to_owned(),
             query: query.map(str::to_owned),
             before_rewrite: None,
         }
+    }
+
+    /// Lower-case, without port.
+    pub(crate) fn host(&self) -> &str {
+        self.authority.get(..self.host_len).unwrap_or_default()
     }
 
     /// Normalised path and query as the client asked: what a cached page is known by, whatever
@@ -137,8 +146,9 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     if let Some(parts) = asked.h2 {
         guard::inspect_parts(parts, asked.max_fields)?;
     }
-    let authority = guard::authority_of(host(asked)?)?;
-    let host = guard::lower(authority.host);
+    let said = host(asked)?;
+    let authority = guard::authority_of(said)?;
+    let host = guard::lower(authority.host()?);
     let target = normalise::normalise(asked.target, asked.merge_slashes)?;
     if let Some(pending) = router.pending()
         && let Some(answer) = pending.answer(asked.head.method(), &target.path)
@@ -158,13 +168,17 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
         Outcome::Found(route) => {
             let (is_closed, is_shed) = (router.is_closed(route), router.is_shed(route));
             // Made where it stays: it is large, and would be moved.
-            let way = || Way {
-                route,
-                authority: spelled(&host, authority.port, asked.tls),
-                host: host.into_owned(),
-                path: target.path.into_owned(),
-                query: target.query.map(str::to_owned),
-                before_rewrite: None,
+            let way = || {
+                let authority = spelled(&host, authority.port, asked.tls);
+                Way {
+                    route,
+                    host_len: host.len(),
+                    respelt: said != authority.as_bytes(),
+                    authority,
+                    path: target.path.into_owned(),
+                    query: target.query.map(str::to_owned),
+                    before_rewrite: None,
+                }
             };
             match is_closed || is_shed {
                 false => Course::Route(way()),
@@ -231,7 +245,7 @@ pub(crate) fn filtered(
     let mut context = Context {
         client,
         scheme: scheme(tls),
-        host: &way.host,
+        host: way.host(),
         path: Cow::Borrowed(&way.path),
         query: way.query.as_deref().map(Cow::Borrowed),
         fields,

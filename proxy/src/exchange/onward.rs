@@ -6,8 +6,10 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
+use http::HeaderMap;
 use http::header::{self, HeaderName};
 
+use super::client;
 use super::head::HeadView;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -78,15 +80,14 @@ pub(crate) fn is_taken_over(name: &[u8]) -> bool {
     !stays.iter().any(|one| one.eq_ignore_ascii_case(name)) && memchr::memchr(b'_', name).is_none()
 }
 
-/// Calls `add` with each field that the edge adds to a request of `head`'s fields.
+/// Calls `add` with each field that the edge adds to a request of `head`'s fields. `host`: what a
+/// filter may have written there; else it goes up in its one spelling.
 pub(crate) fn added(
     head: &dyn HeadView,
     origin: &Origin<'_>,
+    host: Option<&[u8]>,
     add: &mut dyn FnMut(&'static HeaderName, &[u8]),
 ) {
-    let theirs = |name: &HeaderName| head.field(name).filter(|_| origin.trusted);
-    // In its one spelling, unless a filter wrote another one.
-    let host = head.field(&header::HOST);
     add(&header::HOST, host.unwrap_or(origin.authority.as_bytes()));
     let peer = origin.peer;
     if origin.trusted && head.field(&X_FORWARDED_FOR).is_some() {
@@ -97,7 +98,7 @@ pub(crate) fn added(
     } else {
         add(&X_FORWARDED_FOR, peer.as_bytes());
     }
-    if theirs(&FORWARDED).is_some() {
+    if origin.trusted && head.field(&FORWARDED).is_some() {
         let mut chain = joined(head, &FORWARDED, b", ");
         // RFC 7239 section 6: an IPv6 address has brackets and quotes around it.
         let (before, behind) = match memchr::memchr(b':', peer.as_bytes()) {
@@ -109,11 +110,17 @@ pub(crate) fn added(
         }
         add(&FORWARDED, &chain);
     }
-    let scheme = super::scheme(origin.tls).as_str().as_bytes();
-    let scheme = theirs(&X_FORWARDED_PROTO).unwrap_or(scheme);
-    add(&X_FORWARDED_PROTO, scheme);
-    let host = theirs(&X_FORWARDED_HOST).unwrap_or(origin.authority.as_bytes());
-    add(&X_FORWARDED_HOST, host);
+    let (mut scheme, mut host) = (None, None);
+    if origin.trusted {
+        scheme = client::said_scheme(head);
+        host = client::last_member(head, &X_FORWARDED_HOST);
+    }
+    let own = super::scheme(origin.tls).as_str().as_bytes();
+    add(&X_FORWARDED_PROTO, scheme.unwrap_or(own));
+    add(
+        &X_FORWARDED_HOST,
+        host.unwrap_or(origin.authority.as_bytes()),
+    );
     add(&X_REQUEST_ID, origin.id);
     if origin.trusted || origin.certified {
         for name in &CLIENT_CERT {
@@ -131,8 +138,8 @@ pub(crate) fn added(
 }
 
 /// Whether a request says something of a client's certificate.
-pub(crate) fn speaks_of_certificate(head: &impl HeadView) -> bool {
-    CLIENT_CERT.iter().any(|name| head.field(name).is_some())
+pub(crate) fn claims_certificate(fields: &HeaderMap) -> bool {
+    fields.keys().any(|name| CLIENT_CERT.contains(name))
 }
 
 /// Whether a TE field of the client counts and says that it takes trailers.
@@ -216,12 +223,17 @@ mod tests {
             trailers: None,
         };
         let mut all = Vec::new();
-        added(&head, &origin, &mut |name, value| {
-            all.push((
-                name.as_str().to_owned(),
-                String::from_utf8(value.to_vec()).unwrap(),
-            ));
-        });
+        added(
+            &head,
+            &origin,
+            head.field(&header::HOST),
+            &mut |name, value| {
+                all.push((
+                    name.as_str().to_owned(),
+                    String::from_utf8(value.to_vec()).unwrap(),
+                ));
+            },
+        );
         all
     }
 
@@ -266,6 +278,23 @@ mod tests {
                 ("x-request-id", "id"),
             ])
         );
+    }
+
+    #[test]
+    fn of_lists_the_last_member_goes_up_and_the_scheme_of_forwarded_too() {
+        let of = |given: &[(&'static str, &'static str)], name: &str| {
+            let fields = fields(given, true);
+            let found = fields.into_iter().find(|(key, _)| key == name);
+            found.expect("it is added").1
+        };
+        let (proto, host) = ("x-forwarded-proto", "x-forwarded-host");
+        assert_eq!(of(&[(proto, "https"), (proto, "http")], proto), "http");
+        assert_eq!(of(&[(proto, "https, http")], proto), "http");
+        assert_eq!(of(&[(proto, "x\t")], proto), "https", "its own");
+        assert_eq!(of(&[("forwarded", "for=a;proto=http")], proto), "http");
+        assert_eq!(of(&[(host, "evil.example, a.example")], host), "a.example");
+        assert_eq!(of(&[(host, "evil.example"), (host, "b")], host), "b");
+        assert_eq!(of(&[("host", "inner.example")], "host"), "inner.example");
     }
 
     #[test]

@@ -2,23 +2,24 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
-use tokio::process::{Child, Command};
 
 use super::{
     Begin, Described, FromSuccessor, PROTOCOL, Program, Taken, ToSuccessor, VARIABLE, channel,
     systemd,
 };
+use crate::child::Child;
 
 /// A process that was started to take over. It is killed where this is dropped before it has.
 pub(crate) struct Successor {
+    /// Before the channel, so that it is killed before that is closed, which would tell it that this
+    /// process is gone.
     child: Child,
     channel: UnixDatagram,
-    has_taken_over: bool,
 }
 
 impl Successor {
@@ -35,26 +36,22 @@ impl Successor {
             channel::pair().map_err(|error| failed("no way to a new process", error))?;
         let channel = channel::within_runtime(ours)
             .map_err(|error| failed("no way to a new process", error))?;
-        let child = Command::new(&program.path)
+        let mut command = Command::new(&program.path);
+        command
             .args(&program.arguments)
             .env(VARIABLE, std::process::id().to_string())
-            .stdin(Stdio::from(theirs))
-            .spawn()
-            .map_err(|error| {
-                failed(
-                    &format!("{} cannot be started", program.path.display()),
-                    error,
-                )
-            })?;
-        Ok(Self {
-            child,
-            channel,
-            has_taken_over: false,
-        })
+            .stdin(Stdio::from(theirs));
+        let child = Child::start(&mut command).map_err(|error| {
+            failed(
+                &format!("{} cannot be started", program.path.display()),
+                error,
+            )
+        })?;
+        Ok(Self { child, channel })
     }
 
     /// Its process id.
-    pub(crate) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -111,12 +108,12 @@ impl Successor {
     /// It has ended.
     pub(crate) async fn begin(&mut self) -> Result<(), String> {
         self.say(&ToSuccessor::Yours, &[]).await?;
-        self.has_taken_over = true;
+        self.child.release();
         Ok(())
     }
 
     /// Ends it, and waits until it has.
-    pub(crate) async fn end(mut self) {
+    pub(crate) async fn end(self) {
         // It may have ended by itself.
         let _ = self.child.kill().await;
     }
@@ -160,14 +157,4 @@ fn is_gone(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
     )
-}
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        if !self.has_taken_over {
-            // Before the channel is closed, whose end would mean that this process is gone. It may
-            // have ended by itself.
-            let _ = self.child.start_kill();
-        }
-    }
 }

@@ -14,7 +14,10 @@ use http::header::HeaderMap;
 use pingora::http::ResponseHeader;
 use pingora::protocols::Digest;
 use pingora::{Error, ErrorType, OrErr};
+use tokio_util::sync::PollSemaphore;
 
+use super::conn::conn_info;
+use super::room;
 use super::session::{Step, Stream, StreamSession, without_connection_fields};
 use crate::carry::LaneStream;
 
@@ -27,6 +30,8 @@ pub(super) struct H2Stream {
     writer: Option<SendStream<Bytes>>,
     /// A piece of the body that waits for room, and whether it is the last one.
     pending: Option<(Bytes, bool)>,
+    /// What the streams of the connection may have waiting.
+    waiting: PollSemaphore,
     /// The stream was ended by us.
     ended: bool,
 }
@@ -34,12 +39,15 @@ pub(super) struct H2Stream {
 /// `None`: nothing is known of the connection.
 pub(super) fn session(stream: LaneStream, digest: Arc<Digest>) -> Option<StreamSession<H2Stream>> {
     let (head, given, body, reply) = stream.into_parts();
+    let info = digest.proxy_digest.as_deref().and_then(conn_info)?;
+    let waiting = info.paces().waiting();
     let stream = H2Stream {
         given,
         body,
         reply,
         writer: None,
         pending: None,
+        waiting,
         ended: false,
     };
     StreamSession::new(head.into(), stream, digest)
@@ -151,18 +159,17 @@ impl Stream for H2Stream {
             return Poll::Ready(Ok(Step::default()));
         };
         writer.reserve_capacity(piece.len());
-        let room = loop {
-            // Room that was given may have been taken back (RFC 9113 section 6.9.2).
-            match writer.capacity() {
-                0 => match ready!(writer.poll_capacity(cx)) {
-                    Some(room) => drop(room.or_err(ErrorType::H2Error, WHILE)?),
-                    None => return Poll::Ready(Error::e_explain(ErrorType::H2Error, WHILE)),
-                },
-                room => break room,
-            }
+        let room = match ready!(room::poll_room(writer, cx)) {
+            Some(room) => room.or_err(ErrorType::H2Error, WHILE)?,
+            None => return Poll::Ready(Error::e_explain(ErrorType::H2Error, WHILE)),
         };
-        let part = piece.split_to(room.min(piece.len()));
-        let length = part.len();
+        let length = room::at_once(piece.len(), room);
+        let count = u32::try_from(length).unwrap_or(u32::MAX);
+        let permit = ready!(self.waiting.poll_acquire_many(cx, count));
+        let mut part = piece.split_to(length);
+        if let Some(permit) = permit {
+            part = room::held(part, permit);
+        }
         let is_last = piece.is_empty();
         let ends = is_last && *end;
         writer

@@ -131,19 +131,20 @@ impl ListenerState {
     /// Counts a connection that is not taken, or ended, for this reason, and says so in the log now
     /// and then.
     pub(crate) fn refused(&self, reason: &'static str, client: IpAddr) {
-        let settings = self.settings.load();
-        settings.metrics.refused(reason);
-        if let Some(line) = self.notices.note(reason, client, clock::now()) {
-            line.write(&settings.name);
-        }
+        self.settings.load().metrics.refused(reason);
+        self.noticed(reason, client);
     }
 
     /// The same for a request.
     pub(crate) fn rejected(&self, reason: &'static str, client: IpAddr) {
-        let settings = self.settings.load();
-        settings.metrics.rejected(reason);
+        self.settings.load().metrics.rejected(reason);
+        self.noticed(reason, client);
+    }
+
+    /// The same for what has a metric of its own.
+    pub(crate) fn noticed(&self, reason: &'static str, client: IpAddr) {
         if let Some(line) = self.notices.note(reason, client, clock::now()) {
-            line.write(&settings.name);
+            line.write(&self.settings.load().name);
         }
     }
 

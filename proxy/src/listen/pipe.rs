@@ -6,14 +6,16 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::task::{Context, Poll, ready};
 
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
 use nix::unistd::pipe2;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 /// Most bytes that wait in a pipe: what is moved at once. Less makes more calls, more lets the
 /// upstream run dry meanwhile; measured in `docs/decisions/0013-the-lane.md`.
-const MOST: usize = 32 * 1024;
+const MOST: usize = 128 * 1024;
 
 /// Room for a pipe's pages: a piece of a socket's queue takes one, however small it is.
 const PAGES: i32 = 64 * 4096;
@@ -73,11 +75,12 @@ impl Pipe {
         self.holds < MOST
     }
 
-    /// Takes up to `most` bytes from `socket`; 0 at its end, `None` where the pipe is full.
+    /// Takes up to `most` bytes from `socket`; 0 at its end, `None` where the pipe holds some, and is
+    /// full or the socket has nothing.
     ///
     /// # Errors
     /// `WouldBlock` while the socket has nothing.
-    pub(crate) fn fill(&mut self, socket: &TcpStream, most: u64) -> io::Result<Option<usize>> {
+    fn fill(&mut self, socket: &TcpStream, most: u64) -> io::Result<Option<usize>> {
         let room = MOST - self.holds;
         let most = usize::try_from(most).unwrap_or(room).min(room);
         let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
@@ -90,6 +93,43 @@ impl Pipe {
             Err(nix::Error::EAGAIN) if self.holds > 0 => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same, waiting for the socket.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub(crate) fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &TcpStream,
+        most: u64,
+    ) -> Poll<io::Result<Option<usize>>> {
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            match socket.try_io(Interest::READABLE, || self.fill(socket, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Appends what it holds to `to`.
+    ///
+    /// # Errors
+    /// It cannot be read, which nothing accounts for.
+    pub(crate) fn empty(&mut self, to: &mut Vec<u8>) -> io::Result<()> {
+        while self.holds > 0 {
+            let end = to.len();
+            to.resize(end + self.holds, 0);
+            let taken = nix::unistd::read(&self.out, &mut to[end..]);
+            to.truncate(end + *taken.as_ref().unwrap_or(&0));
+            match taken? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                taken => self.holds -= taken,
+            }
+        }
+        Ok(())
     }
 
     /// Gives what it holds to `socket`; the bytes that were taken.

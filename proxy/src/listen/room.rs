@@ -12,17 +12,29 @@ use std::time::{Duration, Instant};
 
 use ::h2::SendStream;
 use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Sleep, sleep_until};
+use tokio_util::sync::PollSemaphore;
 
 use super::conn::ConnInfo;
 use crate::clock;
 use crate::exchange::pace::{Pace, Slow};
+
+/// Octets of bodies that all streams of a connection may have waiting for its socket. The library has
+/// a bound for each stream alone, and a client that opens a hundred wide ones and reads none would have
+/// a hundred of those held for it.
+const WAITING: usize = 64 * 1024;
+
+/// Of these, what one stream takes at once.
+const AT_ONCE: usize = 32 * 1024;
 
 /// What the streams of a connection give together, and take.
 #[derive(Debug)]
 pub(crate) struct Paces {
     pub(crate) up: SharedPace,
     pub(crate) down: SharedPace,
+    /// A permit for each octet of [`WAITING`].
+    waiting: Arc<Semaphore>,
 }
 
 impl Paces {
@@ -32,8 +44,81 @@ impl Paces {
         Self {
             up: new(),
             down: new(),
+            waiting: Arc::new(Semaphore::new(WAITING)),
         }
     }
+
+    /// For a stream that asks for its part of what may wait.
+    pub(super) fn waiting(&self) -> PollSemaphore {
+        PollSemaphore::new(self.waiting.clone())
+    }
+
+    /// `piece`, counted among what waits for the socket until it has left; as it is where there is
+    /// no room for it now.
+    pub(crate) fn try_hold(&self, piece: Bytes) -> Result<Bytes, Bytes> {
+        let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        match self.waiting.clone().try_acquire_many_owned(count) {
+            Ok(permit) => Ok(held(piece, permit)),
+            Err(_) => Err(piece),
+        }
+    }
+
+    /// The same, once there is room.
+    async fn hold(&self, piece: Bytes) -> Bytes {
+        let piece = match self.try_hold(piece) {
+            Ok(held) => return held,
+            Err(piece) => piece,
+        };
+        let count = u32::try_from(piece.len()).unwrap_or(u32::MAX);
+        match self.waiting.clone().acquire_many_owned(count).await {
+            Ok(permit) => held(piece, permit),
+            // It is never closed.
+            Err(_) => piece,
+        }
+    }
+}
+
+/// `piece` with what it takes of [`WAITING`], which is given back with its last handle: when it has
+/// left, or its stream is reset.
+pub(super) fn held(piece: Bytes, permit: OwnedSemaphorePermit) -> Bytes {
+    Bytes::from_owner(Held {
+        piece,
+        _permit: permit,
+    })
+}
+
+struct Held {
+    piece: Bytes,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+/// How many octets the client has made room for, once it has. The library tells only of room that was
+/// made since it was asked last, so what is left of before is looked for first.
+pub(super) fn poll_room(
+    writer: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<usize, ::h2::Error>>> {
+    loop {
+        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
+        match writer.capacity() {
+            0 => match ready!(writer.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                ended => return Poll::Ready(ended),
+            },
+            room => return Poll::Ready(Some(Ok(room))),
+        }
+    }
+}
+
+/// How much of `wanted` octets one stream asks for at once where the client has made `room` for it.
+pub(super) fn at_once(wanted: usize, room: usize) -> usize {
+    wanted.min(room).min(AT_ONCE)
 }
 
 /// One of [`Paces`].
@@ -155,7 +240,7 @@ pub(crate) async fn send(
 ) -> Result<(), Gone> {
     while !data.is_empty() {
         writer.reserve_capacity(data.len());
-        let room = poll_fn(|cx| writer.poll_capacity(cx));
+        let room = poll_fn(|cx| poll_room(writer, cx));
         let room = match info.paces().down.wait(Some(patience), None, room).await {
             Ok(Some(Ok(room))) => room,
             Ok(_) => return Err(Gone),
@@ -164,11 +249,15 @@ pub(crate) async fn send(
                 return Err(Gone);
             }
         };
-        // Room that was given may have been taken back (RFC 9113 section 6.9.2).
-        if room == 0 {
-            continue;
-        }
-        let piece = data.split_to(room.min(data.len()));
+        let piece = data.split_to(at_once(data.len(), room));
+        let held = info.paces().hold(piece);
+        let piece = match info.paces().down.wait(Some(patience), None, held).await {
+            Ok(piece) => piece,
+            Err(slow) => {
+                info.listener.refused(slow.as_str(), info.peer.ip());
+                return Err(Gone);
+            }
+        };
         info.paces().down.took(piece.len());
         *count += piece.len() as u64;
         let is_last = ends && data.is_empty();

@@ -154,7 +154,12 @@ async fn handshake_done(conn: &mut Conn, heard: Vec<u8>, settings: &ListenerSett
         Err(_) => TlsHandshake::Failed,
     });
     if let Err(error) = result {
-        tracing::debug!(peer = %conn.slot().peer(), %error, "TLS handshake failed");
+        let slot = conn.slot();
+        if error.kind() == io::ErrorKind::TimedOut {
+            slot.listener()
+                .noticed("handshake_timeout", slot.peer().ip());
+        }
+        tracing::debug!(peer = %slot.peer(), %error, "TLS handshake failed");
         return false;
     }
     !conn.ended()
@@ -172,17 +177,21 @@ enum Next {
 async fn serve_h1(mut conn: Box<Conn>, mut settings: Arc<ListenerSettings>, carrier: Arc<Carrier>) {
     let listener = conn.slot().listener().clone();
     let mut served: u32 = 0;
+    let mut over: Option<Instant> = None;
     let calls = pin!(drain::calls(carrier.load().calls()));
     let mut drain = Drain::new(&carrier, calls);
     loop {
-        match next(&mut conn, &settings, served == 0, &mut drain).await {
-            Next::Request(facts) => {
+        match next(&mut conn, &settings, (served == 0, over.take()), &mut drain).await {
+            Next::Request(mut facts) => {
                 served += 1;
                 let last = served >= settings.limits.max_requests_per_connection.get()
                     || carrier.ends_connections();
                 drain.is_served = true;
-                let left = match carrier.take(&mut conn, &facts, last, &settings).await {
-                    Taken::Served => None,
+                let left = match carrier.take(&mut conn, &mut facts, last, &settings).await {
+                    Taken::Served(now) => {
+                        over = Some(now);
+                        None
+                    }
                     Taken::Last => return conn.close().await,
                     Taken::Broken => return,
                     Taken::Begun(pending) => Some(Some(pending)),
@@ -209,11 +218,11 @@ async fn serve_h1(mut conn: Box<Conn>, mut settings: Arc<ListenerSettings>, carr
     }
 }
 
-/// Waits until a whole request head is there.
+/// Waits until a whole request head is there. `now`: the time, if the clock was just asked.
 async fn next(
     conn: &mut Conn,
     settings: &ListenerSettings,
-    first: bool,
+    (first, mut now): (bool, Option<Instant>),
     drain: &mut Drain<'_, impl Future<Output = ()>>,
 ) -> Next {
     let limits = &settings.limits;
@@ -252,7 +261,7 @@ async fn next(
         let deadline = match (idle, head_deadline) {
             (true, _) if first => clock::now() + limits.header_timeout,
             (true, _) => match last_call {
-                None => clock::now() + limits.idle_timeout,
+                None => now.take().unwrap_or_else(clock::now) + limits.idle_timeout,
                 Some(until) => until.min(clock::now() + limits.idle_timeout),
             },
             (false, Some(deadline)) => deadline,
@@ -288,7 +297,8 @@ async fn lend(
     carrier: &Arc<Carrier>,
     pending: Option<Box<Pending>>,
 ) -> Option<Box<Conn>> {
-    conn.lend(facts);
+    let under_way = pending.as_ref().is_some_and(|it| it.is_under_way());
+    conn.lend(facts, under_way);
     let mut session = ServerSession::new_http1(conn as Stream);
     // The seconds only matter to Pingora's own wait between requests, which never happens.
     session.set_keepalive(Some(60));

@@ -166,7 +166,8 @@ impl Members {
         links.connect(worker, purpose, reuse, now).await
     }
 
-    /// A new connection to `endpoint` for whatever is spoken on it, on behalf of `from`.
+    /// A new connection to `endpoint` for whatever is spoken on it; `from`: on whose behalf, for the
+    /// PROXY header.
     ///
     /// # Errors
     /// None came about.
@@ -174,14 +175,14 @@ impl Members {
         &self,
         endpoint: EndpointIndex,
         worker: usize,
-        from: Addresses,
+        from: Option<Addresses>,
     ) -> Result<Box<Connection>, DialError> {
         let at = endpoint.as_usize();
         let (links, target) = (&self.links[at], &self.targets[at]);
         let purpose = Purpose {
             dialer: &self.common.dialer,
             target,
-            from: Some(from),
+            from,
         };
         links.dial(worker, purpose).await
     }

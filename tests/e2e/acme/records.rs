@@ -121,7 +121,7 @@ fn a_wildcard_comes_by_dynamic_updates_of_its_zone() {
     let hosts = r#""*.shop.test", "shop.test""#;
     let edge = with(setup, &pebble).start(&site(hosts, &keys("somebody")));
     edge.await_metric(r#"tidegate_acme_orders_total{outcome="record"}"#, 1.0);
-    assert!(edge.stderr().contains("NOTAUTH"), "{}", edge.stderr());
+    edge.await_stderr("NOTAUTH");
     edge.rewrite(&site(hosts, &keys("tidegate")));
     edge.reload(true);
     let said = cert(&edge, &["issue"]);

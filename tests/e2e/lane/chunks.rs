@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use super::*;
+use crate::support::Streams;
 use crate::support::tools::tool;
 
 fn post(target: &str, body: &[u8]) -> Vec<u8> {
@@ -232,5 +233,43 @@ fn a_stream_of_http2_without_a_length_goes_up_in_chunks() {
         );
         assert_eq!(is_of_the_short_way(seen), lane == "on");
         assert_eq!(app.broken(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn small_chunks_do_not_go_up_twice_when_an_app_says_more_than_its_reply() {
+    for said in [
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n",
+        "HTTP/1.1 102 Processing\r\n\r\n",
+    ] {
+        for lane in ["on", "off"] {
+            // What it says comes before the rest, so that that is waited for elsewhere.
+            let app = Origin::start(move |seen| {
+                let answer = Answer::ok(format!("{} octets", seen.body.len()));
+                match seen.target.as_str() {
+                    "/a" => answer.behind(said).after(wait::millis(100)),
+                    _ => answer,
+                }
+            });
+            let edge = edge(&app, lane);
+            for _ in 0..3 {
+                edge.get("/warm").expect(200);
+                let mut conn = edge.plain();
+                let whole = [chunk(b"hello"), b"0\r\n\r\n".to_vec()].concat();
+                conn.send(post("/a", &whole));
+                assert_eq!(conn.reply().expect(200).text(), "5 octets", "lane {lane}");
+                assert_eq!(edge.get("/next").expect(200).text(), "0 octets");
+                let mut streams = Streams::plain(edge.http());
+                let mut call = streams.begin("POST", "/a", &[], false);
+                call.data("hello", true);
+                call.interim();
+                assert_eq!(call.head().expect("a reply").status(), 200);
+                assert_eq!(call.rest().expect("a body").0, b"5 octets");
+                assert_eq!(edge.get("/next").expect(200).text(), "0 octets");
+            }
+            assert_eq!(app.broken(), Vec::<String>::new(), "lane {lane}");
+            let connections = app.connections();
+            assert!(connections <= 4, "{connections} connections, lane {lane}");
+        }
     }
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use replies::replies;
 
+use crate::support::client::HOST;
 use crate::support::edge::lane_is_off;
 use crate::support::{Answer, Ask, Broken, Conn, Edge, Gate, H2, Origin, Seen, Setup, wait};
 
@@ -102,7 +103,11 @@ enum By {
 }
 
 fn told(edge: &Edge, origin: &Origin, ask: &Ask, by: By) -> Told {
-    let ask = ask.clone().host("shop.example");
+    let host = match ask.host_name() {
+        HOST => "shop.example",
+        named => named,
+    };
+    let ask = ask.clone().host(host);
     // A connection is kept to the app, so that the short way is taken.
     edge.get("/warm").expect(200);
     let before = origin.count();

@@ -42,15 +42,15 @@ fn compare(nth: usize, ask: &Ask, by: By, what: &str) -> [Told; 2] {
     [here, there]
 }
 
-fn every_reply(by: By) {
+fn every_reply(by: By, [one, other]: [&[u8]; 2]) {
     let replies = replies();
     let mut differ = Vec::new();
     for (nth, (name, _)) in replies.iter().enumerate() {
         let target = format!("/order?case={nth}");
         // In turns: one that is sent again where that is allowed, and one that never is.
         let ask = match nth % 2 {
-            0 => Ask::post(&target, "one of these"),
-            _ => Ask::new("PUT", &target).body("two of those"),
+            0 => Ask::post(&target, one),
+            _ => Ask::new("PUT", &target).body(other),
         };
         let [here, there] = compare(nth, &ask, by, name);
         if here != there {
@@ -69,12 +69,17 @@ fn every_reply(by: By) {
 
 #[test]
 fn every_kind_of_reply_to_an_upload_is_the_same_on_both_ways() {
-    every_reply(By::H1);
+    every_reply(By::H1, [b"one of these", b"two of those"]);
+}
+
+#[test]
+fn so_it_is_with_uploads_that_go_up_as_they_come() {
+    every_reply(By::H1, [&[b'x'; 300_000], &[b'y'; 65_537]]);
 }
 
 #[test]
 fn so_it_is_with_uploads_over_http2() {
-    every_reply(By::H2);
+    every_reply(By::H2, [b"one of these", b"two of those"]);
 }
 
 #[test]

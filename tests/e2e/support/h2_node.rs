@@ -40,6 +40,8 @@ pub(crate) enum Act {
     GoAway,
     /// It is executed and answered, and GOAWAY says that it was the last one.
     AnswerAndGoAway,
+    /// It is executed, and these frames of its stream come: type, flags and payload of each.
+    Frames(Vec<(u8, u8, Vec<u8>)>),
 }
 
 type Handler = dyn Fn(&Stream) -> Act + Send + Sync;
@@ -255,6 +257,14 @@ impl Connection {
                     .frame(RST_STREAM, 0, id, &REFUSED_STREAM.to_be_bytes());
             }
             Act::GoAway => self.out.go_away(self.last),
+            Act::Frames(frames) => {
+                self.last = id;
+                lock(&self.shared.ledger).executed.push(stream.body);
+                *lock(&self.open) -= 1;
+                for (kind, flags, payload) in frames {
+                    self.out.frame(kind, flags, id, &payload);
+                }
+            }
             Act::Answer => self.answer(id, stream.body, None),
             Act::Hold(gate) => self.answer(id, stream.body, Some(gate)),
             Act::AnswerAndGoAway => {

@@ -1,5 +1,6 @@
 //! The harness: the real binary with clients and origins around it.
 
+pub(crate) mod acme_front;
 pub(crate) mod call;
 pub(crate) mod certs;
 pub(crate) mod client;

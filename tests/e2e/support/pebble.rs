@@ -105,13 +105,18 @@ impl Pebble {
             .arg(self.folder.path().join("pebble.json"))
             .args(["-dnsserver", &self.dns.to_string()])
             .env("PEBBLE_VA_NOSLEEP", "1")
+            // By itself it refuses one nonce in twenty, so that now and then three in a row are refused, after
+            // which an order is given up, as it should be, and tried again too late for a test.
+            .env("PEBBLE_WFE_NONCEREJECT", "0")
             // Names are to be validated every time.
             .env("PEBBLE_AUTHZREUSE", "0");
         let mut running = Running::start(&mut command);
-        let address = self.address;
+        let addresses = [self.address, self.management];
         wait::eventually("pebble to accept", wait::SOON, || {
             assert!(running.is_running(), "pebble: {}", running.stderr());
-            std::net::TcpStream::connect(address).is_ok()
+            // It opens one after the other.
+            let accepts = |address: &SocketAddr| std::net::TcpStream::connect(address).is_ok();
+            addresses.iter().all(accepts)
         });
         self.running = Some(running);
     }

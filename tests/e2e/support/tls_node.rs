@@ -85,7 +85,8 @@ impl Drop for TlsNode {
     }
 }
 
-fn config(folder: &Path, stem: &str) -> Arc<ServerConfig> {
+/// What a server needs to show `STEM.pem` of the folder.
+pub(crate) fn config(folder: &Path, stem: &str) -> Arc<ServerConfig> {
     let file = |ending: &str| folder.join(format!("{stem}.{ending}"));
     let chain = CertificateDer::pem_file_iter(file("pem")).expect("a certificate");
     let chain = chain.collect::<Result<Vec<_>, _>>().expect("a chain");

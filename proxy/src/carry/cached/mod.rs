@@ -21,9 +21,8 @@ use cache::Policy;
 use cache::reuse::{self, Use, Why};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
-use cache::stored::InCoding;
 use cache::validate::{self, HeadEffect};
-use cache::{Fields, KeyBuf, RequestControl, Stored, Times, coding, condition, range};
+use cache::{KeyBuf, RequestControl, Stored, Times, condition, range};
 use http::{Method, StatusCode, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -32,7 +31,7 @@ use super::turn::{Broken, Turn};
 use super::{forward, stored};
 use crate::clock;
 use crate::exchange::Way;
-use crate::exchange::caching::{Caching, shown};
+use crate::exchange::caching::{Caching, Represented, shown};
 use crate::exchange::websocket;
 use crate::observe::CacheResult;
 use crate::snapshot::{Cache, Route};
@@ -356,8 +355,14 @@ impl Hit<'_> {
         if cached.caching.compare_sessions > 0 {
             Box::pin(compare::sample(turn, session, cached, found)).await;
         }
-        let due =
-            usable == Use::StaleWhileRevalidate || (usable == Use::Fresh && is_due(cached, found));
+        let due = match usable {
+            Use::StaleWhileRevalidate => true,
+            Use::Fresh => {
+                let draw = crate::random::share();
+                cached.caching.is_due_early(found, clock::wall(), draw)
+            }
+            _ => false,
+        };
         // What comes back for a personal request would not be stored.
         if due && !cached.policy().is_personal(&session.req_header().headers) {
             Box::pin(background::refresh(
@@ -371,18 +376,8 @@ impl Hit<'_> {
     }
 }
 
-/// Whether a fresh page is to be fetched anew already.
-fn is_due(cached: &Cached<'_>, found: &Stored) -> bool {
-    let window = cached.caching.early_refresh;
-    let now = clock::wall();
-    !window.is_zero()
-        && reuse::is_due_early(&found.freshness(), window, now, crate::random::share())
-}
-
 /// The representation in the coding that the client wants most, where it is offered and there. If it
 /// is not there yet, it is made behind the scenes, and this client gets what there is.
-///
-/// Parts are cut from what the origin sent: who asks for one may have another of it.
 fn compressed(
     session: &ServerSession,
     cached: &Cached<'_>,
@@ -390,18 +385,12 @@ fn compressed(
     key: &KeyBuf,
     found: &Arc<Stored>,
 ) -> Option<Arc<Stored>> {
-    let offered = &cached.caching.compress;
     let fields = &session.req_header().headers;
-    if offered.is_empty() || fields.has(&header::RANGE) {
-        return None;
-    }
-    let coding = coding::choose(fields, offered)?;
-    match found.in_coding(coding) {
-        InCoding::Ready(coded) => Some(coded),
-        InCoding::Useless => None,
-        InCoding::Unknown => {
-            let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
-            if pays && found.begin_coding(coding) {
+    match cached.caching.represented(fields, found) {
+        Represented::AsStored => None,
+        Represented::Coded(coded) => Some(coded),
+        Represented::ToBeCoded(coding) => {
+            if found.begin_coding(coding) {
                 background::compress(cache.clone(), key.as_key().to_key(), found.clone(), coding);
             }
             None

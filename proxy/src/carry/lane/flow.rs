@@ -8,10 +8,9 @@ use bytes::Bytes;
 use h2::{Reason, SendStream};
 use tokio::time::Sleep;
 
-use super::proxied::{Ending, Went};
-use super::wire::{Body, Client, Step, Wire};
+use super::flight::{Ending, InFlight, Went};
+use super::wire::{Body, Client, Step};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::Asked;
 use crate::clock;
 use crate::listen::ConnInfo;
 use crate::listen::room::{Gone, send};
@@ -26,7 +25,7 @@ impl From<Gone> for Failure {
 /// Passes on a body that is not all there, as it comes.
 pub(super) async fn pass_on(
     writer: SendStream<Bytes>,
-    (asked, mut wire, mut body): (Asked, Wire, Body),
+    (mut flight, mut body): (InFlight, Body),
     waits: (Duration, &ConnInfo),
     record: &mut Record,
     ending: Ending,
@@ -36,14 +35,14 @@ pub(super) async fn pass_on(
         deadline: Deadline::default(),
     };
     let sent = &mut record.bytes_out;
-    let broken = match transfer(&mut client, &asked, &mut wire, &mut body, waits, sent).await {
+    let broken = match transfer(&mut client, &mut flight, &mut body, waits, sent).await {
         Ok(()) => {
-            ending.finish(asked, wire, clock::now());
+            ending.finish(flight, clock::now());
             return Went::Whole { last: false };
         }
         Err(failure) => failure,
     };
-    asked.broke_off(broken);
+    flight.asked.broke_off(broken);
     // So that the client does not take what there is for all.
     client.writer.send_reset(Reason::INTERNAL_ERROR);
     Went::Broken(broken)
@@ -51,8 +50,7 @@ pub(super) async fn pass_on(
 
 async fn transfer(
     client: &mut Writing,
-    asked: &Asked,
-    wire: &mut Wire,
+    InFlight { asked, wire }: &mut InFlight,
     body: &mut Body,
     waits: (Duration, &ConnInfo),
     sent: &mut u64,

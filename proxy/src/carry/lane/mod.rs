@@ -4,12 +4,14 @@
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
 //! and nothing counted, to the carrier behind it: a request without upgrade or
 //! nominated fields, for an upstream to which a connection is kept ([`proxied`]), its
-//! body absent or small and there soon, on cached routes if it goes past the cache; or a GET or HEAD without body for a page that is
+//! body absent, or small and there soon, or of a length that makes it go up as it comes
+//! ([`streamed`]), on cached routes if it goes past the cache; or a GET or HEAD without body for a page that is
 //! stored whole and fresh and needs neither validation nor cutting ([`page`]), for a file
 //! that is there ([`file`]), or for a reply that the configuration gives ([`fixed`]).
 //! Each decision is asked of the same
-//! function as there, so the two ways differ in cost alone, and in Date: Pingora's
-//! session writes a new one, here a page keeps the origin's (RFC 9110 section 6.6.1). What
+//! function as there, so the two ways differ in cost, and in little else
+//! (`docs/decisions/0013-the-lane.md`). On both a reply keeps the Date that it came with (RFC 9110
+//! section 6.6.1); only one in an obsolete form is replaced by sessions of HTTP/1. What
 //! decides may run twice for one request, so it must neither count nor remember.
 //!
 //! A request that was sent to an upstream and does not get a plain reply is handed over, too,
@@ -20,17 +22,20 @@ mod copy;
 mod date;
 mod file;
 mod fixed;
+mod flight;
 mod flow;
 mod head;
 mod lines;
 mod page;
 mod proxied;
+mod streamed;
 mod streams;
 mod twin;
 mod upload;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cache::Stored;
 use http::header::{self, HeaderName, HeaderValue};
@@ -44,7 +49,7 @@ use super::{Carrier, Held, Pending};
 use crate::clock;
 use crate::exchange::guard::{HeadFacts, MethodKind, Upgrade, Version};
 use crate::exchange::head::{Checked, HeadView};
-use crate::exchange::onward::{self, X_REQUEST_ID};
+use crate::exchange::onward::X_REQUEST_ID;
 use crate::exchange::{self, Asked, Course, Way};
 use crate::filter::{FieldsMut, Reply};
 use crate::listen::{Conn, ConnInfo, ListenerSettings};
@@ -66,8 +71,8 @@ pub(crate) enum Taken {
     No,
     /// It waits as before, and was begun.
     Begun(Box<Pending>),
-    /// It is answered, and another may follow.
-    Served,
+    /// It was answered by then, and another may follow.
+    Served(Instant),
     /// It is answered, and the connection is to be closed.
     Last,
     /// The reply did not leave whole: nothing may follow it.
@@ -105,11 +110,12 @@ enum Sent {
 
 impl Carrier {
     /// Answers the request whose head waits on `conn`, if it is of the kind that is answered here.
-    /// `last`: it is the connection's last one. `settings`: those of its listener.
+    /// `last`: it is the connection's last one. `settings`: those of its listener. Where the request
+    /// is left with less than it had, `facts` are those of what is left.
     pub(crate) async fn take(
         &self,
         conn: &mut Conn,
-        facts: &HeadFacts,
+        facts: &mut HeadFacts,
         last: bool,
         settings: &Arc<ListenerSettings>,
     ) -> Taken {
@@ -142,10 +148,10 @@ impl Carrier {
             Sent::Gone => hit.record.why = Some("client_gone"),
             Sent::Changed => hit.record.why = Some("file_changed"),
         }
-        account::close(&mut hit.record, &hit.snapshot, settings);
+        let now = account::close(&mut hit.record, &hit.snapshot, settings);
         match sent {
             Sent::Whole if closes => Taken::Last,
-            Sent::Whole => Taken::Served,
+            Sent::Whole => Taken::Served(now),
             Sent::Gone | Sent::Changed => Taken::Broken,
         }
     }
@@ -160,6 +166,9 @@ impl Carrier {
             return None;
         }
         let upload = Upload::of(facts);
+        if facts.expect_continue && upload.is_empty() {
+            return None;
+        }
         let head = Checked::new(conn.waiting().get(..facts.head_len)?, facts.method)?;
         if !head.target().starts_with('/') || changes_protocol_or_fields(&head) {
             return None;
@@ -170,6 +179,8 @@ impl Carrier {
             protocol: Protocol::Http11,
             is_read: facts.method != MethodKind::Other && upload.is_empty(),
             upload,
+            expects: facts.expect_continue,
+            claims_certificate: facts.claims_certificate,
             h2: None,
             sending: match conn.is_plain() {
                 true => Sending::FromFile,
@@ -186,10 +197,11 @@ impl Carrier {
         let (info, settings) = (by.info, by.settings);
         let (start, wall) = (clock::now(), clock::wall());
         let snapshot = self.snapshot();
-        if !snapshot.config.server.lane
-            || (snapshot.asks_for_certificates
-                && (info.client_cert.is_some() || onward::speaks_of_certificate(head)))
-        {
+        // What is said of a certificate is changed on the other way.
+        let trusted = &snapshot.config.server.trusted_proxies;
+        let is_certified = info.client_cert.is_some()
+            || (by.claims_certificate && !exchange::client::is_trusted(info.peer.ip(), trusted));
+        if !snapshot.config.server.lane || is_certified {
             return None;
         }
         let asked = Asked {
@@ -206,8 +218,7 @@ impl Carrier {
         };
         let route = snapshot.routes.get(way.route)?;
         // Filters and Vary see the host in its one spelling.
-        let respelt = head.field(&header::HOST) != Some(way.authority.as_bytes());
-        let changes = respelt || route.chain.edits_requests();
+        let changes = way.respelt || route.chain.edits_requests();
         let arrival = Arrival {
             info,
             settings,
@@ -258,6 +269,10 @@ struct By<'a> {
     /// A GET or HEAD without a body.
     is_read: bool,
     upload: Upload,
+    /// Its client waits for a word before it sends the body (RFC 9110 section 10.1.1).
+    expects: bool,
+    /// It says something of a client's certificate.
+    claims_certificate: bool,
     /// As the HTTP/2 layer gave it.
     h2: Option<&'a Parts>,
     /// How files can be sent.
@@ -305,7 +320,7 @@ fn act(
         },
         Action::Redirect(redirect) => {
             let scheme = exchange::scheme(info.tls.is_some());
-            let reply = redirect.reply(scheme, &way.host, &way.path, way.query.as_deref());
+            let reply = redirect.reply(scheme, way.host(), &way.path, way.query.as_deref());
             fixed::is_own(route, &reply).then_some(What::Fixed(reply))?
         }
         Action::Static { site, strip_prefix } => {
@@ -377,7 +392,7 @@ fn through(
 
 /// What the head's framing and version must be.
 fn is_simple(facts: &HeadFacts) -> bool {
-    facts.version == Version::Http11 && facts.upgrade == Upgrade::None && !facts.expect_continue
+    facts.version == Version::Http11 && facts.upgrade == Upgrade::None
 }
 
 /// An Upgrade field, or a Connection that names more than what it means for this connection

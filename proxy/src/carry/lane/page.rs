@@ -3,13 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use cache::condition::{self, Condition};
-use cache::range::{self, Selection};
-use cache::reuse::{self, Use};
 use cache::status::{CacheStatus, Forward};
 use cache::store::Lookup;
-use cache::stored::InCoding;
-use cache::{KeyBuf, RequestControl, Stored, coding};
+use cache::{KeyBuf, Stored};
 use http::header;
 
 use super::Sent;
@@ -44,8 +40,7 @@ pub(super) fn look(
     head: &impl LaneHead,
     now: SystemTime,
 ) -> Looked {
-    let compared = caching.compare_sessions > 0 && caching.is_of_a_session(head);
-    if condition::is_for_origin(head) || caching.show_key || compared {
+    if !caching.may_answer_at_once(head) {
         return Looked::Other;
     }
     let scheme = request::scheme(snapshot, info, head);
@@ -57,50 +52,8 @@ pub(super) fn look(
         Lookup::UriMiss => return Looked::Nothing(key, Forward::UriMiss),
         Lookup::VaryMiss => return Looked::Nothing(key, Forward::VaryMiss),
     };
-    as_it_stands(caching, head, found, now).map_or(Looked::Other, Looked::Page)
-}
-
-/// `found`, in the coding that is wanted, if it may be sent as it stands.
-fn as_it_stands(
-    caching: &Caching,
-    head: &impl LaneHead,
-    found: Arc<Stored>,
-    now: SystemTime,
-) -> Option<Arc<Stored>> {
-    let freshness = found.freshness();
-    let usable = reuse::usable(&freshness, &RequestControl::read(head), now);
-    // Near its end it may have to be fetched anew, and what is not compressed yet, compressed.
-    if usable != Use::Fresh || freshness.remaining(now) <= caching.early_refresh {
-        return None;
-    }
-    let found = represented(caching, head, found)?;
-    let page = found.head();
-    let asked = cache::Request {
-        method: head.method(),
-        fields: head,
-    };
-    let as_it_stands = page.may_have_body()
-        && condition::evaluate(page, head, now) == Condition::Full
-        && range::select(page, asked, found.len(), now) == Selection::Whole;
-    as_it_stands.then_some(found)
-}
-
-/// The representation in the coding that is wanted; `None` where that is to be made first.
-fn represented(caching: &Caching, head: &impl LaneHead, found: Arc<Stored>) -> Option<Arc<Stored>> {
-    if caching.compress.is_empty() || head.field(&header::RANGE).is_some() {
-        return Some(found);
-    }
-    match coding::choose(head, &caching.compress) {
-        None => Some(found),
-        Some(coding) => match found.in_coding(coding) {
-            InCoding::Ready(coded) => Some(coded),
-            InCoding::Useless => Some(found),
-            InCoding::Unknown => {
-                let pays = coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH);
-                (!pays).then_some(found)
-            }
-        },
-    }
+    let page = caching.as_it_stands(head.method(), head, found, now);
+    page.map_or(Looked::Other, Looked::Page)
 }
 
 /// Writes the head of `page`, but for what belongs to every reply.

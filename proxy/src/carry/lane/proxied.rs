@@ -1,28 +1,31 @@
 //! A request that an upstream answers over a kept connection.
 //!
 //! The head goes up as lines, the reply comes down as lines, and bodies are passed on as they are
-//! read. This makes the plain attempt alone: where no connection is kept, where one ends, where the
-//! reply is not of the plain kind or not the one that the client gets, all is handed over
+//! read. This makes the plain attempt alone: where no connection is kept (large uploads get one of
+//! their own), where one ends, where the reply is not of the plain kind or not the one that the client gets, all is handed over
 //! ([`Begun`]) to the carrier behind, as long as the client has been told nothing.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use http::{StatusCode, header};
 
 use super::block::Block;
 use super::date::http_date;
+use super::flight::{Ending, InFlight, Went, hear, over, send};
 use super::head::LaneHead;
 use super::lines::Lines;
+use super::streamed::{Streamed, Up, Waits};
 use super::upload::Upload;
-use super::wire::{Body, Client, Early, Step, Wire};
+use super::wire::{Body, Step};
 use super::{By, HeadEnd, Hit, Taken, What, finish_head};
 use crate::carry::cached::past::{Past, Question};
 use crate::carry::failure::{ClientFault, Failure};
-use crate::carry::upstream::{self, Asked, Begun, EARLY_BODY};
+use crate::carry::upstream::{self, Begun};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
-use crate::exchange::backward::{ReplyBody, ReplyFacts, Translated, translate};
+use crate::exchange::backward::{ReplyBody, ReplyFacts};
+use crate::exchange::grpc::Dialect;
 use crate::exchange::guard::{HeadFacts, MethodKind};
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, Origin, TakesTrailers};
@@ -42,12 +45,14 @@ pub(super) struct Asking {
     /// Its head; the body is put behind it when it is there.
     pub(super) lines: Vec<u8>,
     pub(super) upload: Upload,
-    /// Most octets of a body.
+    /// Its body goes up as it comes.
+    pub(super) streamed: Option<Streamed>,
+    /// Most octets of a body that is put behind the head.
     pub(super) most: u64,
-    hash: Option<u64>,
-    reuse: Reuse,
+    pub(super) hash: Option<u64>,
+    pub(super) reuse: Reuse,
     /// It goes past the cache of its route.
-    past: Option<Box<Past>>,
+    pub(super) past: Option<Box<Past>>,
 }
 
 /// The request for `upstream`, if it and the route ask for nothing but that it is passed on.
@@ -68,12 +73,25 @@ pub(super) fn asking(
     };
     let info = by.info;
     let settings = upstream.settings();
-    let most = route.max_body_size;
-    let most = most.unwrap_or(by.settings.limits.max_body_size);
-    let most = most.min(settings.retry.max_body_size).min(EARLY_BODY);
-    if !upstream.is_plain() || route.hints.is_some() || !by.upload.may_be_of(most) {
+    let allowed = route.most_body(&by.settings.limits);
+    let most = upstream::most_at_once(upstream, allowed);
+    if !upstream.is_plain() || route.hints.is_some() {
         return None;
     }
+    let streamed = match by.upload {
+        upload if upload.may_be_of(most) && !by.expects => None,
+        Upload::Length(length) if by.h2.is_none() && length <= allowed => {
+            // Who speaks gRPC may be silent for longer than others.
+            let is_call = head
+                .field(&header::CONTENT_TYPE)
+                .is_some_and(|kind| Dialect::named(kind).is_some());
+            if is_call || !upstream::is_streamed(upstream, length) {
+                return None;
+            }
+            Some(Streamed::new(length, by.expects))
+        }
+        _ => return None,
+    };
     let sought = exchange::hash::Target {
         path: &way.path,
         query: way.query.as_deref(),
@@ -84,8 +102,8 @@ pub(super) fn asking(
         peer: &info.peer_text,
         trusted: exchange::client::is_trusted(peer, &snapshot.config.server.trusted_proxies),
         tls: info.tls.is_some(),
-        // Requests that could be are not taken.
-        certified: false,
+        // What clients say of it was not taken; a filter may have said something.
+        certified: route.chain.edits_requests(),
         authority: &way.authority,
         id: &account::id_digits(record.id),
         // In HTTP/1.1 only where Connection names it, which is not for the lane.
@@ -98,20 +116,25 @@ pub(super) fn asking(
         (Some(past), Some(caching)) => past.question(caching, head),
         _ => None,
     };
-    write_head(&mut lines, head, way, by.upload, &origin, question);
+    let host = match route.chain.edits_requests() {
+        true => head.field(&header::HOST),
+        false => None,
+    };
+    write_head(&mut lines, (head, host), way, by.upload, &origin, question);
     Some(Asking {
         lines,
         upload: by.upload,
+        streamed,
         most,
         hash,
-        reuse: upstream::reuse(may_repeat),
+        reuse: upstream::reuse(may_repeat && streamed.is_none() && by.upload != Upload::Unsaid),
         past: past.map(Box::new),
     })
 }
 
 fn write_head(
     out: &mut Vec<u8>,
-    head: &impl LaneHead,
+    (head, host): (&impl LaneHead, Option<&[u8]>),
     way: &Way,
     upload: Upload,
     origin: &Origin<'_>,
@@ -144,159 +167,13 @@ fn write_head(
             &onward::joined(head, &header::COOKIE, b"; "),
         );
     }
-    onward::added(head, origin, &mut |name, value| block.push(name, value));
+    onward::added(head, origin, host, &mut |name, value| {
+        block.push(name, value);
+    });
     if let Some(question) = question {
         question.put(&mut block);
     }
     block.end(b"\r\n");
-}
-
-/// How an exchange went.
-pub(super) enum Went {
-    /// The client has the whole reply.
-    Whole {
-        /// And was told that the connection ends.
-        last: bool,
-    },
-    /// The other carrier goes on with it.
-    Left(Begun),
-    /// The client left before it was told anything.
-    Gone,
-    /// It broke off in the middle of the reply.
-    Broken(Failure),
-}
-
-/// What becomes of the upstream's connection behind a whole reply.
-pub(super) struct Ending {
-    pub(super) worker: usize,
-    /// The upstream goes on with it.
-    pub(super) keep_alive: bool,
-}
-
-impl Ending {
-    /// The whole reply was passed on.
-    pub(super) fn finish(self, asked: Asked, wire: Wire, now: Instant) {
-        let is_whole = wire.at == wire.inbox.len();
-        let Wire {
-            connection, inbox, ..
-        } = wire;
-        if self.keep_alive && is_whole {
-            asked.finish(self.worker, connection, now);
-        }
-        buffers::give(inbox);
-    }
-}
-
-/// A reply that can be begun.
-pub(super) struct Replying {
-    pub(super) asked: Asked,
-    pub(super) wire: Wire,
-    pub(super) reply: ReplyFacts,
-    pub(super) body: Body,
-}
-
-/// Sends the request up and reads the head of the reply, and a small body. The client's head is
-/// begun in `out`.
-///
-/// # Errors
-/// Why there is none to begin: never [`Went::Whole`] or [`Went::Broken`].
-pub(super) async fn ask(
-    worker: usize,
-    client: &mut impl Client,
-    hit: &mut Hit,
-    (request_len, to_head): (usize, bool),
-    out: &mut Vec<u8>,
-) -> Result<Replying, Went> {
-    let Hit {
-        snapshot,
-        record,
-        what: What::Proxied(asking),
-        ..
-    } = hit
-    else {
-        return Err(Went::Gone);
-    };
-    let mut lines = std::mem::take(&mut asking.lines);
-    let Some(route) = snapshot.routes.get(hit.route) else {
-        return Err(Went::Gone);
-    };
-    let Action::Upstream {
-        upstream, cache, ..
-    } = &route.action
-    else {
-        return Err(Went::Gone);
-    };
-    let wanted = (asking.hash, asking.reuse);
-    let begun = upstream::begin(upstream, worker, wanted, record.start, record);
-    let (asked, connection) = match begun {
-        Ok(begun) => begun,
-        Err(begun) => {
-            buffers::give(lines);
-            return Err(Went::Left(begun));
-        }
-    };
-    let mut wire = Wire {
-        connection,
-        inbox: Vec::new(),
-        at: 0,
-        request_len,
-        trailers: None,
-    };
-    client.set_deadline(Some(asked.deadline()));
-    let sent = wire.send(client, &lines).await;
-    buffers::release(&mut lines);
-    match sent {
-        Step::Done => {}
-        Step::Ended => return Err(Went::Left(asked.ended())),
-        Step::Gone => return Err(Went::Gone),
-        Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
-    }
-    wire.inbox = buffers::take();
-    let reply = loop {
-        match wire.more(client).await {
-            Step::Done => {}
-            // What came of a reply is for the other carrier to judge.
-            Step::Ended if !wire.inbox.is_empty() => {
-                return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
-            }
-            Step::Ended => return Err(Went::Left(asked.ended())),
-            Step::Gone => return Err(Went::Gone),
-            Step::Late => return Err(Went::Left(asked.failed(Failure::FirstByteTimeout))),
-        }
-        match translate(&wire.inbox, to_head, out) {
-            Translated::Partial => {}
-            Translated::Head(reply) => break reply,
-            Translated::Other => {
-                return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
-            }
-        }
-    };
-    let is_for_one = match (&mut asking.past, cache) {
-        (Some(past), Some(caching)) => {
-            let reply = cache::Response {
-                status: reply.status,
-                fields: &Lines::of_reply(out),
-            };
-            past.is_for_one(&caching.policy, reply, record.wall)
-        }
-        _ => true,
-    };
-    if !asked.is_wanted(reply.status) || route.may_cover(reply.status) || !is_for_one {
-        return Err(Went::Left(asked.leave(wire.connection, wire.inbox)));
-    }
-    match wire.begin_body(client, &reply).await {
-        Ok(body) => Ok(Replying {
-            asked,
-            wire,
-            reply,
-            body,
-        }),
-        Err(Early::Gone) => Err(Went::Gone),
-        Err(Early::Failed(failure)) => {
-            record.attempts.answered(reply.status.as_u16());
-            Err(Went::Left(asked.failed(failure)))
-        }
-    }
 }
 
 impl Carrier {
@@ -305,28 +182,26 @@ impl Carrier {
         &self,
         conn: &mut Conn,
         mut hit: Box<Hit>,
-        facts: &HeadFacts,
+        facts: &mut HeadFacts,
         closes: bool,
         settings: &Arc<ListenerSettings>,
     ) -> Taken {
-        let went = match hit.take_body(conn, facts).await {
-            Ok(octets) => {
-                let request_len = facts.head_len + octets;
-                let to_head = facts.method == MethodKind::Head;
-                self.exchange(conn, &mut hit, (request_len, to_head), closes)
-                    .await
-            }
-            Err(begun) => Went::Left(begun),
+        let octets = match hit.take_body(conn, facts).await {
+            Ok(octets) => octets,
+            Err(begun) => return hit.left(begun, conn, facts, settings),
         };
-        let why = match went {
+        let request = (facts.head_len, facts.head_len + octets);
+        let to_head = facts.method == MethodKind::Head;
+        let how = (request, to_head, settings.limits.body_timeout);
+        let why = match self.exchange(conn, &mut hit, how, closes).await {
             Went::Whole { last } => {
-                account::close(&mut hit.record, &hit.snapshot, settings);
+                let now = account::close(&mut hit.record, &hit.snapshot, settings);
                 return match last {
                     true => Taken::Last,
-                    false => Taken::Served,
+                    false => Taken::Served(now),
                 };
             }
-            Went::Left(begun) => return Taken::Begun(hit.leave(begun, settings)),
+            Went::Left(begun) => return hit.left(begun, conn, facts, settings),
             Went::Gone => Failure::Client(ClientFault::Gone),
             Went::Broken(failure) => failure,
         };
@@ -339,22 +214,28 @@ impl Carrier {
         &self,
         conn: &mut Conn,
         hit: &mut Hit,
-        (request_len, to_head): (usize, bool),
+        ((head_len, request_len), to_head, patience): ((usize, usize), bool, Duration),
         closes: bool,
     ) -> Went {
+        let mut flight = None;
+        if let Err(went) = send(self.worker, conn, hit, request_len, &mut flight).await {
+            return went;
+        }
+        if hit.is_streamed()
+            && let Err(went) = Box::pin(hit.go_up(conn, &mut flight, head_len, patience)).await
+        {
+            return went;
+        }
         let mut out = buffers::take();
-        let replying = ask(self.worker, conn, hit, (request_len, to_head), &mut out).await;
-        let Replying {
-            asked,
-            mut wire,
-            reply,
-            mut body,
-        } = match replying {
+        let (reply, mut body) = match hear(conn, hit, &mut flight, to_head, &mut out).await {
             Ok(replying) => replying,
             Err(went) => {
                 buffers::give(out);
                 return went;
             }
+        };
+        let Some(InFlight { asked, wire }) = &mut flight else {
+            return Went::Gone;
         };
         hit.settle(reply.status, &mut out).await;
         let Hit {
@@ -409,7 +290,9 @@ impl Carrier {
             worker: self.worker,
             keep_alive: reply.keep_alive,
         };
-        ending.finish(asked, wire, now);
+        if let Some(flight) = flight {
+            ending.finish(flight, now);
+        }
         match conn.flush().await {
             Ok(()) => Went::Whole { last },
             Err(_) => Went::Broken(Failure::Client(ClientFault::Gone)),
@@ -457,6 +340,76 @@ impl Hit {
             Box::pin(settled.take_out(&self.snapshot)).await;
             settled.mark(&caching.policy, &mut Block::of_reply(out));
         }
+    }
+
+    fn streamed(&mut self) -> Option<&mut Streamed> {
+        match &mut self.what {
+            What::Proxied(asking) => asking.streamed.as_mut(),
+            _ => None,
+        }
+    }
+
+    fn is_streamed(&self) -> bool {
+        matches!(&self.what, What::Proxied(asking) if asking.streamed.is_some())
+    }
+
+    /// Sends the body up as it comes.
+    ///
+    /// # Errors
+    /// Why the reply is not waited for here.
+    async fn go_up(
+        &mut self,
+        conn: &mut Conn,
+        flight: &mut Option<InFlight>,
+        head_len: usize,
+        patience: Duration,
+    ) -> Result<(), Went> {
+        let (Some(streamed), Some(InFlight { asked, wire })) = (self.streamed(), flight.as_mut())
+        else {
+            return Ok(());
+        };
+        let waits = Waits {
+            client: patience,
+            endpoint: asked.read_timeout(),
+        };
+        let up = streamed.go_up((wire, conn), head_len, waits).await;
+        let is_whole = streamed.left() == 0;
+        self.record.bytes_in = streamed.passed.unwrap_or(0);
+        if is_whole {
+            asked.is_whole(clock::now());
+        }
+        match up {
+            Up::Whole => {
+                conn.set_deadline(Some(asked.deadline()));
+                return Ok(());
+            }
+            Up::Gone => {}
+            Up::Spoke => return Err(over(flight, InFlight::leave)),
+            Up::Failed(failure) => {
+                return Err(flight
+                    .take()
+                    .map_or(Went::Gone, |flight| flight.failed(failure)));
+            }
+        }
+        Err(Went::Gone)
+    }
+
+    /// Leaves the other carrier the request, or what is left of one that goes up as it comes.
+    fn left(
+        mut self: Box<Self>,
+        begun: Begun,
+        conn: &mut Conn,
+        facts: &mut HeadFacts,
+        settings: &Arc<ListenerSettings>,
+    ) -> Taken {
+        let begun = match self.streamed() {
+            Some(streamed) => {
+                streamed.hand_over(conn, facts);
+                begun.passed(streamed.passed)
+            }
+            None => begun,
+        };
+        Taken::Begun(self.leave(begun, settings))
     }
 
     /// For the other carrier.

@@ -17,9 +17,10 @@ use http::{Method, Request, Response};
 use static_server::{Body as FileBody, Sending};
 use tokio::time::timeout;
 
+use super::flight::{self, Ending, InFlight, Went};
 use super::flow::{self, Deadline};
 use super::head::StreamHead;
-use super::proxied::{self, Ending, Replying, Went, ask};
+use super::proxied;
 use super::upload::Upload;
 use super::wire::{Body, Client};
 use super::{By, HeadEnd, Hit, What};
@@ -27,6 +28,8 @@ use crate::carry::failure::{ClientFault, Failure};
 use crate::carry::upstream::{self, EARLY_BODY, EARLY_TIME};
 use crate::carry::{Carrier, Pending, account};
 use crate::clock;
+use crate::exchange::backward::ReplyFacts;
+use crate::exchange::onward;
 use crate::exchange::websocket;
 use crate::listen::buffers;
 use crate::listen::keep_trailers;
@@ -166,7 +169,8 @@ impl Carrier {
             true => Bytes::new(),
             false => body,
         };
-        let begun = begin(&mut stream.reply, &hit, &out, body);
+        // What is in memory anyway costs nothing while it waits.
+        let begun = begin(&mut stream.reply, &hit, &out, body, None);
         buffers::give(out);
         match begun {
             Ok(Begun::Whole(sent)) => hit.record.bytes_out = sent,
@@ -195,6 +199,8 @@ impl Carrier {
             protocol: Protocol::Http2,
             is_read: upload.is_empty() && matches!(parts.method, Method::GET | Method::HEAD),
             upload,
+            expects: false,
+            claims_certificate: onward::claims_certificate(&parts.headers),
             h2: Some(parts),
             sending: Sending::Copied,
             most: EARLY_BODY,
@@ -241,41 +247,52 @@ impl Carrier {
         {
             return Went::Left(begun);
         }
-        let to_head = stream.is_head();
         let mut out = buffers::take();
+        let mut flight = None;
+        let replying = match self.ask(stream, hit, &mut flight, &mut out).await {
+            Ok(replying) => replying,
+            Err(went) => {
+                buffers::give(out);
+                return went;
+            }
+        };
+        let sender = &mut stream.reply;
+        self.pass_reply(sender, hit, (&mut flight, replying), out, waits)
+            .await
+    }
+
+    /// Sends the request up, and reads the head of its reply.
+    ///
+    /// # Errors
+    /// As [`flight::send`] and [`flight::hear`].
+    async fn ask(
+        &self,
+        stream: &mut Stream,
+        hit: &mut Hit,
+        flight: &mut Option<InFlight>,
+        out: &mut Vec<u8>,
+    ) -> Result<(ReplyFacts, Body), Went> {
+        let to_head = stream.is_head();
         let mut client = Watched {
             reply: &mut stream.reply,
             deadline: Deadline::default(),
         };
-        let replying = ask(self.worker, &mut client, hit, (0, to_head), &mut out).await;
-        drop(client);
-        match replying {
-            Ok(replying) => {
-                self.pass_reply(&mut stream.reply, hit, replying, out, waits)
-                    .await
-            }
-            Err(went) => {
-                buffers::give(out);
-                went
-            }
-        }
+        flight::send(self.worker, &mut client, hit, 0, flight).await?;
+        flight::hear(&mut client, hit, flight, to_head, out).await
     }
 
     async fn pass_reply(
         &self,
         sender: &mut SendResponse<Bytes>,
         hit: &mut Hit,
-        replying: Replying,
+        (flight, (reply, mut body)): (&mut Option<InFlight>, (ReplyFacts, Body)),
         mut out: Vec<u8>,
         waits: (Duration, &ConnInfo),
     ) -> Went {
-        let Replying {
-            asked,
-            mut wire,
-            reply,
-            mut body,
-        } = replying;
         hit.settle(reply.status, &mut out).await;
+        let Some(InFlight { asked, wire }) = flight.as_mut() else {
+            return Went::Gone;
+        };
         let now = clock::now();
         asked.answered(reply.status, now, &mut hit.record);
         hit.record.status = reply.status.as_u16();
@@ -298,17 +315,18 @@ impl Carrier {
             let response = response(hit.record.status, &out);
             buffers::give(out);
             let writer = response.and_then(|response| sender.send_response(response, false).ok());
-            let Some(writer) = writer else {
+            let (Some(writer), Some(flight)) = (writer, flight.take()) else {
                 return gone;
             };
-            let rest = (asked, wire, body);
-            let passed = flow::pass_on(writer, rest, waits, &mut hit.record, ending);
-            return Box::pin(passed).await;
+            let rest = (flight, body);
+            return Box::pin(flow::pass_on(writer, rest, waits, &mut hit.record, ending)).await;
         }
         // What is whole is there, and breaks no rule.
         let piece = wire.take(&mut body).unwrap_or_default();
-        ending.finish(asked, wire, now);
-        let begun = begin(sender, hit, &out, piece);
+        if let Some(flight) = flight.take() {
+            ending.finish(flight, now);
+        }
+        let begun = begin(sender, hit, &out, piece, Some(waits.1));
         buffers::give(out);
         match begun {
             Ok(Begun::Whole(sent)) => {
@@ -336,6 +354,10 @@ async fn finish(
     }
 }
 
+/// Octets of a small reply that are not worth counting: all streams that a client may open together
+/// have less than a megabyte of them.
+const UNCOUNTED: usize = 4 * 1024;
+
 /// A reply whose head is on its way.
 enum Begun {
     /// And its body; octets of it.
@@ -344,12 +366,14 @@ enum Begun {
     Waits(SendStream<Bytes>, Bytes),
 }
 
-/// Sends the head that stands in `lines`, and the body if there is room for it.
+/// Sends the head that stands in `lines`, and the body if there is room for it; `counts`: also among
+/// what may wait on that connection.
 fn begin(
     sender: &mut SendResponse<Bytes>,
     hit: &Hit,
     lines: &[u8],
-    body: Bytes,
+    mut body: Bytes,
+    counts: Option<&ConnInfo>,
 ) -> Result<Begun, Gone> {
     let response = response(hit.record.status, lines).ok_or(Gone)?;
     let length = body.len();
@@ -360,6 +384,12 @@ fn begin(
         writer.reserve_capacity(length);
         if writer.capacity() < length {
             return Ok(Begun::Waits(writer, body));
+        }
+        if let Some(info) = counts.filter(|_| length > UNCOUNTED) {
+            body = match info.paces().try_hold(body) {
+                Ok(held) => held,
+                Err(body) => return Ok(Begun::Waits(writer, body)),
+            };
         }
         writer.send_data(body, true).map_err(|_| Gone)?;
     }

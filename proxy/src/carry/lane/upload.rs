@@ -119,7 +119,9 @@ impl Hit {
         request: &HeadFacts,
     ) -> Result<usize, Begun> {
         let start = request.head_len;
+        let goes_later = matches!(&self.what, What::Proxied(asking) if asking.streamed.is_some());
         let length = match Upload::of(request) {
+            _ if goes_later => return Ok(0),
             Upload::Length(0) => return Ok(0),
             Upload::Length(length) => usize::try_from(length).unwrap_or(usize::MAX),
             // Boxed: few requests come so, and each would have room for it.

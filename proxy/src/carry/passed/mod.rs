@@ -262,7 +262,7 @@ async fn connect(
             })?;
         let endpoint = place.endpoint();
         record.attempts.begin(place.number());
-        let connected = members.connect_raw(endpoint, worker, from).await;
+        let connected = members.connect_raw(endpoint, worker, Some(from)).await;
         let now = clock::now();
         match connected {
             Ok(connection) => {

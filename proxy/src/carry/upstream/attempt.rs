@@ -8,7 +8,7 @@ use pingora::http::ResponseHeader;
 
 use super::exchange::Exchange;
 use super::incoming::Incoming;
-use super::{Client, GoesOn, Outgoing};
+use super::{Client, GoesOn, Outgoing, Upload};
 use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
@@ -50,8 +50,8 @@ pub(super) enum Start {
     /// On this one, on which the request was sent.
     On {
         connection: Box<Connection>,
-        /// How long it had been idle.
-        rested: Duration,
+        /// How long it had been idle; `None`: it was made for this request.
+        rested: Option<Duration>,
         sent: Instant,
     },
 }
@@ -79,9 +79,16 @@ impl Attempt<'_> {
                 connection,
                 rested,
                 sent,
-            } => given = Some((Connected::kept(connection, rested), sent)),
+            } => {
+                let connected = match rested {
+                    Some(rested) => Connected::kept(connection, rested),
+                    None => Connected::made(connection),
+                };
+                given = Some((connected, sent));
+            }
         }
         loop {
+            let is_given = given.is_some();
             let began = clock::now();
             let deadline = |now: Instant| now + settings.first_byte_timeout;
             let connected = match given.take() {
@@ -109,7 +116,9 @@ impl Attempt<'_> {
                 }
             };
             place.connected();
-            record.connect = (!connected.reused).then(|| sent.saturating_duration_since(began));
+            if !is_given {
+                record.connect = (!connected.reused).then(|| sent.saturating_duration_since(began));
+            }
             let until = *until.get_or_insert_with(|| deadline(sent));
             let this_try = match settings.retry.per_try_timeout {
                 Some(patience) => until.min(sent + patience),
@@ -120,6 +129,7 @@ impl Attempt<'_> {
                 session: connected.session,
                 settings,
                 goes_on: self.goes_on,
+                sent,
                 until: this_try,
                 tainted: false,
                 seen: false,
@@ -127,13 +137,16 @@ impl Attempt<'_> {
             match exchange.run(outgoing, client.as_deref_mut()).await {
                 Ok(head) => {
                     return Ok(Made {
-                        first_byte: clock::now().saturating_duration_since(sent),
+                        first_byte: clock::now().saturating_duration_since(exchange.sent),
                         incoming: Incoming::new(
                             self.members.clone(),
                             self.worker,
                             place,
                             exchange.session,
-                            exchange.tainted,
+                            (
+                                exchange.tainted,
+                                matches!(outgoing.upload, Upload::Streamed { .. }),
+                            ),
                         ),
                         head,
                         until,

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use balancer::{EndpointIndex, Outcome, PickContext};
 
 use super::attempt::{Failed, Start};
+use super::exchange::first_byte_patience;
 use super::{Run, answered};
-use crate::carry::failure::Failure;
+use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
 use crate::upstreams::{Connection, Members, Place, Reuse, Upstream};
@@ -20,6 +21,7 @@ use crate::upstreams::{Connection, Members, Place, Reuse, Upstream};
 pub(crate) struct Begun {
     members: Arc<Members>,
     pub(super) came: Came,
+    passed: Option<u64>,
 }
 
 /// How far it came.
@@ -41,10 +43,11 @@ pub(super) enum Came {
     },
 }
 
-/// A request under way on a kept connection.
+/// A request under way on a kept connection, or on one that was made for it.
 pub(crate) struct Asked {
     members: Arc<Members>,
     place: Place,
+    /// [`Reuse::Never`]: the connection is not a kept one.
     reuse: Reuse,
     /// How long the connection had been idle.
     rested: Duration,
@@ -55,10 +58,7 @@ pub(crate) struct Asked {
 
 /// A request for which no endpoint was picked yet.
 pub(crate) fn unbegun(upstream: &Upstream) -> Begun {
-    Begun {
-        members: upstream.members(),
-        came: Came::Nowhere,
-    }
+    Begun::new(upstream.members(), Came::Nowhere)
 }
 
 /// Picks an endpoint and takes a kept connection to it, one that will do for the request.
@@ -73,10 +73,7 @@ pub(crate) fn begin(
     record: &mut Record,
 ) -> Result<(Asked, Box<Connection>), Begun> {
     let members = upstream.members();
-    let nowhere = |members| Begun {
-        members,
-        came: Came::Nowhere,
-    };
+    let nowhere = |members| Begun::new(members, Came::Nowhere);
     let common = members.common();
     // Who waits already comes first.
     if common.queue.as_ref().is_some_and(|queue| queue.len() > 0) {
@@ -87,37 +84,88 @@ pub(crate) fn begin(
         tried: &[],
         prefer: None,
     };
-    let Ok(mut place) = members.acquire(&context, now) else {
+    let Ok(place) = members.acquire(&context, now) else {
         return Err(nowhere(members));
     };
     let Some((connection, rested)) = members.take(place.endpoint(), worker, reuse, now) else {
-        let came = Came::Picked(place);
-        return Err(Begun { members, came });
+        return Err(Begun::new(members, Came::Picked(place)));
     };
-    record.endpoints = Some(members.shown().clone());
     record.attempts.begin(place.number());
-    place.connected();
-    let settings = &members.common().settings;
-    let until = now + settings.first_byte_timeout;
-    let asked = Asked {
-        place,
-        reuse,
-        rested,
-        sent: now,
-        until,
-        members,
-    };
+    let asked = Asked::new(members, place, (reuse, rested), now, record);
     Ok((asked, connection))
 }
 
+/// Makes the connection that `begun` has an endpoint for and that is not kept.
+///
+/// # Errors
+/// There is no endpoint, or no connection came about.
+pub(crate) async fn connect(
+    begun: Begun,
+    worker: usize,
+    record: &mut Record,
+) -> Result<(Asked, Box<Connection>), Begun> {
+    let Begun {
+        members,
+        came: Came::Picked(place),
+        ..
+    } = begun
+    else {
+        return Err(begun);
+    };
+    let endpoint = place.endpoint();
+    record.endpoints = Some(members.shown().clone());
+    record.attempts.begin(place.number());
+    let began = clock::now();
+    let connected = members.connect_raw(endpoint, worker, None).await;
+    let now = clock::now();
+    match connected {
+        Ok(connection) => {
+            record.connect = Some(now.saturating_duration_since(began));
+            let kept = (Reuse::Never, Duration::ZERO);
+            let asked = Asked::new(members, place, kept, now, record);
+            Ok((asked, connection))
+        }
+        Err(error) => {
+            let failed = Failed {
+                failure: dial_failure(&error),
+                until: now + members.common().settings.first_byte_timeout,
+            };
+            Err(Begun::new(members, Came::Failed { endpoint, failed }))
+        }
+    }
+}
+
 impl Asked {
+    /// A connection to `place` is there at `now`.
+    fn new(
+        members: Arc<Members>,
+        mut place: Place,
+        (reuse, rested): (Reuse, Duration),
+        now: Instant,
+        record: &mut Record,
+    ) -> Self {
+        record.endpoints = Some(members.shown().clone());
+        place.connected();
+        Self {
+            until: now + members.common().settings.first_byte_timeout,
+            place,
+            reuse,
+            rested,
+            sent: now,
+            members,
+        }
+    }
+
+    /// The whole of a body that took its time has gone up by `now`: the endpoint's time begins.
+    pub(crate) fn is_whole(&mut self, now: Instant) {
+        self.sent = now;
+        self.until = now + self.members.common().settings.first_byte_timeout;
+    }
+
     /// When the reply must have begun.
     pub(crate) fn deadline(&self) -> Instant {
-        let settings = &self.members.common().settings;
-        match settings.retry.per_try_timeout {
-            Some(patience) => self.until.min(self.sent + patience),
-            None => self.until,
-        }
+        let patience = first_byte_patience(&self.members.common().settings);
+        self.until.min(self.sent + patience)
     }
 
     /// Longest wait within a reply.
@@ -169,10 +217,11 @@ impl Asked {
         match self.reuse {
             Reuse::Any => self.asked(Start::Stale { rested }),
             // Whether it was read cannot be known.
-            Reuse::Recent | Reuse::Never => {
+            Reuse::Recent => {
                 self.members.be_careful(self.place.endpoint(), clock::now());
                 self.failed(Failure::Reset)
             }
+            Reuse::Never => self.failed(Failure::Reset),
         }
     }
 
@@ -181,7 +230,7 @@ impl Asked {
         connection.begin_anew(unread);
         let start = Start::On {
             connection,
-            rested: self.rested,
+            rested: (self.reuse != Reuse::Never).then_some(self.rested),
             sent: self.sent,
         };
         self.asked(start)
@@ -194,25 +243,53 @@ impl Asked {
             failure,
             until: self.until,
         };
-        Begun {
-            members: self.members,
-            came: Came::Failed { endpoint, failed },
-        }
+        Begun::new(self.members, Came::Failed { endpoint, failed })
     }
 
     fn asked(self, start: Start) -> Begun {
-        Begun {
-            members: self.members,
-            came: Came::Asked {
-                place: self.place,
-                start,
-                until: self.until,
-            },
-        }
+        let came = Came::Asked {
+            place: self.place,
+            start,
+            until: self.until,
+        };
+        Begun::new(self.members, came)
     }
 }
 
 impl Begun {
+    fn new(members: Arc<Members>, came: Came) -> Self {
+        Self {
+            members,
+            came,
+            passed: None,
+        }
+    }
+
+    /// So many octets of the body went up; the request that is handed over has the rest.
+    pub(crate) fn passed(self, octets: Option<u64>) -> Self {
+        Self {
+            passed: octets,
+            ..self
+        }
+    }
+
+    /// The whole request went up, with its body.
+    pub(in crate::carry) fn is_sent(&self) -> bool {
+        let on = matches!(
+            self.came,
+            Came::Asked {
+                start: Start::On { .. },
+                ..
+            }
+        );
+        on && self.passed.is_none()
+    }
+
+    /// How many octets of the body went up, if it went up as it came.
+    pub(in crate::carry) fn has_passed(&self) -> Option<u64> {
+        self.passed
+    }
+
     /// The rest of the run, and how far it came.
     pub(super) fn into_run<'a>(self, worker: usize, goes_on: super::GoesOn<'a>) -> (Run<'a>, Came) {
         let mut run = Run::new(self.members, worker, goes_on, None);

@@ -1,6 +1,6 @@
 //! One request and the head of its reply on one connection.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -21,11 +21,16 @@ use crate::upstreams::{Came, Session, name_authority};
 /// Interim responses that one reply may have.
 const MOST_INTERIM: u32 = 16;
 
+/// How long the reply of an endpoint that takes no more of a body is read at the least.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// One request and the head of its reply on one connection.
 pub(super) struct Exchange<'a> {
     pub(super) session: Session,
     pub(super) settings: &'a conf::Upstream,
     pub(super) goes_on: GoesOn<'a>,
+    /// When the request was sent: set anew when the whole of a body that is streamed has gone up.
+    pub(super) sent: Instant,
     /// When the head must be there, unless a body is going up.
     pub(super) until: Instant,
     /// The request body was cut short: the connection cannot be used again.
@@ -138,6 +143,17 @@ impl Exchange<'_> {
                     }
                 }
             }
+            if uploading && matches!(outgoing.upload, Upload::Done) {
+                let now = clock::now();
+                if self.tainted {
+                    // It has been silent for long enough; but what it said may not have been read.
+                    self.until = self.until.max(now + LAST_WORD);
+                } else {
+                    // The time that the client took is not the endpoint's.
+                    self.sent = now;
+                    self.until = now + first_byte_patience(self.settings);
+                }
+            }
         }
     }
 
@@ -174,8 +190,7 @@ impl Exchange<'_> {
                     // Its own, whatever the endpoint speaks (RFC 9110 section 2.5).
                     hints.set_version(http::Version::HTTP_11);
                     respond::strip_connection_fields(&mut hints);
-                    client
-                        .write_response_header(hints)
+                    respond::interim(client, hints)
                         .await
                         .map_err(|_| Failure::Client(ClientFault::Gone))?;
                 }
@@ -192,6 +207,15 @@ impl Exchange<'_> {
     fn stop_upload(&mut self, outgoing: &mut Outgoing) {
         self.tainted = true;
         outgoing.upload = Upload::Done;
+    }
+}
+
+/// How long one attempt has to the first byte of its reply, from the moment when its request was sent.
+pub(super) fn first_byte_patience(settings: &conf::Upstream) -> Duration {
+    let whole = settings.first_byte_timeout;
+    match settings.retry.per_try_timeout {
+        Some(patience) => whole.min(patience),
+        None => whole,
     }
 }
 
@@ -294,12 +318,13 @@ fn is_granted(outgoing: &Outgoing, head: &ResponseHeader) -> bool {
     head.headers.get(SEC_WEBSOCKET_ACCEPT) == wanted.as_ref()
 }
 
-/// A transfer coding other than `chunked`: what comes cannot be told apart from what it means
-/// (RFC 9112 section 6.1).
+/// A transfer coding other than `chunked`, or one in HTTP/1.0, which has none: what comes cannot be told apart
+/// from what it means (RFC 9112 section 6.1).
 fn has_foreign_coding(head: &ResponseHeader) -> bool {
     let mut lines = head.headers.get_all(http::header::TRANSFER_ENCODING).iter();
     match (lines.next(), lines.next()) {
         (None, _) => false,
+        (Some(_), _) if head.version < http::Version::HTTP_11 => true,
         (Some(coding), None) => !coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
         (Some(_), Some(_)) => true,
     }

@@ -41,6 +41,9 @@ pub(crate) struct Incoming {
     session: Session,
     /// The request body was cut short: the connection cannot be used again.
     tainted: bool,
+    /// The reply came before the whole of the request went up. What is left of that would be taken for
+    /// the beginning of the next one.
+    owes: bool,
     /// Read before anybody asked; most bodies are one piece.
     first: Option<Bytes>,
     more: VecDeque<Bytes>,
@@ -53,13 +56,14 @@ impl Incoming {
         worker: usize,
         place: Place,
         session: Session,
-        tainted: bool,
+        (tainted, owes): (bool, bool),
     ) -> Self {
         Self {
             members,
             worker,
             session,
             tainted,
+            owes,
             first: None,
             more: VecDeque::new(),
             place,
@@ -184,6 +188,7 @@ impl Incoming {
                     if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
                         self.stop_upload(upload);
                     }
+                    self.owes &= matches!(upload, Upload::Streamed { .. });
                 }
             }
         }
@@ -220,6 +225,7 @@ impl Incoming {
                     if let Sent::Refused = send_body(&mut self.session, upload, body).await? {
                         self.stop_upload(upload);
                     }
+                    self.owes &= matches!(upload, Upload::Streamed { .. });
                 }
             }
         }
@@ -294,9 +300,10 @@ impl Incoming {
         Some((Box::new(h1.into_inner()), first, self.place))
     }
 
-    /// Ends a whole exchange; the connection is kept where that is allowed.
+    /// Ends an exchange whose reply is whole; the connection is kept where that is allowed.
     pub(crate) async fn finish(self) {
-        if self.tainted {
+        if self.tainted || self.owes {
+            // Dropped, it ends at once; whatever it could be told would have to be taken first.
             return;
         }
         self.members

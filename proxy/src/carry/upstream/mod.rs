@@ -32,7 +32,7 @@ use pingora::protocols::http::ServerSession;
 
 use self::attempt::{Attempt, Failed, Made, Start};
 use self::begun::Came;
-pub(crate) use self::begun::{Asked, Begun, begin, unbegun};
+pub(crate) use self::begun::{Asked, Begun, begin, connect, unbegun};
 pub(crate) use self::incoming::{BothWays, EARLY_BODY, EARLY_TIME, Incoming};
 use super::failure::Failure;
 use crate::clock;
@@ -134,6 +134,19 @@ pub(crate) fn reuse(again: bool) -> Reuse {
         true => Reuse::Any,
         false => Reuse::Recent,
     }
+}
+
+/// Whether a body of `length` octets goes up as it comes, instead of being kept for a second attempt.
+pub(crate) fn is_streamed(upstream: &Upstream, length: u64) -> bool {
+    length > upstream.settings().retry.max_body_size
+}
+
+/// Most octets of a body that are sent in one with the head, and once more with it.
+///
+/// `allowed`: most that the request may have.
+pub(crate) fn most_at_once(upstream: &Upstream, allowed: u64) -> u64 {
+    let again = upstream.settings().retry.max_body_size;
+    allowed.min(again).min(EARLY_BODY)
 }
 
 /// The client's side while a request is carried; `None` for work in the background.

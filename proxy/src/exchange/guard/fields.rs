@@ -20,6 +20,8 @@ pub(super) struct Semantics<'a> {
     /// The Upgrade field, whatever Connection says.
     upgrade: Upgrade,
     expect_continue: bool,
+    has_authorization: bool,
+    claims_certificate: bool,
 }
 
 impl<'a> Semantics<'a> {
@@ -33,6 +35,8 @@ impl<'a> Semantics<'a> {
             upgrade_option: false,
             upgrade: Upgrade::None,
             expect_continue: false,
+            has_authorization: false,
+            claims_certificate: false,
         }
     }
 
@@ -43,8 +47,12 @@ impl<'a> Semantics<'a> {
             6 if name.eq_ignore_ascii_case(b"expect") => self.expect(value),
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade(value),
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value),
+            11 if name.eq_ignore_ascii_case(b"client-cert") => self.certificate(),
+            13 if name.eq_ignore_ascii_case(b"authorization") => self.authorization(),
             14 if name.eq_ignore_ascii_case(b"content-length") => self.content_length(value),
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.transfer_encoding(value),
+            21 if name.eq_ignore_ascii_case(b"x-client-cert-subject") => self.certificate(),
+            25 if name.eq_ignore_ascii_case(b"x-client-cert-fingerprint") => self.certificate(),
             _ => Ok(()),
         }
     }
@@ -80,6 +88,7 @@ impl<'a> Semantics<'a> {
             upgrade,
             expect_continue: http11 && self.expect_continue,
             keep_alive: !self.close && (http11 || self.keep_alive),
+            claims_certificate: self.claims_certificate,
         })
     }
 
@@ -88,6 +97,21 @@ impl<'a> Semantics<'a> {
             return Err(Reject::RepeatedHost);
         }
         self.host = Some(authority_of(value)?);
+        Ok(())
+    }
+
+    /// It is no list (RFC 9110 section 11.6.2), so that with two of them the edge, or an application, would check
+    /// one and act on the other.
+    fn authorization(&mut self) -> Result<(), Reject> {
+        match std::mem::replace(&mut self.has_authorization, true) {
+            true => Err(Reject::RepeatedAuthorization),
+            false => Ok(()),
+        }
+    }
+
+    /// What a client says of its certificate may have to be taken out.
+    fn certificate(&mut self) -> Result<(), Reject> {
+        self.claims_certificate = true;
         Ok(())
     }
 

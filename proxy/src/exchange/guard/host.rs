@@ -20,13 +20,21 @@ const MAX_LABEL: usize = 63;
 /// `uri-host [ ":" port ]` (RFC 9110 section 7.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    /// As it came, but without one trailing dot; an IPv6 address keeps its brackets.
-    pub(crate) host: &'a str,
+    /// As it came, but without one trailing dot; an IPv6 address keeps its brackets. ASCII.
+    host: &'a [u8],
     /// The port, when one is given.
     pub(crate) port: Option<u16>,
 }
 
-impl Authority<'_> {
+impl<'a> Authority<'a> {
+    /// The host as text, which is not looked at again for each of those who ask whether it is one.
+    ///
+    /// # Errors
+    /// None: it was held to the grammar.
+    pub(crate) fn host(&self) -> Result<&'a str, Reject> {
+        std::str::from_utf8(self.host).map_err(|_| Reject::BadHost)
+    }
+
     /// Whether both name the same host and port, where a missing port is `default_port`.
     #[must_use]
     pub(crate) fn same_as(&self, other: &Authority<'_>, default_port: u16) -> bool {
@@ -43,7 +51,7 @@ impl Authority<'_> {
 /// letters, digits, `-`, `_` and single dots, nor an address.
 #[cfg(test)]
 pub(crate) fn host_of(value: &[u8]) -> Result<&str, Reject> {
-    authority_of(value).map(|authority| authority.host)
+    authority_of(value)?.host()
 }
 
 /// Host and port of a Host value.
@@ -88,7 +96,7 @@ impl Accepted {
             }
             let host = value.get(..usize::from(last.host))?;
             Some(Authority {
-                host: std::str::from_utf8(host).ok()?,
+                host,
                 port: last.port,
             })
         })
@@ -128,7 +136,10 @@ fn parse(value: &[u8]) -> Result<Authority<'_>, Reject> {
         None if rest.is_empty() => None,
         None => return Err(Reject::BadHost),
     };
-    Ok(Authority { host, port })
+    Ok(Authority {
+        host: host.as_bytes(),
+        port,
+    })
 }
 
 /// The host in lower case; borrowed when it already is.
@@ -229,7 +240,11 @@ mod tests {
             ("1.example", "1.example", None),
         ] {
             let authority = authority_of(value.as_bytes()).expect(value);
-            assert_eq!((authority.host, authority.port), (host, port), "{value}");
+            assert_eq!(
+                (authority.host(), authority.port),
+                (Ok(host), port),
+                "{value}"
+            );
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) struct HeadFacts {
     pub(crate) expect_continue: bool,
     /// Whether the client wants to go on with the connection (RFC 9112 section 9.3).
     pub(crate) keep_alive: bool,
+    /// Whether it says something of a client's certificate, which not everybody may.
+    pub(crate) claims_certificate: bool,
 }
 
 /// The versions that are spoken.

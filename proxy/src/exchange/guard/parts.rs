@@ -50,6 +50,10 @@ pub(crate) fn inspect_parts(parts: &Parts, max_fields: usize) -> Result<(), Reje
     check_values(&parts.headers)?;
     check_connection_fields(parts)?;
     check_length(&parts.headers)?;
+    let credentials = parts.headers.get_all(header::AUTHORIZATION);
+    if credentials.iter().nth(1).is_some() {
+        return Err(Reject::RepeatedAuthorization);
+    }
     for value in parts.headers.get_all(header::EXPECT) {
         expect(value.as_bytes())?;
     }
@@ -228,6 +232,10 @@ mod tests {
             .header("content-length", "5")
             .header("content-length", "5");
         assert_eq!(judged(two), Err(Reject::RepeatedContentLength));
+        let two = get("https://a/")
+            .header("authorization", "Bearer a")
+            .header("authorization", "Bearer a");
+        assert_eq!(judged(two), Err(Reject::RepeatedAuthorization));
         assert_eq!(judged(get("https://a/\"")), Err(Reject::BadTarget));
         assert_eq!(judged(get("*").header("host", "a")), Err(Reject::BadTarget));
         assert_eq!(judged(get("ftp://a/")), Err(Reject::BadTarget));

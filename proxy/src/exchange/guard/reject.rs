@@ -53,6 +53,8 @@ pub(crate) enum Reject {
     BadHost,
     /// Host and the authority of the target differ (RFC 9112 section 3.2.2, RFC 9113 section 8.3.1).
     HostMismatch,
+    /// More than one line of credentials (RFC 9110 sections 5.3 and 11.6.2).
+    RepeatedAuthorization,
     /// Content-Length is no decimal number, is a list, or is too large (RFC 9110 section 8.6).
     BadContentLength,
     /// More than one Content-Length line (RFC 9110 section 8.6).
@@ -99,7 +101,7 @@ type Row = (u16, &'static str, &'static str);
 impl Reject {
     /// Every reason.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 38] = [
+    pub(crate) const ALL: [Self; 39] = [
         Self::EmptyLine,
         Self::BadMethod,
         Self::ConnectMethod,
@@ -120,6 +122,7 @@ impl Reject {
         Self::RepeatedHost,
         Self::BadHost,
         Self::HostMismatch,
+        Self::RepeatedAuthorization,
         Self::BadContentLength,
         Self::RepeatedContentLength,
         Self::ConflictingFraming,
@@ -181,6 +184,7 @@ impl Reject {
             Self::RepeatedHost => (400, "repeated_host", "The request has more than one Host field."),
             Self::BadHost => (400, "bad_host", "The host of the request is malformed."),
             Self::HostMismatch => (400, "host_mismatch", "Host and the authority of the target differ."),
+            Self::RepeatedAuthorization => (400, "repeated_authorization", "The request has more than one Authorization field."),
             Self::BadContentLength => (400, "bad_content_length", "Content-Length is not one decimal number."),
             Self::RepeatedContentLength => (400, "repeated_content_length", "The request has more than one Content-Length field."),
             Self::ConflictingFraming => (400, "conflicting_framing", "The request has both Content-Length and Transfer-Encoding."),

@@ -1,8 +1,10 @@
 //! Heads that must pass, heads that must not, and what holds for all of them.
 
+use http::HeaderName;
 use proptest::prelude::*;
 
 use super::{Framing, HeadFacts, Inspect, MethodKind, Reject, Upgrade, Version, inspect};
+use crate::exchange::onward::CLIENT_CERT;
 
 const MAX: usize = 32 * 1024;
 
@@ -40,6 +42,7 @@ fn an_ordinary_request_passes() {
             upgrade: Upgrade::None,
             expect_continue: false,
             keep_alive: true,
+            claims_certificate: false,
         }
     );
 }
@@ -265,6 +268,27 @@ fn a_content_length_is_one_decimal_number() {
     refused(with(same), Reject::RepeatedContentLength);
     let differing = "Content-Length: 5\r\nX: y\r\nContent-Length: 6\r\n";
     refused(with(differing), Reject::RepeatedContentLength);
+}
+
+#[test]
+fn what_speaks_of_a_certificate_is_known_in_any_case() {
+    for name in CLIENT_CERT.iter().map(HeaderName::as_str) {
+        for name in [name.to_owned(), name.to_ascii_uppercase()] {
+            let said = accepted(&with(&format!("{name}: x\r\n")));
+            assert!(said.claims_certificate, "{name}");
+        }
+        let other = accepted(&with(&format!("{}-: x\r\n", &name[1..])));
+        assert!(!other.claims_certificate, "{name}");
+    }
+}
+
+#[test]
+fn nobody_shows_two_sets_of_credentials() {
+    accepted(&with("Authorization: Bearer a\r\nX-Authorized: b\r\n"));
+    refused(
+        with("Authorization: Bearer a\r\nX: y\r\naUTHORIZATION: Bearer a\r\n"),
+        Reject::RepeatedAuthorization,
+    );
 }
 
 #[test]

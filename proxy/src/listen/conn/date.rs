@@ -6,7 +6,8 @@
 //! therefore leaves it here, and the connection puts it back into the head on its way out: a Date
 //! always has the same length, so no other byte moves.
 //!
-//! Heads of HTTP/2 are compressed before they get here; there Pingora's date stands.
+//! Heads of HTTP/2 are compressed before they get here. Its sessions are our own, as are those of
+//! HTTP/3, and leave a Date alone ([`crate::listen::session`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -75,7 +75,7 @@ impl ConnInfo {
         }
     }
 
-    /// The same connection, whose client goes on from another address: what it did before counts on.
+    /// The same connection, whose client goes on from another port: what it did before counts on.
     pub(crate) fn moved(&self, peer: SocketAddr) -> Self {
         Self {
             listener: self.listener.clone(),

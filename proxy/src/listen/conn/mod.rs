@@ -9,6 +9,7 @@
 //! Replies are collected until a flush or a full record, so that head and body
 //! of a small reply leave in one write (and one TLS record).
 
+mod body;
 mod date;
 mod end;
 mod file;
@@ -385,12 +386,15 @@ impl Conn {
         }
     }
 
-    /// Opens the gate for the request whose head waits, and no further.
-    pub(crate) fn lend(&mut self, facts: &HeadFacts) {
+    /// Opens the gate for the request whose head waits, and no further. `under_way`: part of its
+    /// body was passed on, and the rest of it has no more time than the whole had.
+    pub(crate) fn lend(&mut self, facts: &HeadFacts, under_way: bool) {
         self.bound_unsent();
         self.digest();
         self.gate = Gate::for_request(facts);
-        self.expect_body(facts.body != Framing::None && !matches!(self.gate, Gate::Open));
+        if !under_way {
+            self.expect_body(facts.body != Framing::None && !matches!(self.gate, Gate::Open));
+        }
         if let Some(info) = self.info() {
             info.trailers.clear();
         }

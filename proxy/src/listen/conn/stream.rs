@@ -20,6 +20,7 @@ use super::end::Closing;
 use super::gate::Gate;
 use super::{Conn, TLS_WRITE};
 use crate::clock;
+use crate::exchange::pace::Slow;
 use crate::listen::buffers::{self, CHUNK};
 
 impl AsyncRead for Conn {
@@ -29,6 +30,33 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let me = &mut *self;
+        let read = me.poll_lent(cx, buf).map_err(as_gone);
+        let is_behind = !me.staged.is_empty() || !me.out.is_empty();
+        if read.is_pending() && is_behind && !matches!(me.gate, Gate::Open) {
+            // Who comes to wait for the client has nothing more to say for now: Pingora leaves that
+            // to the end of a reply whose length is known.
+            if let Poll::Ready(Err(error)) = me.poll_staged(cx) {
+                return Poll::Ready(Err(as_gone(error)));
+            }
+        }
+        read
+    }
+}
+
+/// A client that takes nothing of what is written is gone, where that is found by reading, too: why is
+/// counted already.
+fn as_gone(error: io::Error) -> io::Error {
+    let slow = error.get_ref().and_then(|cause| cause.downcast_ref());
+    match slow {
+        Some(Slow::Still) => io::ErrorKind::BrokenPipe.into(),
+        _ => error,
+    }
+}
+
+impl Conn {
+    /// What the borrower reads.
+    fn poll_lent(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let me = self;
         loop {
             if me.request_is_read() {
                 // The borrower watches for the client going away; what else comes is the next request.
@@ -66,9 +94,7 @@ impl AsyncRead for Conn {
             me.gave(more);
         }
     }
-}
 
-impl Conn {
     /// Whether bytes need not be seen here before the borrower has them: a body, not encrypted.
     fn reads_straight(&self) -> bool {
         self.tls.is_none()

@@ -61,6 +61,8 @@ pub(super) struct Surroundings {
     /// Turns true when the listener, or the process, ends.
     pub(super) leaving: watch::Receiver<bool>,
     pub(super) handshake: Handshake,
+    /// The client has shown before that it gets what is sent to its address (RFC 9000 section 8.1).
+    pub(super) is_proven: bool,
 }
 
 /// Serves a connection until it is closed.
@@ -72,11 +74,18 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
         carrier,
         mut leaving,
         handshake,
+        is_proven,
     } = surroundings;
     let deadline = clock::now() + settings.limits.header_timeout;
     let (connection, early) = match begin(connecting, quic.early_data, deadline).await {
         Ok(begun) => begun,
-        Err(why) => return settings.metrics.handshake(why),
+        Err(why) => {
+            if why == TlsHandshake::Timeout {
+                slot.listener()
+                    .noticed("handshake_timeout", slot.peer().ip());
+            }
+            return settings.metrics.handshake(why);
+        }
     };
     let (control, messages) = mpsc::unbounded_channel();
     tokio::spawn(control::speak(
@@ -96,22 +105,25 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
         look_at: now + LOOK,
         looked: ending.connection.stats(),
         handshake: Some((handshake, deadline)),
+        is_proven: is_proven || early.is_none(),
+        held: Vec::new(),
         next_id: 0,
         goodbye: Goodbye::Not,
         seen: Arc::default(),
         ending,
-        _slot: slot,
+        slot,
         settings,
         carrier,
         control,
     };
     let mut early = pin!(established(early));
     let mut timer = pin!(sleep_until(live.due().into()));
+    let mut calls = live.carrier.load().calls();
     loop {
         tokio::select! {
             biased;
             accepted = live.ending.connection.accept_bi() => match accepted {
-                Ok((send, recv)) => live.request(send, recv),
+                Ok((send, recv)) => live.opened(send, recv),
                 Err(_) => break,
             },
             accepted = live.ending.connection.accept_uni() => match accepted {
@@ -126,6 +138,7 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
                 Some(_) => break,
             },
             () = begins(&mut leaving), if live.goodbye == Goodbye::Not => live.leave(),
+            () = sheds(&live.carrier, &mut calls), if live.goodbye == Goodbye::Not && live.next_id > 0 => live.leave(),
             () = live.ending.tally.quiet(), if live.goodbye == Goodbye::Said => break,
             () = timer.as_mut() => {
                 if live.tick() {
@@ -136,6 +149,16 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
         reset(timer.as_mut(), live.due());
     }
     live.end().await;
+}
+
+/// Waits until connections that have served are to end, as there is more to do than can be done.
+async fn sheds(carrier: &Carrier, calls: &mut watch::Receiver<u32>) {
+    while !carrier.load().shedding().ends_connections() {
+        if calls.changed().await.is_err() {
+            // Nobody is left who could say so.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Only to an earlier moment: a later one is set when it fires.
@@ -188,7 +211,7 @@ enum Goodbye {
 struct Live {
     ending: Ending,
     /// Counts it.
-    _slot: Slot,
+    slot: Slot,
     settings: Arc<ListenerSettings>,
     carrier: Arc<Carrier>,
     /// What its requests know of it.
@@ -197,6 +220,10 @@ struct Live {
     control: mpsc::UnboundedSender<BytesMut>,
     /// Until it is done, and by when it must be.
     handshake: Option<(Handshake, Instant)>,
+    /// Whose address it is that the client's packets bear is known; at the latest when the handshake is done.
+    is_proven: bool,
+    /// Requests that came before that.
+    held: Vec<(SendStream, RecvStream)>,
     idle_until: Instant,
     sign_at: Instant,
     /// When QUIC's frames are looked at next, and what they were.
@@ -210,10 +237,23 @@ struct Live {
 impl Live {
     fn established(&mut self) {
         self.handshake = None;
+        self.is_proven = true;
         self.settings.metrics.handshake(TlsHandshake::Ok);
+        for (send, recv) in std::mem::take(&mut self.held) {
+            self.request(send, recv);
+        }
     }
 
-    /// A stream for a request was opened.
+    /// A stream for a request was opened. With a forged address, early data could ask for what only that
+    /// address may have, and in the name of a trusted proxy: so it waits for the handshake, unless the client
+    /// brought what it was given for the next time (RFC 9000 section 8.1.3).
+    fn opened(&mut self, send: SendStream, recv: RecvStream) {
+        match self.is_proven {
+            true => self.request(send, recv),
+            false => self.held.push((send, recv)),
+        }
+    }
+
     fn request(&mut self, mut send: SendStream, mut recv: RecvStream) {
         let id = u64::from(send.id());
         if self.goodbye == Goodbye::Said && id >= self.next_id {
@@ -250,13 +290,15 @@ impl Live {
         malformed > MOST_MALFORMED_STREAMS
     }
 
-    /// A client may have gone to another address (RFC 9000 section 9).
+    /// A client may have gone to another address (RFC 9000 section 9). Only another port is believed: the
+    /// address is the one on the last packet, which anybody can write, and whether that path was validated is
+    /// not to be known here. So who a client was when its connection began, it is until the end.
     fn follow_client(&mut self) {
         let Some(info) = info_of(&self.digest) else {
             return;
         };
         let peer = self.ending.connection.remote_address();
-        if info.peer != peer {
+        if info.peer != peer && info.peer.ip() == peer.ip() {
             self.digest = digest_of(info.moved(peer));
         }
     }
@@ -298,6 +340,9 @@ impl Live {
             && now >= *deadline
         {
             self.handshake = None;
+            let slot = &self.slot;
+            slot.listener()
+                .noticed("handshake_timeout", slot.peer().ip());
             self.settings.metrics.handshake(TlsHandshake::Timeout);
             return true;
         }

@@ -113,13 +113,18 @@ fn take(
     let Some(quic) = settings.quic.clone() else {
         return incoming.ignore();
     };
+    // Whose packets a load balancer passes on it cannot say here, and it is not its clients.
+    let peer = incoming.remote_address();
+    if settings.is_announced(peer.ip()) {
+        listener.refused("proxy_header", peer.ip());
+        return incoming.refuse();
+    }
     if must_prove_its_address(&incoming, listener, &quic, shared) {
         settings.metrics.refused("retry");
         // It fails only for one that was proven.
         let _ = incoming.retry();
         return;
     }
-    let peer = incoming.remote_address();
     let slot = match listener.admit(peer) {
         Ok(slot) => slot,
         Err(refusal) => {
@@ -133,6 +138,7 @@ fn take(
     }
     let surroundings = connection::Surroundings {
         slot,
+        is_proven: incoming.remote_address_validated(),
         handshake: shared.handshake(),
         carrier: carrier.clone(),
         leaving: leaving.clone(),

@@ -34,7 +34,7 @@ use crate::listen::pipe::Pipe;
 use crate::upstreams::link::Slot;
 
 /// A goodbye that is not taken by then is not said.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(crate) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// See the module's text.
 pub(crate) struct Connection {
@@ -120,7 +120,7 @@ impl Connection {
         self.is_sent = true;
     }
 
-    /// The reply that comes next is looked at for trailers.
+    /// The reply that comes next is looked at: for trailers, and for chunks that are none.
     pub(crate) fn watch_trailers(&self) {
         self.tap().watch();
     }
@@ -136,6 +136,11 @@ impl Connection {
             true => self.tap().chunked(head),
             false => self.tap().ignore(),
         }
+    }
+
+    /// Whether what was read of a chunked body is none.
+    pub(crate) fn is_malformed(&self) -> bool {
+        self.tap().is_malformed()
     }
 
     /// The lines behind a chunked body that was read to its end.
@@ -162,7 +167,7 @@ impl Connection {
     }
 
     /// Moves up to `most` bytes of a plain TCP connection into `pipe`; 0 at the end, `None` where
-    /// the pipe is full.
+    /// it is to be drained first.
     pub(crate) fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
@@ -172,9 +177,21 @@ impl Connection {
         let Io::Plain(Socket::Tcp(socket)) = &self.io else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
+        pipe.poll_fill(cx, socket, most)
+    }
+
+    /// Gives what `pipe` holds to a plain TCP connection; the bytes that were taken.
+    pub(crate) fn poll_drain(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let Io::Plain(Socket::Tcp(socket)) = &self.io else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
         loop {
-            ready!(socket.poll_read_ready(cx))?;
-            match socket.try_io(Interest::READABLE, || pipe.fill(socket, most)) {
+            ready!(socket.poll_write_ready(cx))?;
+            match socket.try_io(Interest::WRITABLE, || pipe.drain(socket)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -279,6 +296,13 @@ impl AsyncRead for Connection {
             return Poll::Ready(Ok(()));
         }
         let read = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_read(cx, buf));
+        if let (Poll::Pending, Io::Tls(tls)) = (&read, &mut self.io)
+            && tls.get_ref().1.wants_write()
+        {
+            // What was written is encrypted, and waits here: who waits for a reply has nothing more to
+            // push it out with. That it fails is seen by reading.
+            let _ = Pin::new(tls).poll_flush(cx);
+        }
         self.tap_mut().pass(&buf.filled()[before..]);
         if self.listener.is_some()
             && buf.filled().len() > before
@@ -329,6 +353,10 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_sent {
+            // Who writes what was sent has nothing to wait for: the reply may be there.
+            return Poll::Ready(Ok(()));
+        }
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_flush(cx))
     }
 

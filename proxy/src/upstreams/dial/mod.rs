@@ -22,7 +22,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-pub(crate) use connection::Connection;
+pub(crate) use connection::{Connection, GOODBYE};
 pub(crate) use error::{DialError, Limit, refused_certificate};
 pub(crate) use proxy_header::Addresses;
 

@@ -1,9 +1,10 @@
-//! Fields behind the bodies of an HTTP/1.1 connection to an endpoint.
+//! Chunked bodies of an HTTP/1.1 connection to an endpoint, and the fields behind them.
 //!
-//! Pingora's session reads over the trailer section of a reply, and ends a chunked request without
-//! one. So the connection looks at what passes: what is read is kept until the session says how long
-//! the reply's head was, and from there on a scanner goes along with a chunked body to its end. What
-//! the scanner, which is strict, does not understand has no trailers for it.
+//! Pingora's session reads over the trailer section of a reply, takes an empty chunk size for the
+//! last one, and ends a chunked request without trailers. So the connection looks at what passes: what
+//! is read is kept until the session says how long the reply's head was, and from there on a scanner
+//! goes along with a chunked body to its end. What the scanner, which is strict and that of the lane,
+//! does not understand is a broken reply.
 
 use crate::exchange::chunked::ChunkScanner;
 
@@ -30,6 +31,8 @@ enum Reply {
     Body(ChunkScanner),
     /// What stood behind the body.
     Done(Vec<u8>),
+    /// It is no body by chunks.
+    Malformed,
 }
 
 impl Tap {
@@ -49,12 +52,12 @@ impl Tap {
     /// These octets are handed to the session.
     pub(super) fn pass(&mut self, bytes: &[u8]) {
         match &mut self.reply {
-            Reply::Ignored | Reply::Done(_) => {}
+            Reply::Ignored | Reply::Done(_) | Reply::Malformed => {}
             Reply::Head(seen) => seen.extend_from_slice(bytes),
             Reply::Body(scanner) => match scanner.feed_all(bytes) {
                 Ok(progress) if progress.done => self.reply = Reply::Done(scanner.take_trailer()),
                 Ok(_) => {}
-                Err(_) => self.reply = Reply::Ignored,
+                Err(_) => self.reply = Reply::Malformed,
             },
         }
     }
@@ -80,6 +83,11 @@ impl Tap {
             Reply::Done(trailer) if !trailer.is_empty() => Some(trailer),
             _ => None,
         }
+    }
+
+    /// Whether what was read breaks the form of chunks.
+    pub(super) fn is_malformed(&self) -> bool {
+        matches!(self.reply, Reply::Malformed)
     }
 
     /// The chunked request ends with this, and that is what is written next.
@@ -143,16 +151,19 @@ mod tests {
 
     #[test]
     fn what_is_odd_has_none() {
-        for body in [
-            "3 \r\nabc\r\n0\r\nx: y\r\n\r\n",
-            "0\r\n\r\n",
-            "3\r\nabc\r\n",
+        for (body, is_malformed) in [
+            ("3 \r\nabc\r\n0\r\nx: y\r\n\r\n", true),
+            ("\r\nabc\r\n0\r\n\r\n", true),
+            ("3\r\nabc\r\n0\r\nno colon\r\n\r\n", true),
+            ("0\r\n\r\n", false),
+            ("3\r\nabc\r\n", false),
         ] {
             let mut tap = Tap::default();
             tap.watch();
             tap.pass(b"head");
             tap.chunked(4);
             tap.pass(body.as_bytes());
+            assert_eq!(tap.is_malformed(), is_malformed, "{body:?}");
             assert_eq!(tap.take_trailer(), None, "{body:?}");
         }
         let mut tap = Tap::default();

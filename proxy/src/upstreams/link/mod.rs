@@ -121,6 +121,17 @@ impl Connected {
     }
 }
 
+impl Connected {
+    /// A session on an HTTP/1.1 connection that never served.
+    pub(crate) fn made(connection: Box<Connection>) -> Self {
+        Self {
+            session: Session::h1(connection),
+            reused: false,
+            rested: Duration::ZERO,
+        }
+    }
+}
+
 impl UpstreamLinks {
     /// Connections that are open or being made, to all endpoints.
     pub(crate) fn open(&self) -> u32 {
@@ -291,12 +302,7 @@ impl EndpointLinks {
     }
 
     async fn open_h1(&self, worker: usize, to: Purpose<'_>) -> Result<Connected, DialError> {
-        let connection = self.dial(worker, to).await?;
-        Ok(Connected {
-            session: Session::h1(connection),
-            reused: false,
-            rested: Duration::ZERO,
-        })
+        self.dial(worker, to).await.map(Connected::made)
     }
 
     async fn open_h2(

@@ -8,10 +8,15 @@ use http::header::{self, HeaderMap};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
 use pingora::protocols::http::v1::client::HttpSession as H1Session;
+use pingora::{Error, ErrorType};
+use tokio::time::timeout;
 
 use super::stream::H2Stream;
 use crate::exchange::trailers;
-use crate::upstreams::dial::Connection;
+use crate::upstreams::dial::{Connection, GOODBYE};
+
+/// As Pingora calls what it does not take for a chunk.
+const INVALID_CHUNK: ErrorType = ErrorType::new("InvalidChunk");
 
 /// See the module's text.
 pub(crate) enum Session {
@@ -187,7 +192,13 @@ impl Session {
     /// The next piece of the reply's body; `None` at its end.
     pub(crate) async fn read_response_body(&mut self) -> pingora::Result<Option<Bytes>> {
         match self {
-            Self::H1 { h1, .. } => h1.read_body_bytes().await,
+            Self::H1 { h1, .. } => {
+                let piece = h1.read_body_bytes().await?;
+                match connection_of(h1).is_some_and(Connection::is_malformed) {
+                    true => Error::e_explain(INVALID_CHUNK, "a body by chunks that is none"),
+                    false => Ok(piece),
+                }
+            }
             Self::H2(h2) => h2.read_response_body().await,
         }
     }
@@ -220,7 +231,8 @@ impl Session {
     /// Gives the exchange up.
     pub(crate) async fn shutdown(&mut self) {
         match self {
-            Self::H1 { h1, .. } => h1.shutdown().await,
+            // It is closed without a goodbye where that is not taken.
+            Self::H1 { h1, .. } => drop(timeout(GOODBYE, h1.shutdown()).await),
             Self::H2(h2) => h2.shutdown(),
         }
     }
