@@ -24,9 +24,10 @@ const LONGEST: usize = 600;
 /// Which crates of ours a crate may use.
 const EDGES: &[(&str, &[&str])] = &[
     ("balancer", &[]),
-    ("cache", &[]),
+    ("near", &[]),
+    ("cache", &["near"]),
     ("conf", &[]),
-    ("static-server", &[]),
+    ("static-server", &["near"]),
     ("proxy", &["balancer", "cache", "conf", "static-server"]),
     ("tidegate", &["conf", "proxy", "static-server"]),
     (

@@ -24,7 +24,7 @@ pub use door::{
     chunked_body, fields_of_request, head_of_reply, head_of_request, head_sent_on, path_in_place,
     path_to_mend, route,
 };
-pub use pages::{file_in_memory, fresh_page, key_of_page};
+pub use pages::{file_in_memory, fresh_page, key_of_page, page_at_hand};
 
 /// One part of a request's way, with all that it works on.
 pub type Part = Box<dyn FnMut()>;

@@ -57,6 +57,29 @@ pub fn fresh_page() -> Part {
     ready(hit)
 }
 
+/// The same for a page that its thread has at hand.
+///
+/// # Panics
+/// If the page may not be stored.
+#[must_use]
+#[expect(clippy::expect_used, reason = "constants of these files")]
+pub fn page_at_hand() -> Part {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let asked = Checked::new(REQUEST, MethodKind::Get).expect("a head");
+    let store = Store::new(64 << 20);
+    let page = stored(&asked, now).expect("a page that may be stored");
+    store.insert(key().as_key(), Arc::new(page));
+    let hit = move || {
+        let Lookup::Found(found) = store.page(key().as_key(), &asked, &[]) else {
+            return false;
+        };
+        let control = RequestControl::read(&asked);
+        reuse::usable(&found.head().freshness(), &control, now).is_hit()
+    };
+    assert!((0..100).all(|_| hit()), "fresh");
+    ready(hit)
+}
+
 fn stored(asked: &Checked<'_>, now: SystemTime) -> Option<Stored> {
     let request = Request {
         method: &Method::GET,

@@ -16,6 +16,7 @@
 //! [read](Store::read_from_disk) by whoever may wait for it.
 
 mod entry;
+mod page;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ use http::{HeaderName, StatusCode};
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
+use near::Near;
 
 use crate::disk::{self, Disk};
 use crate::fields::Fields;
@@ -33,6 +35,8 @@ use crate::tags::{self, Life, Mode, State, Tags};
 use crate::vary::Spec;
 
 use self::entry::{Entry, Lives};
+use self::page::Kept;
+pub use self::page::Page;
 
 /// Variants that are kept of one URL; when one more comes, the oldest goes.
 pub const MAX_VARIANTS: usize = 64;
@@ -45,6 +49,8 @@ const ENTRY_OVERHEAD: u64 = 300;
 #[derive(Debug)]
 pub struct Store {
     entries: Cache<Key, Arc<Entry>, ahash::RandomState>,
+    /// Small entries that are in demand, of each thread.
+    near: Arc<Near<Arc<Kept>>>,
     tags: Tags,
     disk: Option<Disk>,
     /// Larger objects go to the disk alone.
@@ -57,11 +63,11 @@ pub struct Store {
     swept: AtomicU64,
 }
 
-/// What was found for a request.
+/// What was found for a request, as a `P`.
 #[derive(Debug, Clone)]
-pub enum Lookup {
+pub enum Lookup<P = Arc<Stored>> {
     /// The variant that fits. Whether it may be used is for [`crate::reuse`] to say.
-    Found(Arc<Stored>),
+    Found(P),
     /// The URL has variants, but none that fits.
     VaryMiss,
     /// Nothing is stored for the URL.
@@ -107,10 +113,14 @@ impl Store {
     pub fn new(capacity: u64) -> Self {
         let counters = Arc::new(Counters::default());
         let counted = Arc::clone(&counters);
+        let near = Arc::new(Near::default());
+        let told = Arc::clone(&near);
         let entries = Cache::builder()
             .max_capacity(capacity)
             .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
-            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
+            .eviction_listener(move |key: Arc<Key>, entry: Arc<Entry>, cause| {
+                // Before lives end: a purge does not find them from then on.
+                told.change(key.as_key().as_bytes());
                 if cause == RemovalCause::Size {
                     counted
                         .evictions
@@ -124,6 +134,7 @@ impl Store {
             .build_with_hasher(ahash::RandomState::new());
         Self {
             entries,
+            near,
             tags: Tags::new(),
             disk: None,
             most_in_memory: u64::MAX,
@@ -185,8 +196,7 @@ impl Store {
         };
         match entry.select(request, extra, self.tags.latest()) {
             Some(stored) => Lookup::Found(Arc::clone(stored)),
-            None if entry.live(self.tags.latest()).next().is_none() => Lookup::UriMiss,
-            None => Lookup::VaryMiss,
+            None => missed(&entry, self.tags.latest()),
         }
     }
 
@@ -543,6 +553,14 @@ impl Store {
         if self.unsettled.fetch_add(weight, Ordering::Relaxed) + weight > self.slack {
             self.maintain();
         }
+    }
+}
+
+/// What it is that `entry` has nothing for a request.
+fn missed<P>(entry: &Entry, latest: u64) -> Lookup<P> {
+    match entry.live(latest).next() {
+        None => Lookup::UriMiss,
+        Some(_) => Lookup::VaryMiss,
     }
 }
 

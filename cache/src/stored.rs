@@ -33,10 +33,10 @@ struct Extras {
 }
 
 /// What is known of a compressed representation.
-#[derive(Debug, Clone)]
-pub enum InCoding {
+#[derive(Debug, Clone, Copy)]
+pub enum InCoding<'a> {
     /// It is there.
-    Ready(Arc<Stored>),
+    Ready(&'a Arc<Stored>),
     /// It would not be smaller.
     Useless,
     /// Nobody has made it yet.
@@ -91,10 +91,10 @@ impl Stored {
     }
 
     /// The representation in a coding.
-    pub fn in_coding(&self, coding: Coding) -> InCoding {
+    pub fn in_coding(&self, coding: Coding) -> InCoding<'_> {
         let known = self.extras.get();
         match known.and_then(|extras| extras.places[coding as usize].get()) {
-            Some(Some(stored)) => InCoding::Ready(Arc::clone(stored)),
+            Some(Some(stored)) => InCoding::Ready(stored),
             Some(None) => InCoding::Useless,
             None => InCoding::Unknown,
         }

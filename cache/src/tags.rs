@@ -395,7 +395,12 @@ impl Life {
 
     /// Counts a use.
     pub fn hit(&self) {
-        self.hits.fetch_add(1, Ordering::Relaxed);
+        self.used(1);
+    }
+
+    /// Counts so many uses.
+    pub(crate) fn used(&self, times: u32) {
+        self.hits.fetch_add(times, Ordering::Relaxed);
     }
 
     /// Uses so far; wraps after 2^32.

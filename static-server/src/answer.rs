@@ -168,6 +168,20 @@ impl SharedHeaders {
         &self.fields
     }
 
+    /// The same in memory of its own, as far as values go.
+    pub(crate) fn copied(&self) -> Self {
+        let copied = |value: &HeaderValue| {
+            HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone())
+        };
+        let fields = self.fields.iter();
+        Self {
+            fields: fields
+                .map(|(name, value)| (name.clone(), copied(value)))
+                .collect(),
+            lines: self.lines.clone(),
+        }
+    }
+
     /// The same as HTTP/1.1 writes them: `name: value CRLF` for each.
     pub fn lines(&self) -> &[u8] {
         &self.lines

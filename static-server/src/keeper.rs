@@ -130,7 +130,7 @@ fn carry_out(preparation: &Preparation, task: &Task) -> io::Result<()> {
         None => Content::File(file),
     };
     // What took the place of the resource meanwhile knows better.
-    let held = preparation.memory().find(&task.key);
+    let held = preparation.memory().find_shared(&task.key);
     let resource = held.as_ref().unwrap_or(&task.resource);
     if Arc::ptr_eq(resource.files(), task.resource.files())
         && resource.variant(task.encoding).facts.identical(&facts)

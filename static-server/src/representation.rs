@@ -182,6 +182,30 @@ impl Representation {
         }
     }
 
+    /// The same with handles that no other thread counts, if it is in memory and of less than `most`
+    /// bytes.
+    pub(crate) fn of_a_thread(&self, most: u64) -> Option<Self> {
+        let Content::Memory(held) = &self.content else {
+            return None;
+        };
+        // From there on there may be a twin, which is all threads' in any case.
+        if held.bytes.len() as u64 >= most.min(TWIN) {
+            return None;
+        }
+        let bytes = Bytes::from_owner(held.bytes.clone());
+        Some(Self {
+            content: Content::memory(bytes, Arc::clone(&held.allowance)),
+            facts: self.facts,
+            content_type: self.content_type.clone(),
+            etag: self.etag.clone(),
+            last_modified: self.last_modified,
+            date_is_strong: self.date_is_strong,
+            boundary: self.boundary,
+            sent: AtomicU32::new(self.sent.load(Ordering::Relaxed)),
+            full: Arc::new(self.full.copied()),
+        })
+    }
+
     /// Whether the hash of the content is known.
     pub(crate) fn is_tagged(&self) -> bool {
         self.etag.is_some()

@@ -108,14 +108,28 @@ impl Resource {
         found.unwrap_or(&self.plain)
     }
 
+    /// How long the facts are believed; `None` where they are known to be out of date.
+    fn trust(&self) -> Option<u64> {
+        match &self.signs {
+            Some(signs) if signs.iter().all(Sign::is_lit) => Some(WATCHED_TRUST_MILLIS),
+            Some(_) => None,
+            None => Some(TRUST_MILLIS),
+        }
+    }
+
+    /// Whether the facts may be believed at `at`, whoever asks.
+    pub(crate) fn is_believed(&self, at: u64) -> bool {
+        let checked = self.checked.load(Ordering::Relaxed);
+        self.trust()
+            .is_some_and(|trust| at < checked.saturating_add(trust))
+    }
+
     /// Whether the facts may be believed at `at`. Of those who ask when they have grown old,
     /// one is told no and must look; the others go on with what there is.
     pub(crate) fn trusted(&self, at: u64) -> bool {
         let checked = self.checked.load(Ordering::Relaxed);
-        let trust = match &self.signs {
-            Some(signs) if signs.iter().all(Sign::is_lit) => WATCHED_TRUST_MILLIS,
-            Some(_) => return false,
-            None => TRUST_MILLIS,
+        let Some(trust) = self.trust() else {
+            return false;
         };
         if at < checked.saturating_add(trust) {
             return true;
@@ -184,6 +198,29 @@ impl Resource {
             packed: self.packed.iter().map(set).collect(),
             checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)),
         }
+    }
+
+    /// The same resource with representations that no other thread counts references to, if all that
+    /// are ready are in memory and of less than `most` bytes.
+    pub(crate) fn of_a_thread(&self, most: u64) -> Option<Self> {
+        let of_a_thread = |variant: &Variant| {
+            let ready = match &variant.ready {
+                Some(ready) => Some(Arc::new(ready.of_a_thread(most)?)),
+                None => None,
+            };
+            Some(Variant {
+                ready,
+                ..variant.clone()
+            })
+        };
+        Some(Self {
+            files: Arc::clone(&self.files),
+            named: self.named,
+            signs: self.signs.clone(),
+            plain: of_a_thread(&self.plain)?,
+            packed: self.packed.iter().map(of_a_thread).collect::<Option<_>>()?,
+            checked: AtomicU64::new(self.checked.load(Ordering::Relaxed)),
+        })
     }
 
     /// What it counts for in the cache, in bytes.

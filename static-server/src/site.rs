@@ -221,7 +221,7 @@ impl Site {
 
     /// The resource behind `path`, from memory, where it is called `key`, or from the disk.
     fn locate(&self, key: &str, path: &str, at: u64) -> Result<Located, Trouble> {
-        let held = self.memory().find(key);
+        let held = self.memory().find(key, at);
         if let Some(resource) = held.as_ref().filter(|held| held.trusted(at)) {
             return Ok(Located::File(Arc::clone(resource)));
         }

@@ -182,6 +182,31 @@ fn an_unchanged_file_costs_no_call_for_a_minute_and_a_changed_one_is_seen_at_onc
 }
 
 #[test]
+fn each_thread_counts_its_own_references_to_a_small_file_in_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("app.css"), "one").unwrap();
+    fs::write(dir.path().join("large.css"), "x".repeat(20_000)).unwrap();
+    let world = World::new(dir.path(), |_| {});
+    let in_demand = |path: &str| {
+        let lists = (0..64).map(|_| world.get(path).headers.shared);
+        lists.last().unwrap()
+    };
+    let other = |path| std::thread::scope(|scope| scope.spawn(|| in_demand(path)).join().unwrap());
+    let here = in_demand("/app.css");
+    assert!(!Arc::ptr_eq(&here, &other("/app.css")));
+    assert!(Arc::ptr_eq(&here, &in_demand("/app.css")), "made once");
+    assert_eq!(here.lines(), other("/app.css").lines());
+    assert!(Arc::ptr_eq(&in_demand("/large.css"), &other("/large.css")));
+    // Once more than that there is another, here and there.
+    fs::write(dir.path().join("app.css"), "other").unwrap();
+    world.until("/app.css", |answer| is(answer, "other"));
+    std::thread::scope(|scope| {
+        let seen = scope.spawn(|| world.text("/app.css"));
+        assert_eq!(seen.join().unwrap(), "other");
+    });
+}
+
+#[test]
 fn a_packed_copy_that_comes_later_is_seen_at_once() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("app.css"), "plain").unwrap();

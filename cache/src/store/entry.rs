@@ -68,23 +68,41 @@ impl Entry {
         extra: &[HeaderName],
         latest: u64,
     ) -> Option<&Arc<Stored>> {
-        let fits = |stored: &&Arc<Stored>| {
+        self.variants.get(self.position(request, extra, latest)?)
+    }
+
+    /// The place of the variant that [`select`](Self::select) finds.
+    pub(super) fn position(
+        &self,
+        request: &dyn Fields,
+        extra: &[HeaderName],
+        latest: u64,
+    ) -> Option<usize> {
+        let fits = |stored: &Stored| {
             let variant = stored.head().variant();
             variant.spec().covers(extra)
                 && variant.matches(request)
                 && stored.state(latest) != State::Gone
         };
         match self.variants.as_slice() {
-            [only] => Some(only).filter(fits),
-            several => several.iter().filter(fits).max_by_key(|stored| {
-                (stored.head().variant().is_by_origin(), stored.head().date())
-            }),
+            [only] => fits(only).then_some(0),
+            several => {
+                let several = several.iter().enumerate().filter(|(_, one)| fits(one));
+                let latest = several.max_by_key(|(_, stored)| {
+                    (stored.head().variant().is_by_origin(), stored.head().date())
+                });
+                latest.map(|(at, _)| at)
+            }
         }
     }
 
+    pub(super) fn weight_of_variants(&self) -> u64 {
+        self.variants.iter().map(|one| one.weight()).sum()
+    }
+
     pub(super) fn weight(&self, key: &Key) -> u32 {
-        let variants: u64 = self.variants.iter().map(|one| one.weight()).sum();
-        u32::try_from(variants + key.len() as u64 + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+        u32::try_from(self.weight_of_variants() + key.len() as u64 + ENTRY_OVERHEAD)
+            .unwrap_or(u32::MAX)
     }
 }
 

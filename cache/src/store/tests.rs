@@ -1,6 +1,9 @@
 //! The store in memory: look-ups, variants, purges, bounds.
 
+use near::Look;
+
 use super::*;
+use crate::coding::Coding;
 use crate::testing::{at, date, fields, head_for};
 use bytes::Bytes;
 
@@ -17,17 +20,87 @@ fn key(path: &str) -> Key {
     Key::new("https", "shop.example", path, None)
 }
 
+/// What is found, whichever way it is looked for.
 fn body(store: &Store, path: &str, asked: &[&str]) -> Option<String> {
-    match store.lookup(key(path).as_key(), &fields(asked), &[]) {
-        Lookup::Found(stored) => Some(
-            stored
-                .segments()
-                .iter()
-                .map(|part| String::from_utf8_lossy(part))
-                .collect(),
-        ),
-        Lookup::VaryMiss | Lookup::UriMiss => None,
+    let text = |stored: &Stored| {
+        let parts = stored.segments().iter();
+        parts.map(|part| String::from_utf8_lossy(part)).collect()
+    };
+    let found = match store.lookup(key(path).as_key(), &fields(asked), &[]) {
+        Lookup::Found(stored) => Ok(text(&stored)),
+        Lookup::VaryMiss => Err("vary"),
+        Lookup::UriMiss => Err("uri"),
+    };
+    // Often enough that it is found at hand where it is small.
+    for _ in 0..2 * near::FAR {
+        let seen = match store.page(key(path).as_key(), &fields(asked), &[]) {
+            Lookup::Found(page) => {
+                assert_eq!(page.to_body(), text(&page));
+                Ok(text(&page))
+            }
+            Lookup::VaryMiss => Err("vary"),
+            Lookup::UriMiss => Err("uri"),
+        };
+        assert_eq!(seen, found, "{path}");
     }
+    found.ok()
+}
+
+fn is_near(store: &Store, path: &str) -> bool {
+    matches!(
+        store.near.look(key(path).as_key().as_bytes(), |_| true),
+        Look::Here(_)
+    )
+}
+
+#[test]
+fn what_is_in_demand_and_small_is_at_hand_and_its_uses_are_counted() {
+    let store = Store::new(1 << 20);
+    let large = "x".repeat(20_000);
+    store.insert(key("/a").as_key(), object(&[], &[], "one"));
+    store.insert(key("/b").as_key(), object(&[], &[], &large));
+    body(&store, "/a", &[]);
+    body(&store, "/b", &[]);
+    assert!(is_near(&store, "/a") && !is_near(&store, "/b"));
+    let uses = 1_000;
+    for _ in 0..uses {
+        let Lookup::Found(page) = store.page(key("/a").as_key(), &fields(&[]), &[]) else {
+            panic!("it is gone");
+        };
+        page.count();
+    }
+    let counted = || store.variants(key("/a").as_key())[0].life().hits();
+    assert!((uses - 16..=uses).contains(&counted()), "{}", counted());
+    let known = store.variants(key("/a").as_key()).remove(0);
+    store.purge(key("/a").as_key(), Mode::Hard);
+    body(&store, "/a", &[]);
+    assert!(!is_near(&store, "/a"));
+    // The place is another's now, so what was kept there is told.
+    for number in 0..1_000 {
+        let path = format!("/{number}");
+        store.insert(key(&path).as_key(), object(&[], &[], "one"));
+        body(&store, &path, &[]);
+    }
+    assert_eq!(known.life().hits(), uses);
+}
+
+#[test]
+fn a_coding_is_found_at_hand_as_it_is_made() {
+    let store = Store::new(1 << 20);
+    let stored = object(&[], &["etag: \"a\""], "one");
+    store.insert(key("/a").as_key(), Arc::clone(&stored));
+    body(&store, "/a", &[]);
+    assert!(is_near(&store, "/a"));
+    stored.set_coded(Coding::Gzip, Some(vec![Bytes::from("packed")].into()));
+    let Lookup::Found(page) = store.page(key("/a").as_key(), &fields(&[]), &[]) else {
+        panic!("it is gone");
+    };
+    let coded = page.clone().in_coding_ready(Coding::Gzip);
+    assert_eq!(
+        (&page.to_body()[..], &coded.to_body()[..]),
+        (&b"one"[..], &b"packed"[..])
+    );
+    assert_eq!(coded.head().etag(), Some(&b"\"a-gzip\""[..]));
 }
 
 #[test]

@@ -54,13 +54,16 @@ use crate::snapshot::Snapshot;
 
 /// The snapshot as a worker holds it: the references of its requests are counted here, where no
 /// other core writes.
-pub(crate) struct Held(Arc<Snapshot>);
+pub(crate) struct Held {
+    snapshot: Arc<Snapshot>,
+    worker: usize,
+}
 
 impl Deref for Held {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.snapshot
     }
 }
 
@@ -86,7 +89,10 @@ impl Carrier {
     ) -> Self {
         Self {
             worker,
-            held: ArcSwap::from_pointee(Held(snapshot.load_full())),
+            held: ArcSwap::from_pointee(Held {
+                snapshot: snapshot.load_full(),
+                worker,
+            }),
             load: snapshot.load().load.clone(),
             snapshot,
             draining,
@@ -98,10 +104,13 @@ impl Carrier {
     fn snapshot(&self) -> Arc<Held> {
         let in_force = self.snapshot.load();
         let held = self.held.load_full();
-        match Arc::ptr_eq(&held.0, &in_force) {
+        match Arc::ptr_eq(&held.snapshot, &in_force) {
             true => held,
             false => {
-                let held = Arc::new(Held(Guard::into_inner(in_force)));
+                let held = Arc::new(Held {
+                    snapshot: Guard::into_inner(in_force),
+                    worker: self.worker,
+                });
                 self.held.store(held.clone());
                 held
             }

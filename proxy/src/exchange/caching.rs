@@ -10,6 +10,7 @@ use cache::condition::{self, Condition};
 use cache::key::KeyRef;
 use cache::range::{self, Selection};
 use cache::reuse::{self, Use};
+use cache::store::Page;
 use cache::stored::InCoding;
 use cache::{
     Coding, Fields, KeyBuf, Normal, Policy, QueryRules, Request, RequestControl, Stored, coding,
@@ -114,9 +115,9 @@ impl Caching {
         &self,
         method: &Method,
         fields: &impl Fields,
-        found: Arc<Stored>,
+        found: Page,
         now: SystemTime,
-    ) -> Option<Arc<Stored>> {
+    ) -> Option<Page> {
         let freshness = found.freshness();
         let usable = reuse::usable(&freshness, &RequestControl::read(fields), now);
         if usable != Use::Fresh || freshness.remaining(now) <= self.early_refresh {
@@ -124,7 +125,7 @@ impl Caching {
         }
         let found = match self.represented(fields, &found) {
             Represented::AsStored => found,
-            Represented::Coded(coded) => coded,
+            Represented::Coded(coding, _) => found.in_coding_ready(coding),
             Represented::ToBeCoded(_) => return None,
         };
         let page = found.head();
@@ -137,7 +138,11 @@ impl Caching {
 
     /// Which representation of `found` the request gets. Parts are cut from what the origin sent: who asks for
     /// one may have another of it.
-    pub(crate) fn represented(&self, fields: &impl Fields, found: &Stored) -> Represented {
+    pub(crate) fn represented<'a>(
+        &self,
+        fields: &impl Fields,
+        found: &'a Stored,
+    ) -> Represented<'a> {
         if self.compress.is_empty() || fields.has(&RANGE) {
             return Represented::AsStored;
         }
@@ -145,7 +150,7 @@ impl Caching {
             return Represented::AsStored;
         };
         match found.in_coding(coding) {
-            InCoding::Ready(coded) => Represented::Coded(coded),
+            InCoding::Ready(coded) => Represented::Coded(coding, coded),
             InCoding::Useless => Represented::AsStored,
             InCoding::Unknown => {
                 match coding::is_compressible(found.head(), found.len(), coding::MIN_LENGTH) {
@@ -164,11 +169,11 @@ impl Caching {
 }
 
 /// A representation of a stored page.
-pub(crate) enum Represented {
+pub(crate) enum Represented<'a> {
     /// The origin's.
     AsStored,
     /// The one in the coding that the client wants most.
-    Coded(Arc<Stored>),
+    Coded(Coding, &'a Arc<Stored>),
     /// The origin's until one in this coding is made.
     ToBeCoded(Coding),
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::Attempts;
 use super::labels::{Hedge, Refused, labels};
-use super::metrics::Endpoints;
+use super::metrics::Shown;
 use super::text::Captured;
 use crate::exchange::proxy_header::Via;
 use crate::listen::ClientCert;
@@ -46,7 +46,7 @@ pub(crate) struct Record {
     /// Index of the upstream that was asked; `None` when none was.
     pub(crate) upstream: Option<u16>,
     /// The endpoints that it had when it was asked: what the attempts' indexes mean.
-    pub(crate) endpoints: Option<Arc<Endpoints>>,
+    pub(crate) endpoints: Option<Arc<Shown>>,
     /// Endpoints tried, in order.
     pub(crate) attempts: Attempts,
     /// Wait in the upstream's queue; `None` without one.

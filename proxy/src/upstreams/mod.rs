@@ -13,6 +13,7 @@ mod prober;
 mod probes;
 mod queue;
 mod settings;
+mod share;
 mod sticky;
 mod target;
 #[cfg(test)]
@@ -24,7 +25,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use balancer::{Carry, Mode, Pool};
 
 pub(crate) use by_hand::Change;
@@ -38,6 +38,7 @@ pub(crate) use place::Place;
 pub(crate) use prober::Probers;
 pub(crate) use probes::probes;
 pub(crate) use queue::{NoTurn, Queue, Try};
+pub(crate) use share::Share;
 pub(crate) use sticky::{Kept, Sticky, random_key};
 pub(crate) use target::Target;
 pub(crate) use watch::Watchers;
@@ -47,6 +48,7 @@ use self::common::Common;
 use self::dial::Dialer;
 use self::discovery::{Found, Source};
 use self::prober::Reason;
+use self::share::Shares;
 use crate::clock;
 use crate::listen::TlsError;
 use crate::observe::metrics::UpstreamMetrics;
@@ -55,7 +57,7 @@ use crate::observe::metrics::UpstreamMetrics;
 pub(crate) struct Upstream {
     common: Arc<Common>,
     own_zone: Option<String>,
-    members: ArcSwap<Members>,
+    members: Shares,
     /// Where its endpoints come from. Kept over a reload that does not change that, with all that
     /// it knows.
     source: Arc<tokio::sync::Mutex<Source>>,
@@ -213,7 +215,7 @@ impl Upstream {
         let now = clock::now();
         let (source, found, found_at) = match previous.filter(|it| it.finds_alike(settings)) {
             Some(previous) => {
-                let found = previous.members.load().found().to_vec();
+                let found = previous.members.members().found().to_vec();
                 (previous.source.clone(), found, previous.common.found_at())
             }
             None => {
@@ -235,7 +237,7 @@ impl Upstream {
             workers: making.workers,
         });
         let hands = previous.map_or_else(Hands::default, |previous| previous.hands().kept());
-        let before = previous.map(|previous| previous.members.load_full());
+        let before = previous.map(|previous| previous.members.members());
         let pool = Pool::new(
             settings::pool(settings, making.own_zone, &found, &hands),
             before.as_ref().map(|before| before.pool()),
@@ -246,7 +248,7 @@ impl Upstream {
         Ok(Self {
             common,
             own_zone: making.own_zone.map(str::to_owned),
-            members: ArcSwap::from_pointee(members),
+            members: Shares::new(members, making.workers),
             source,
             hands: Mutex::new(hands),
         })
@@ -281,31 +283,36 @@ impl Upstream {
         &self.common
     }
 
-    /// Its endpoints as they are now; a request takes them once.
+    /// Its endpoints as they are now, for a request of `worker`, which takes them once.
+    pub(crate) fn share(&self, worker: usize) -> Arc<Share> {
+        self.members.of(worker)
+    }
+
+    /// Its endpoints as they are now, for all but requests.
     pub(crate) fn members(&self) -> Arc<Members> {
-        self.members.load_full()
+        self.members.members()
     }
 
     /// The snapshot that this is part of is in force: its endpoints are shown in the metrics.
     pub(crate) fn publish(&self) {
-        let members = self.members.load();
+        let members = self.members.members();
         self.common.metrics.show(members.shown().clone());
     }
 
     /// Brings the gauges up to date.
     pub(crate) fn show(&self, now: Instant) {
-        self.members.load().show(now);
+        self.members.members().show(now);
     }
 
     /// What is due about once a second.
     pub(crate) fn tick(&self, now: Instant) {
-        self.members.load().tick(now);
+        self.members.members().tick(now);
     }
 
     /// Takes over what discovery found; whether that is anything new.
     fn found(&self, found: Vec<Found>) -> bool {
         let hands = self.hands();
-        let before = self.members.load_full();
+        let before = self.members.members();
         if before.found() == found.as_slice() {
             return false;
         }
@@ -332,7 +339,7 @@ impl Upstream {
     /// There is no such endpoint; the message lists those that there are.
     pub(crate) fn change(&self, endpoint: &str, change: Change) -> Result<(), String> {
         let mut hands = self.hands();
-        let before = self.members.load_full();
+        let before = self.members.members();
         let named = |found: &&Found| found.name == endpoint || found.target.id() == endpoint;
         let Some(found) = before.found().iter().find(named) else {
             let there: Vec<&str> = before.found().iter().map(|one| one.name.as_str()).collect();
@@ -355,7 +362,7 @@ impl Upstream {
             "endpoint changed by hand (weight 0: its own again)"
         );
         self.make(before.found().to_vec(), &before, &hands);
-        let members = self.members.load();
+        let members = self.members.members();
         if let Some(index) = members.pool().find(&id)
             && members.pool().endpoint(index).mode() != Mode::Enabled
         {
@@ -372,7 +379,7 @@ impl Upstream {
             clock::now(),
         );
         let members = Members::new(self.common.clone(), pool, found, Some(before));
-        self.members.store(Arc::new(members));
+        self.members.replace(members);
         self.publish();
         if let Some(queue) = &self.common.queue {
             queue.wake();
@@ -386,7 +393,7 @@ impl Upstream {
 
     /// Takes the result of a check of the endpoint of this id; whether it is healthy now.
     fn probed(&self, id: &str, result: &Result<(), Reason>) -> bool {
-        let members = self.members.load();
+        let members = self.members.members();
         let Some(endpoint) = members.pool().find(id) else {
             return false;
         };

@@ -46,7 +46,7 @@ impl Site {
         original: &Arc<Resource>,
         at: u64,
     ) -> Option<Arc<Resource>> {
-        let held = self.memory().find(key);
+        let held = self.memory().find(key, at);
         let held = held.filter(|held| Arc::ptr_eq(held.files(), original.files()));
         let found = match held {
             Some(held) if held.trusted(at) => held,

@@ -53,7 +53,7 @@ pub(super) fn picture(
             at,
         )
     };
-    let held = preparation.memory().find(&name);
+    let held = preparation.memory().find_shared(&name);
     if let Some(held) = held
         && let Some(ready) = held.plain().ready.as_deref().filter(|r| is_current(r))
     {

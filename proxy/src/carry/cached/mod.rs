@@ -388,7 +388,7 @@ fn compressed(
     let fields = &session.req_header().headers;
     match cached.caching.represented(fields, found) {
         Represented::AsStored => None,
-        Represented::Coded(coded) => Some(coded),
+        Represented::Coded(_, coded) => Some(Arc::clone(coded)),
         Represented::ToBeCoded(coding) => {
             if found.begin_coding(coding) {
                 background::compress(cache.clone(), key.as_key().to_key(), found.clone(), coding);

@@ -37,7 +37,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cache::Stored;
+use cache::store::Page;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use static_server::{Answer, Sending};
@@ -89,7 +89,7 @@ struct Hit {
 
 /// What there is to send.
 enum What {
-    Page(Arc<Stored>),
+    Page(Page),
     File(Answer),
     Fixed(Reply),
     /// The reply that the route's action is. Not copied: the counts of references to its parts are
@@ -368,7 +368,7 @@ fn through(
                     if route.may_cover(page.head().status()) || page.len() > by.most {
                         return None;
                     }
-                    page.life().hit();
+                    page.count();
                     record.cache = CacheResult::Hit;
                     record.status = page.head().status().as_u16();
                     return Some(What::Page(page));

@@ -1,10 +1,9 @@
 //! A stored page that may be sent as it stands, and its sending.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use cache::status::{CacheStatus, Forward};
-use cache::store::Lookup;
+use cache::store::{Lookup, Page};
 use cache::{KeyBuf, Stored};
 use http::header;
 
@@ -23,7 +22,7 @@ use crate::upstreams::Upstream;
 /// What is stored for a request.
 pub(super) enum Looked {
     /// A page that may be sent as it stands.
-    Page(Arc<Stored>),
+    Page(Page),
     /// None.
     Nothing(KeyBuf, Forward),
     /// One that may not, or that is to be looked into.
@@ -47,7 +46,7 @@ pub(super) fn look(
     let key = caching.key(scheme, way, upstream.name(), head);
     let view = caching.normal.apply(head);
     let store = &snapshot.cache.store;
-    let found = match store.lookup(key.as_key(), &view, &caching.policy.vary) {
+    let found = match store.page(key.as_key(), &view, &caching.policy.vary) {
         Lookup::Found(found) => found,
         Lookup::UriMiss => return Looked::Nothing(key, Forward::UriMiss),
         Lookup::VaryMiss => return Looked::Nothing(key, Forward::VaryMiss),

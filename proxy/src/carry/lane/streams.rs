@@ -152,10 +152,7 @@ impl Carrier {
         };
         let body = match &hit.what {
             What::Proxied(_) => return going(stream, hit, None),
-            What::Page(page) => match &page.segments()[..] {
-                [one] => one.clone(),
-                many => many.concat().into(),
-            },
+            What::Page(page) => page.to_body(),
             What::File(answer) => match &answer.body {
                 FileBody::Memory(bytes) => bytes.clone(),
                 _ => Bytes::new(),

@@ -182,7 +182,9 @@ impl Hit {
             .get(self.route)
             .map(|route| &route.action)
         {
-            Some(Action::Upstream { upstream, .. }) => Err(upstream::unbegun(upstream)),
+            Some(Action::Upstream { upstream, .. }) => {
+                Err(upstream::unbegun(upstream, self.snapshot.worker))
+            }
             _ => Ok(()),
         }
     }

@@ -239,7 +239,7 @@ async fn connect(
     record: &mut Record,
 ) -> Result<(Place, Box<Connection>), &'static str> {
     let settings = upstream.settings();
-    let members = upstream.members();
+    let members = upstream.share(worker);
     let hash = match from.client.ip().to_canonical() {
         IpAddr::V4(address) => hash_key(&address.octets()),
         IpAddr::V6(address) => hash_key(&address.octets()),

@@ -12,11 +12,11 @@ use super::{Client, GoesOn, Outgoing, Upload};
 use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
-use crate::upstreams::{Connected, Connection, Members, Place, RECENT, Reuse};
+use crate::upstreams::{Connected, Connection, Place, RECENT, Reuse, Share};
 
 /// What an attempt needs to know.
 pub(super) struct Attempt<'a> {
-    pub(super) members: &'a Arc<Members>,
+    pub(super) members: &'a Arc<Share>,
     pub(super) worker: usize,
     pub(super) goes_on: GoesOn<'a>,
     /// When the first byte must be there; `None`: `first_byte_timeout` after it is sent.

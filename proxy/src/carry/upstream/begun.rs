@@ -15,11 +15,11 @@ use super::{Run, answered};
 use crate::carry::failure::{Failure, dial_failure};
 use crate::clock;
 use crate::observe::Record;
-use crate::upstreams::{Connection, Members, Place, Reuse, Upstream};
+use crate::upstreams::{Connection, Place, Reuse, Share, Upstream};
 
 /// See the module's text.
 pub(crate) struct Begun {
-    members: Arc<Members>,
+    members: Arc<Share>,
     pub(super) came: Came,
     passed: Option<u64>,
 }
@@ -45,7 +45,7 @@ pub(super) enum Came {
 
 /// A request under way on a kept connection, or on one that was made for it.
 pub(crate) struct Asked {
-    members: Arc<Members>,
+    members: Arc<Share>,
     place: Place,
     /// [`Reuse::Never`]: the connection is not a kept one.
     reuse: Reuse,
@@ -57,8 +57,8 @@ pub(crate) struct Asked {
 }
 
 /// A request for which no endpoint was picked yet.
-pub(crate) fn unbegun(upstream: &Upstream) -> Begun {
-    Begun::new(upstream.members(), Came::Nowhere)
+pub(crate) fn unbegun(upstream: &Upstream, worker: usize) -> Begun {
+    Begun::new(upstream.share(worker), Came::Nowhere)
 }
 
 /// Picks an endpoint and takes a kept connection to it, one that will do for the request.
@@ -72,7 +72,7 @@ pub(crate) fn begin(
     now: Instant,
     record: &mut Record,
 ) -> Result<(Asked, Box<Connection>), Begun> {
-    let members = upstream.members();
+    let members = upstream.share(worker);
     let nowhere = |members| Begun::new(members, Came::Nowhere);
     let common = members.common();
     // Who waits already comes first.
@@ -138,7 +138,7 @@ pub(crate) async fn connect(
 impl Asked {
     /// A connection to `place` is there at `now`.
     fn new(
-        members: Arc<Members>,
+        members: Arc<Share>,
         mut place: Place,
         (reuse, rested): (Reuse, Duration),
         now: Instant,
@@ -257,7 +257,7 @@ impl Asked {
 }
 
 impl Begun {
-    fn new(members: Arc<Members>, came: Came) -> Self {
+    fn new(members: Arc<Share>, came: Came) -> Self {
         Self {
             members,
             came,

@@ -17,11 +17,11 @@ use super::{Client, GoesOn, Outgoing, answered, early, failed_at};
 use crate::carry::failure::Failure;
 use crate::clock;
 use crate::observe::{Hedge, Record};
-use crate::upstreams::{Members, Place};
+use crate::upstreams::{Place, Share};
 
 /// What both attempts share.
 pub(super) struct Hedged<'a> {
-    pub(super) members: &'a Arc<Members>,
+    pub(super) members: &'a Arc<Share>,
     pub(super) worker: usize,
     pub(super) goes_on: GoesOn<'a>,
     /// After which the second one begins.

@@ -20,7 +20,7 @@ use super::{Client, Upload};
 use crate::carry::failure::{ClientFault, Failure, read_failure};
 use crate::clock;
 use crate::listen::is_h2;
-use crate::upstreams::{Came, Members, Octets, Place, Session, Sticky};
+use crate::upstreams::{Came, Octets, Place, Session, Share, Sticky};
 
 /// Bytes of an answer that nobody wants which are read so that its connection can be kept.
 const DISCARDED_BODY: usize = 64 * 1024;
@@ -36,7 +36,7 @@ pub(crate) const EARLY_TIME: Duration = Duration::from_millis(50);
 
 /// See the module's text. Holds the place at the endpoint until the reply is over.
 pub(crate) struct Incoming {
-    members: Arc<Members>,
+    members: Arc<Share>,
     worker: usize,
     session: Session,
     /// The request body was cut short: the connection cannot be used again.
@@ -52,7 +52,7 @@ pub(crate) struct Incoming {
 
 impl Incoming {
     pub(super) fn new(
-        members: Arc<Members>,
+        members: Arc<Share>,
         worker: usize,
         place: Place,
         session: Session,

@@ -38,7 +38,7 @@ use super::failure::Failure;
 use crate::clock;
 use crate::exchange::grpc::base64::Decoder;
 use crate::observe::{Record, Refused};
-use crate::upstreams::{Addresses, Kept, Members, Place, Reuse, Upstream};
+use crate::upstreams::{Addresses, Kept, Place, Reuse, Share, Upstream};
 
 /// The body of a request on its way up.
 pub(crate) enum Upload {
@@ -172,7 +172,7 @@ pub(crate) async fn open(
     let (mut run, came) = match begun {
         Some(begun) => begun.into_run(worker, goes_on),
         None => {
-            let members = upstream.members();
+            let members = upstream.share(worker);
             let prefer = outgoing.sticky.and_then(|kept| members.sticky(kept.hash));
             let run = Run::new(members, worker, goes_on, prefer);
             (run, Came::Nowhere)
@@ -239,7 +239,7 @@ enum Step {
 
 /// What has been done for one request so far.
 struct Run<'a> {
-    members: Arc<Members>,
+    members: Arc<Share>,
     worker: usize,
     goes_on: GoesOn<'a>,
     prefer: Option<EndpointIndex>,
@@ -253,7 +253,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(
-        members: Arc<Members>,
+        members: Arc<Share>,
         worker: usize,
         goes_on: GoesOn<'a>,
         prefer: Option<EndpointIndex>,
@@ -479,7 +479,7 @@ async fn early(made: Result<Made, Failed>) -> Result<Made, Failed> {
 
 /// Tells the pool of an answer.
 fn answered(
-    members: &Members,
+    members: &Share,
     endpoint: EndpointIndex,
     status: StatusCode,
     first_byte: Duration,
@@ -493,7 +493,7 @@ fn answered(
 }
 
 /// Tells the pool and the record of a failure, if it is the endpoint's.
-fn failed_at(members: &Members, endpoint: EndpointIndex, failure: Failure, record: &mut Record) {
+fn failed_at(members: &Share, endpoint: EndpointIndex, failure: Failure, record: &mut Record) {
     let Some((outcome, counted)) = failure.outcome() else {
         return;
     };

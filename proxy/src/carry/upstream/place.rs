@@ -8,7 +8,7 @@ use super::{Client, GoesOn};
 use crate::carry::failure::{ClientFault, Failure};
 use crate::clock;
 use crate::observe::{Record, Refused};
-use crate::upstreams::{Members, NoTurn, Place, Try};
+use crate::upstreams::{NoTurn, Place, Share, Try};
 
 /// Why there is none.
 pub(super) enum NoPlace {
@@ -20,7 +20,7 @@ pub(super) enum NoPlace {
 /// Gets a place; waits in the queue, if there is one, while none is free. `client` is watched
 /// meanwhile.
 pub(super) async fn get(
-    members: &Arc<Members>,
+    members: &Arc<Share>,
     context: &PickContext<'_>,
     client: Client<'_>,
     goes_on: GoesOn<'_>,

@@ -271,7 +271,9 @@ mod tests {
 
     use super::*;
     use crate::observe::UpstreamFailure;
-    use crate::observe::metrics::UpstreamMetrics;
+    use std::sync::Arc;
+
+    use crate::observe::metrics::{Shown, UpstreamMetrics};
     use crate::observe::record::Protocol;
 
     fn names() -> Names {
@@ -296,7 +298,9 @@ mod tests {
             0,
             IpAddr::from([192, 0, 2, 1]),
         );
-        record.endpoints = Some(UpstreamMetrics::new(0).endpoints(endpoints()));
+        record.endpoints = Some(Arc::new(Shown::of(
+            &UpstreamMetrics::new(0).endpoints(endpoints()),
+        )));
         record.status = 200;
         record.bytes_out = 1024;
         record.duration = Duration::from_micros(1_250);

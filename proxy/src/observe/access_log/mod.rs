@@ -415,7 +415,9 @@ mod tests {
             record.duration = Duration::from_micros(812);
             record.upstream = Some(0);
             let upstream = crate::observe::metrics::UpstreamMetrics::new(0);
-            record.endpoints = Some(upstream.endpoints(vec!["10.0.0.11:8080".to_owned()]));
+            let shown = crate::observe::metrics::Shown::of;
+            let endpoints = upstream.endpoints(vec!["10.0.0.11:8080".to_owned()]);
+            record.endpoints = Some(Arc::new(shown(&endpoints)));
             record.attempts.begin(0);
             record.attempts.answered(200);
             record.first_byte = Some(Duration::from_micros(604));

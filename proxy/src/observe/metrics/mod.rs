@@ -37,7 +37,9 @@ use self::cells::Counter;
 pub(crate) use self::cells::{ForwardEnd, TlsHandshake};
 pub(crate) use self::handles::{ListenerMetrics, OpenConnection};
 pub(crate) use self::table::Table;
-pub(crate) use self::upstream::{EndpointGauges, Endpoints, UpstreamGauges, UpstreamMetrics};
+pub(crate) use self::upstream::{
+    EndpointGauges, Endpoints, Shown, UpstreamGauges, UpstreamMetrics,
+};
 use super::names::Names;
 use super::{CacheCounts, access_log};
 use crate::clock;

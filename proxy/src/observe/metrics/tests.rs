@@ -27,8 +27,9 @@ fn record(listener: u16, route: Option<u16>, status: u16) -> Record {
 }
 
 /// The endpoints that the upstream has now.
-fn shown(table: &Table) -> Option<Arc<Endpoints>> {
-    table.upstream(0).map(|upstream| upstream.shown())
+fn shown(table: &Table) -> Option<Arc<Shown>> {
+    let upstream = table.upstream(0)?;
+    Some(Arc::new(Shown::of(&upstream.shown())))
 }
 
 /// A record of two attempts: the first failed, the second answered.

@@ -2,6 +2,7 @@
 //! while the edge runs.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -41,6 +42,26 @@ impl Endpoints {
         pairs
             .filter(|(place, (name, _))| !self.names[..*place].contains(name))
             .map(|(_, (name, cells))| (name.as_str(), cells.as_ref()))
+    }
+}
+
+/// The same as one worker refers to it, whose records' references are counted here, on lines of
+/// memory that nobody else writes.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Shown(Arc<Endpoints>);
+
+impl Shown {
+    pub(crate) fn of(endpoints: &Arc<Endpoints>) -> Self {
+        Self(Arc::clone(endpoints))
+    }
+}
+
+impl Deref for Shown {
+    type Target = Endpoints;
+
+    fn deref(&self) -> &Endpoints {
+        &self.0
     }
 }
 
