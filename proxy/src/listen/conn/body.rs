@@ -60,6 +60,11 @@ impl Conn {
         self.pre.drain(head_len..head_len + count);
     }
 
+    /// Puts `bytes` behind the head, which is `head_len` long, and before the rest of the body.
+    pub(crate) fn put_behind(&mut self, head_len: usize, bytes: &[u8]) {
+        self.pre.splice(head_len..head_len, bytes.iter().copied());
+    }
+
     /// Puts what `pipe` holds of the body behind the head: somebody else goes on with it.
     ///
     /// # Errors
