@@ -13,8 +13,8 @@
 
 use super::chunked::ChunkScanner;
 
-/// Most octets that are looked at for one piece.
-const MOST: usize = 64 * 1024;
+/// Most octets that are looked at for one piece: as many as are read at once.
+const MOST: usize = 48 * 1024;
 
 /// Octets of the longest [`chunk_head`].
 pub(crate) const CHUNK_HEAD: usize = 18;
@@ -78,6 +78,8 @@ impl Rechunk {
     pub(crate) fn take(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Piece {
         let bytes = &bytes[..bytes.len().min(MOST)];
         out.clear();
+        // No more than that: it is held while the endpoint takes nothing.
+        out.reserve_exact(CHUNK_HEAD + bytes.len() + CRLF.len() + LAST_CHUNK.len());
         out.extend_from_slice(&[0; CHUNK_HEAD]);
         let mut scanner = ChunkScanner::within(self.left);
         let mut at = 0;

@@ -1,14 +1,14 @@
 //! The chunks of a client that go up as they come, as chunks of our own.
 //!
-//! Each chunk of ours is made of what is there, and the client is read on when it is written. As much
-//! of the body as a chunk was made of is gone from the client's connection, in which stands a body at
-//! any time, if its size line is put before it ([`crate::exchange::rechunk`]). What is not written of a chunk when
-//! somebody else goes on is left with the endpoint's connection, which writes it before all else: so the
-//! endpoint's framing is right wherever a chunk of ours was cut.
+//! Each chunk of ours is made of what is there, and the client is read on when it is written. What it
+//! was made of is gone from the client's connection, where the rest is a body as soon as a size line
+//! is put before it ([`crate::exchange::rechunk`]). What is not written of a chunk when somebody else
+//! goes on is left with the endpoint's connection, which writes it before all else. So
+//! both framings are right wherever the body is cut.
 //!
 //! What is malformed, has trailers, or would be more than the route allows waits for the other carrier, to
-//! judge and to answer. So does a client that lets the end of a chunk wait: its last octet
-//! waits, too, and the other carrier passes that on as it comes.
+//! judge and to answer. A client that lets the end of a chunk wait is handed over, too: that chunk's last
+//! octet waits here, and the other carrier passes it on as it comes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -130,6 +130,8 @@ impl<'a> Going<'a> {
                 start,
             } => {
                 conn.take_behind(self.head_len, octets);
+                // Nothing is read until the chunk is written.
+                conn.give_room_back();
                 *self.passed += data as u64;
                 self.at = start;
             }
