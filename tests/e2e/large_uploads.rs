@@ -15,7 +15,7 @@ use crate::support::tls_node;
 use crate::support::{Answer, Ask, Conn, Edge, Gate, Origin, Setup, Streams, wait};
 
 /// Larger than what is kept for a second attempt.
-const PIECE: usize = 100_000;
+pub(crate) const PIECE: usize = 100_000;
 
 fn edge(app: &Origin, lane: &str, keys: &str) -> Edge {
     Setup::new().with("APP", app.address).start(&format!(
@@ -84,7 +84,10 @@ fn an_app_that_is_silent_behind_a_whole_body_is_504_at_its_timeout() {
 }
 
 /// An app that reads a head and `before` octets of its body, and does `then`.
-fn app_that(before: usize, then: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> SocketAddr {
+pub(crate) fn app_that(
+    before: usize,
+    then: impl Fn(&mut TcpStream) + Send + Sync + 'static,
+) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
     let then = Arc::new(then);
@@ -105,12 +108,12 @@ fn app_that(before: usize, then: impl Fn(&mut TcpStream) + Send + Sync + 'static
 }
 
 /// Reads a head and not an octet more; whether there was one.
-fn has_head(socket: &mut impl Read) -> bool {
+pub(crate) fn has_head(socket: &mut impl Read) -> bool {
     read_head(socket).ends_with("\r\n\r\n")
 }
 
 /// Reads a head, or as much of it as there is.
-fn read_head(socket: &mut impl Read) -> String {
+pub(crate) fn read_head(socket: &mut impl Read) -> String {
     let mut read = Vec::new();
     let mut byte = [0];
     while !read.ends_with(b"\r\n\r\n") && matches!(socket.read(&mut byte), Ok(1)) {
@@ -120,7 +123,7 @@ fn read_head(socket: &mut impl Read) -> String {
 }
 
 /// Reads so many octets, or as many as there are.
-fn read_exactly(socket: &mut impl Read, length: usize) -> Vec<u8> {
+pub(crate) fn read_exactly(socket: &mut impl Read, length: usize) -> Vec<u8> {
     let mut body = vec![0; length];
     let mut got = 0;
     while got < length {
@@ -133,7 +136,7 @@ fn read_exactly(socket: &mut impl Read, length: usize) -> Vec<u8> {
     body
 }
 
-fn edge_of(address: SocketAddr, lane: &str, limits: &str) -> Edge {
+pub(crate) fn edge_of(address: SocketAddr, lane: &str, limits: &str) -> Edge {
     Setup::new().with("APP", address).start(&format!(
         "[server]\nworkers = 1\nlane = \"{lane}\"\n[log]\naccess = {{ path = \"access.log\" }}\n\
          [limits]\n{limits}\n[upstream.app]\nendpoints = [\"@APP@\"]\nread_timeout = \"1s\"\n\
@@ -143,7 +146,7 @@ fn edge_of(address: SocketAddr, lane: &str, limits: &str) -> Edge {
 }
 
 /// What the log says of the one request there was.
-fn logged(edge: &Edge) -> Value {
+pub(crate) fn logged(edge: &Edge) -> Value {
     wait::until("a line in the log", wait::SOON, || {
         let text = std::fs::read_to_string(edge.folder().join("access.log")).ok()?;
         serde_json::from_str(text.lines().next()?).ok()
@@ -151,13 +154,13 @@ fn logged(edge: &Edge) -> Value {
 }
 
 /// A connection, and the same to write to while a reply is waited for.
-fn both_ways(edge: &Edge) -> (Conn, TcpStream) {
+pub(crate) fn both_ways(edge: &Edge) -> (Conn, TcpStream) {
     let socket = TcpStream::connect(edge.http()).expect("a connection");
     let twin = socket.try_clone().expect("a second handle");
     (Conn::from(socket), twin)
 }
 
-fn body(length: usize) -> Vec<u8> {
+pub(crate) fn body(length: usize) -> Vec<u8> {
     (0..=250_u8).cycle().take(length).collect()
 }
 

@@ -36,6 +36,7 @@ mod cache_purge;
 mod cache_rfc;
 mod cache_tags;
 mod choosing;
+mod chunked_uploads;
 mod cli;
 mod client_limits;
 mod compress;

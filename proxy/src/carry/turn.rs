@@ -446,7 +446,7 @@ impl Turn {
             }
             None if self.went_unannounced(session) => self.read_body(session, None).await,
             _ => Ok(Upload::Streamed {
-                left: most,
+                left: most.saturating_sub(self.passed.unwrap_or(0)),
                 patience: self.patience(session, upstream),
                 text: None,
             }),

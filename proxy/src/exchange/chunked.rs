@@ -99,6 +99,25 @@ impl ChunkScanner {
         }
     }
 
+    /// Stands within a chunk of which `left` octets of data are to come; before a chunk where it is 0.
+    #[must_use]
+    pub(crate) const fn within(left: u64) -> Self {
+        let mut scanner = Self::new();
+        if left > 0 {
+            scanner.state = State::Data { left };
+        }
+        scanner
+    }
+
+    /// Octets of data that are to come of the chunk that it stands in.
+    #[must_use]
+    pub(crate) const fn left(&self) -> u64 {
+        match self.state {
+            State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// Looks at the next octets of the connection.
     ///
     /// Once the body is done, consumes nothing more.

@@ -24,6 +24,7 @@ pub(crate) mod pending;
 pub(crate) mod priority;
 pub(crate) mod proxy_header;
 pub(crate) mod purging;
+pub(crate) mod rechunk;
 pub(crate) mod remainder;
 pub(crate) mod route;
 pub(crate) mod shedding;

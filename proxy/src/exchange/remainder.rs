@@ -2,10 +2,10 @@
 
 use http::header;
 
-/// The head of a request whose one Content-Length says `left` instead; `None` where there is none.
-/// `head`: up to and including the empty line.
+/// The head of a request whose Content-Length says `left`, whether it had another one or chunks; `None`
+/// where it has neither. `head`: up to and including the empty line.
 pub(crate) fn head_of_the_rest(head: &[u8], left: u64) -> Option<Vec<u8>> {
-    let (start, end, name) = length_line(head)?;
+    let (start, end, name) = framing_line(head)?;
     let mut changed = Vec::with_capacity(head.len() + 20);
     changed.extend_from_slice(&head[..start]);
     changed.extend_from_slice(name);
@@ -16,14 +16,19 @@ pub(crate) fn head_of_the_rest(head: &[u8], left: u64) -> Option<Vec<u8>> {
     Some(changed)
 }
 
-/// Where the line begins, where the one behind it does, and the name as it is written.
-fn length_line(head: &[u8]) -> Option<(usize, usize, &[u8])> {
+/// Where the line begins, where the one behind it does, and the name that one of a length has there.
+fn framing_line(head: &[u8]) -> Option<(usize, usize, &[u8])> {
+    let length = header::CONTENT_LENGTH.as_str().as_bytes();
+    let coding = header::TRANSFER_ENCODING.as_str().as_bytes();
     let mut start = 0;
-    while let Some(length) = memchr::memchr(b'\n', &head[start..]) {
-        let end = start + length + 1;
+    while let Some(at) = memchr::memchr(b'\n', &head[start..]) {
+        let end = start + at + 1;
         let name = head[start..end].split(|&byte| byte == b':').next()?;
-        if name.eq_ignore_ascii_case(header::CONTENT_LENGTH.as_str().as_bytes()) {
+        if name.eq_ignore_ascii_case(length) {
             return Some((start, end, name));
+        }
+        if name.eq_ignore_ascii_case(coding) {
+            return Some((start, end, length));
         }
         start = end;
     }
@@ -56,9 +61,26 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_length_has_no_rest() {
+    fn what_had_chunks_has_a_length() {
+        let head =
+            b"POST /a HTTP/1.1\r\nHost: a\r\ntransfer-ENCODING: chunked\r\nX: transfer-encoding:\r\n\r\n";
+        let changed = head_of_the_rest(head, 0).expect("chunks");
+        let Inspect::Head(facts) = inspect(&changed, 4096) else {
+            panic!("no head");
+        };
+        assert_eq!(facts.body, Framing::Length(0));
+        assert_eq!(facts.head_len, changed.len());
+        let text = String::from_utf8(changed).expect("text");
+        assert_eq!(
+            text,
+            "POST /a HTTP/1.1\r\nHost: a\r\ncontent-length: 0\r\nX: transfer-encoding:\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn what_has_no_body_has_no_rest() {
         for head in [
-            &b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"[..],
+            &b"POST /a HTTP/1.1\r\nX: Transfer-Encoding: chunked\r\n\r\n"[..],
             b"",
             b"Content-Length: 3",
         ] {

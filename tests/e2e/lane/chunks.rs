@@ -53,13 +53,13 @@ fn outcome(edge: &Edge, origin: &Origin, pieces: &[&[u8]]) -> (Outcome, Vec<bool
 }
 
 #[test]
-fn chunks_go_up_alike_and_small_ones_the_short_way() {
+fn chunks_go_up_alike_and_plain_ones_the_short_way() {
     let echo = || Origin::start(|seen| Answer::ok(format!("{} octets", seen.body.len())));
     let (one, other) = (echo(), echo());
     let (short, long) = (edge(&one, "on"), edge(&other, "off"));
     let last = b"0\r\n\r\n".to_vec();
     let many: Vec<u8> = (0..2000_u32).flat_map(|_| chunk(b"ab")).collect();
-    // Name, the body as it is sent, whether it is small, whole and plain.
+    // Name, the body as it is sent, whether it is whole and plain.
     let cases: Vec<(&str, Vec<u8>, bool)> = vec![
         ("nothing", last.clone(), true),
         ("one", [chunk(b"hello"), last.clone()].concat(), true),
@@ -97,7 +97,12 @@ fn chunks_go_up_alike_and_small_ones_the_short_way() {
         (
             "larger",
             [chunk(&vec![b'x'; 70_000]), last.clone()].concat(),
-            false,
+            true,
+        ),
+        (
+            "larger, and in many",
+            [chunk(&[b'x'; 1_000]).repeat(100), last.clone()].concat(),
+            true,
         ),
         ("bad size", b"g\r\nabc\r\n0\r\n\r\n".to_vec(), false),
         ("bad end", b"3\r\nabcd\r\n0\r\n\r\n".to_vec(), false),

@@ -43,15 +43,20 @@ fn compare(nth: usize, ask: &Ask, by: By, what: &str) -> [Told; 2] {
 }
 
 fn every_reply(by: By, [one, other]: [&[u8]; 2]) {
+    every_reply_to(by, |ask, nth| match nth % 2 {
+        0 => ask.body(one),
+        _ => ask.body(other),
+    });
+}
+
+fn every_reply_to(by: By, with_body: impl Fn(Ask, usize) -> Ask) {
     let replies = replies();
     let mut differ = Vec::new();
     for (nth, (name, _)) in replies.iter().enumerate() {
         let target = format!("/order?case={nth}");
         // In turns: one that is sent again where that is allowed, and one that never is.
-        let ask = match nth % 2 {
-            0 => Ask::post(&target, one),
-            _ => Ask::new("PUT", &target).body(other),
-        };
+        let method = ["POST", "PUT"][nth % 2];
+        let ask = with_body(Ask::new(method, &target), nth);
         let [here, there] = compare(nth, &ask, by, name);
         if here != there {
             differ.push(format!(
@@ -75,6 +80,14 @@ fn every_kind_of_reply_to_an_upload_is_the_same_on_both_ways() {
 #[test]
 fn so_it_is_with_uploads_that_go_up_as_they_come() {
     every_reply(By::H1, [&[b'x'; 300_000], &[b'y'; 65_537]]);
+}
+
+#[test]
+fn so_it_is_with_those_in_chunks() {
+    every_reply_to(By::H1, |ask, nth| match nth % 2 {
+        0 => ask.in_chunks(&[b'x'; 300_000], 70_000),
+        _ => ask.in_chunks(&[b'y'; 100_000], 100),
+    });
 }
 
 #[test]

@@ -62,6 +62,18 @@ impl Ask {
         self.field("Content-Length", &length)
     }
 
+    /// In chunks of `each` octets.
+    pub(crate) fn in_chunks(mut self, body: &[u8], each: usize) -> Self {
+        for piece in body.chunks(each) {
+            self.body
+                .extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+            self.body.extend_from_slice(piece);
+            self.body.extend_from_slice(b"\r\n");
+        }
+        self.body.extend_from_slice(b"0\r\n\r\n");
+        self.field("Transfer-Encoding", "chunked")
+    }
+
     pub(crate) fn method(&self) -> &str {
         &self.method
     }

@@ -4,8 +4,9 @@
 //! It takes a narrow part of HTTP/1.1 and leaves all else, with nothing consumed
 //! and nothing counted, to the carrier behind it: a request without upgrade or
 //! nominated fields, for an upstream to which a connection is kept ([`proxied`]), its
-//! body absent, or small and there soon, or of a length that makes it go up as it comes
-//! ([`streamed`]), on cached routes if it goes past the cache; or a GET or HEAD without body for a page that is
+//! body absent, or small and there soon, or one that goes up as it comes because its length is
+//! too large for that ([`streamed`]) or its chunks are many or slow ([`rechunked`]), on cached
+//! routes if it goes past the cache; or a GET or HEAD without body for a page that is
 //! stored whole and fresh and needs neither validation nor cutting ([`page`]), for a file
 //! that is there ([`file`]), or for a reply that the configuration gives ([`fixed`]).
 //! Each decision is asked of the same
@@ -28,6 +29,7 @@ mod head;
 mod lines;
 mod page;
 mod proxied;
+mod rechunked;
 mod streamed;
 mod streams;
 mod twin;

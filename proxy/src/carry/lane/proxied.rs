@@ -49,6 +49,8 @@ pub(super) struct Asking {
     pub(super) streamed: Option<Streamed>,
     /// Most octets of a body that is put behind the head.
     pub(super) most: u64,
+    /// And of one in chunks that is not, but may go up as it comes.
+    in_chunks: Option<u64>,
     pub(super) hash: Option<u64>,
     pub(super) reuse: Reuse,
     /// It goes past the cache of its route.
@@ -78,18 +80,25 @@ pub(super) fn asking(
     if !upstream.is_plain() || route.hints.is_some() {
         return None;
     }
-    let streamed = match by.upload {
-        upload if upload.may_be_of(most) && !by.expects => None,
-        Upload::Length(length) if by.h2.is_none() && length <= allowed => {
-            // Who speaks gRPC may be silent for longer than others.
-            let is_call = head
-                .field(&header::CONTENT_TYPE)
-                .is_some_and(|kind| Dialect::named(kind).is_some());
-            if is_call || !upstream::is_streamed(upstream, length) {
-                return None;
-            }
-            Some(Streamed::new(length, by.expects))
+    let may_stream = || {
+        // Who speaks gRPC may be silent for longer than others.
+        let is_call = head
+            .field(&header::CONTENT_TYPE)
+            .is_some_and(|kind| Dialect::named(kind).is_some());
+        by.h2.is_none() && !is_call
+    };
+    let is_unsaid = by.upload == Upload::Unsaid;
+    // Who announces trailers has them announced, and passed on, on the other way.
+    let is_bare = is_unsaid && head.field(&header::TRAILER).is_none();
+    let in_chunks = (is_bare && may_stream()).then_some(allowed);
+    let streamed = match (by.upload, in_chunks) {
+        (upload, _) if upload.may_be_of(most) && !by.expects => None,
+        (Upload::Length(length), _)
+            if length <= allowed && upstream::is_streamed(upstream, length) && may_stream() =>
+        {
+            Some(Streamed::of_length(length, by.expects))
         }
+        (Upload::Unsaid, Some(most)) => Some(Streamed::in_chunks(most, by.expects)),
         _ => return None,
     };
     let sought = exchange::hash::Target {
@@ -126,10 +135,21 @@ pub(super) fn asking(
         upload: by.upload,
         streamed,
         most,
+        in_chunks,
         hash,
-        reuse: upstream::reuse(may_repeat && streamed.is_none() && by.upload != Upload::Unsaid),
+        reuse: upstream::reuse(may_repeat && streamed.is_none() && !is_unsaid),
         past: past.map(Box::new),
     })
+}
+
+impl Asking {
+    /// Has its body, which comes in chunks and of which `here` octets are there, go up as it comes;
+    /// whether it may.
+    pub(super) fn goes_later(&mut self, here: u64) -> bool {
+        let most = self.in_chunks.filter(|most| here <= *most);
+        self.streamed = most.map(|most| Streamed::in_chunks(most, false));
+        self.streamed.is_some()
+    }
 }
 
 fn write_head(
@@ -373,7 +393,7 @@ impl Hit {
             endpoint: asked.read_timeout(),
         };
         let up = streamed.go_up((wire, conn), head_len, waits).await;
-        let is_whole = streamed.left() == 0;
+        let is_whole = streamed.is_whole();
         self.record.bytes_in = streamed.passed.unwrap_or(0);
         if is_whole {
             asked.is_whole(clock::now());
@@ -384,7 +404,7 @@ impl Hit {
                 return Ok(());
             }
             Up::Gone => {}
-            Up::Spoke => return Err(over(flight, InFlight::leave)),
+            Up::Spoke | Up::Other => return Err(over(flight, InFlight::leave)),
             Up::Failed(failure) => {
                 return Err(flight
                     .take()

@@ -1,7 +1,7 @@
 //! The body of a request that goes up as it comes: one of a known length that is too large to be
-//! kept.
+//! kept, or one in chunks that is large or slow ([`super::rechunked`]).
 //!
-//! Between plain sockets it is moved within the kernel, else it is written from where it was
+//! One of a known length is moved within the kernel between plain sockets, else it is written from where it was
 //! decrypted. The endpoint is listened to meanwhile: as soon as it says anything, or ends the
 //! connection, the other carrier goes on with what is left of the body, since a reply may come while
 //! the rest of the body does. For that the head of the request stays on the connection, and is made
@@ -10,16 +10,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
+use super::rechunked;
 use super::wire::Wire;
 use crate::carry::failure::{ClientFault, Failure};
 use crate::clock;
 use crate::exchange::guard::{Framing, HeadFacts};
 use crate::exchange::pace::Slow;
+use crate::exchange::rechunk::{CHUNK_HEAD, Rechunk};
 use crate::exchange::remainder::head_of_the_rest;
 use crate::listen::Conn;
 use crate::listen::pipe::Pipe;
@@ -27,11 +29,18 @@ use crate::listen::pipe::Pipe;
 /// A body on its way.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Streamed {
-    length: u64,
+    framing: Framed,
     /// The client waits to be told that it may send it.
     expects: bool,
     /// What of it went up, once anything could.
     pub(super) passed: Option<u64>,
+}
+
+/// How the client says where it ends.
+#[derive(Debug, Clone, Copy)]
+enum Framed {
+    Length(u64),
+    Chunks(Rechunk),
 }
 
 /// RFC 9110 section 15.2.1.
@@ -42,6 +51,8 @@ pub(super) enum Up {
     Whole,
     /// The endpoint has said something, takes no more, or ended the connection.
     Spoke,
+    /// The client goes on in a way that is not for here.
+    Other,
     /// The client is gone.
     Gone,
     Failed(Failure),
@@ -55,16 +66,30 @@ pub(super) struct Waits {
 }
 
 impl Streamed {
-    pub(super) fn new(length: u64, expects: bool) -> Self {
+    /// Of `length` octets.
+    pub(super) fn of_length(length: u64, expects: bool) -> Self {
         Self {
-            length,
+            framing: Framed::Length(length),
             expects,
             passed: None,
         }
     }
 
-    pub(super) fn left(&self) -> u64 {
-        self.length - self.passed.unwrap_or(0)
+    /// In chunks, with at most so many octets.
+    pub(super) fn in_chunks(most: u64, expects: bool) -> Self {
+        Self {
+            framing: Framed::Chunks(Rechunk::new(most)),
+            expects,
+            passed: None,
+        }
+    }
+
+    /// All of it was taken from the client.
+    pub(super) fn is_whole(&self) -> bool {
+        match &self.framing {
+            Framed::Length(length) => self.passed == Some(*length),
+            Framed::Chunks(chunks) => chunks.is_done(),
+        }
     }
 
     /// Sends it up behind the head of its request, which waits on `conn` and is `head_len` long.
@@ -81,70 +106,126 @@ impl Streamed {
                 return Up::Gone;
             }
         }
-        self.passed = Some(0);
-        let pipe = match wire.can_splice(conn) {
-            // Where too many files are open it is copied.
-            true => Pipe::take().ok(),
-            false => None,
-        };
-        let mut going = Going {
-            body: self,
-            head_len,
-            pipe,
-            waits,
-            waiting: None,
-        };
+        let passed = self.passed.insert(0);
         conn.begin_body();
-        let up = poll_fn(|cx| going.poll(cx, wire, conn)).await;
-        let kept = match going.pipe.take() {
-            None => Ok(()),
-            Some(mut pipe) => {
-                let kept = conn.put_back(&mut pipe);
-                pipe.give();
-                kept
+        let up = match &mut self.framing {
+            Framed::Length(length) => {
+                let going = Going {
+                    length: *length,
+                    passed,
+                    head_len,
+                    pipe: None,
+                    turns: Turns::new(waits),
+                };
+                going.run(wire, conn).await
+            }
+            Framed::Chunks(chunks) => {
+                let mut going = rechunked::Going::new(chunks, passed, head_len, waits);
+                let up = poll_fn(|cx| going.poll(cx, wire, conn)).await;
+                wire.connection.owe(going.into_rest());
+                up
             }
         };
-        match (up, kept) {
-            (_, Err(_)) => Up::Gone,
-            (Up::Whole, Ok(())) => {
-                conn.end_body();
-                Up::Whole
-            }
-            (up, Ok(())) => up,
+        if let Up::Whole = up {
+            conn.end_body();
         }
+        up
     }
 
     /// Makes the request whose head waits on `conn` one with the rest of the body, if any of it
     /// went up.
     pub(super) fn hand_over(&self, conn: &mut Conn, facts: &mut HeadFacts) {
-        if self.passed.is_none_or(|passed| passed == 0) {
+        let Some(passed) = self.passed else {
             return;
-        }
+        };
+        let left = match &self.framing {
+            Framed::Length(_) if passed == 0 => return,
+            Framed::Length(length) => length - passed,
+            // Its last chunk went up.
+            Framed::Chunks(chunks) if chunks.is_done() => 0,
+            Framed::Chunks(chunks) => {
+                let room = &mut [0; CHUNK_HEAD];
+                conn.put_behind(facts.head_len, chunks.size_of_the_rest(room));
+                return;
+            }
+        };
         let head = conn.waiting().get(..facts.head_len).unwrap_or_default();
-        // Its length was found in it before.
-        let Some(changed) = head_of_the_rest(head, self.left()) else {
+        // Its framing was found in it before.
+        let Some(changed) = head_of_the_rest(head, left) else {
             return;
         };
         conn.replace_head(facts.head_len, &changed);
         facts.head_len = changed.len();
-        facts.body = Framing::Length(self.left());
+        facts.body = Framing::Length(left);
     }
 }
 
-/// What [`Streamed::go_up`] works with.
-struct Going<'a> {
-    body: &'a mut Streamed,
-    head_len: usize,
-    pipe: Option<Pipe>,
+/// How long who is waited for may still do nothing.
+pub(super) struct Turns {
     waits: Waits,
     /// Who is waited for, and when it must have done something.
     waiting: Option<(Side, Instant)>,
 }
 
+/// Who may be waited for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
+pub(super) enum Side {
     Client,
     Endpoint,
+}
+
+impl Turns {
+    pub(super) fn new(waits: Waits) -> Self {
+        Self {
+            waits,
+            waiting: None,
+        }
+    }
+
+    /// It did something.
+    pub(super) fn did(&mut self, side: Side) {
+        self.waiting.take_if(|(waited, _)| *waited == side);
+    }
+
+    /// What it is when `side`, which is waited for, has done nothing for too long.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+        side: Side,
+    ) -> Poll<Failure> {
+        let (patience, late) = match side {
+            Side::Client => (self.waits.client, Failure::Client(ClientFault::BodyTimeout)),
+            Side::Endpoint => (self.waits.endpoint, Failure::FirstByteTimeout),
+        };
+        self.poll_for(cx, conn, side, patience).map(|()| late)
+    }
+
+    /// Ends when `side`, which is waited for, has done nothing for so long.
+    pub(super) fn poll_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        conn: &mut Conn,
+        side: Side,
+        patience: Duration,
+    ) -> Poll<()> {
+        let (_, until) = match self.waiting {
+            Some(waiting) if waiting.0 == side => waiting,
+            _ => *self.waiting.insert((side, clock::now() + patience)),
+        };
+        conn.set_deadline(Some(until));
+        conn.poll_deadline(cx)
+    }
+}
+
+/// What the way of a body of a known length needs.
+struct Going<'a> {
+    length: u64,
+    /// What of it went up.
+    passed: &'a mut u64,
+    head_len: usize,
+    pipe: Option<Pipe>,
+    turns: Turns,
 }
 
 /// What one step came to.
@@ -155,12 +236,28 @@ enum Moved {
 }
 
 impl Going<'_> {
+    async fn run(mut self, wire: &mut Wire, conn: &mut Conn) -> Up {
+        if wire.can_splice(conn) {
+            // Where too many files are open it is copied.
+            self.pipe = Pipe::take().ok();
+        }
+        let up = poll_fn(|cx| self.poll(cx, wire, conn)).await;
+        if let Some(mut pipe) = self.pipe {
+            let kept = conn.put_back(&mut pipe);
+            pipe.give();
+            if kept.is_err() {
+                return Up::Gone;
+            }
+        }
+        up
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, wire: &mut Wire, conn: &mut Conn) -> Poll<Up> {
         loop {
             if wire.connection.poll_more(cx, &mut wire.inbox).is_ready() {
                 return Poll::Ready(Up::Spoke);
             }
-            if self.body.left() == 0 {
+            if self.left() == 0 {
                 return self.poll_flush(cx, wire, conn);
             }
             let step = match self.behind_head(conn) {
@@ -169,31 +266,25 @@ impl Going<'_> {
             };
             match step {
                 Ok(Moved::Yes) => {}
-                Ok(Moved::No(side)) => {
-                    ready!(self.poll_patience(cx, conn, side));
-                    return Poll::Ready(Up::Failed(match side {
-                        Side::Client => Failure::Client(ClientFault::BodyTimeout),
-                        Side::Endpoint => Failure::FirstByteTimeout,
-                    }));
-                }
+                Ok(Moved::No(side)) => return self.turns.poll(cx, conn, side).map(Up::Failed),
                 Err(up) => return Poll::Ready(up),
             }
         }
     }
 
+    fn left(&self) -> u64 {
+        self.length - *self.passed
+    }
+
     /// Octets of the body that wait on the client's connection.
     fn behind_head(&self, conn: &Conn) -> usize {
         let here = conn.waiting().len().saturating_sub(self.head_len);
-        usize::try_from(self.body.left()).map_or(here, |left| left.min(here))
-    }
-
-    fn did(&mut self, side: Side) {
-        self.waiting.take_if(|(waited, _)| *waited == side);
+        usize::try_from(self.left()).map_or(here, |left| left.min(here))
     }
 
     fn passed(&mut self, count: usize) {
-        self.did(Side::Endpoint);
-        self.body.passed = Some(self.body.passed.unwrap_or(0) + count as u64);
+        self.turns.did(Side::Endpoint);
+        *self.passed += count as u64;
     }
 
     /// From the client's connection to the endpoint's.
@@ -223,11 +314,12 @@ impl Going<'_> {
         wire: &mut Wire,
         conn: &mut Conn,
     ) -> Result<Moved, Up> {
+        let left = self.left();
         let Some(pipe) = &mut self.pipe else {
             return match conn.poll_body(cx) {
                 Poll::Ready(Ok(0)) if conn.ended() => Err(Up::Gone),
                 Poll::Ready(Ok(_)) => {
-                    self.did(Side::Client);
+                    self.turns.did(Side::Client);
                     Ok(Moved::Yes)
                 }
                 Poll::Ready(Err(error)) => Err(broken(&error)),
@@ -235,7 +327,7 @@ impl Going<'_> {
             };
         };
         let mut moved = false;
-        let unread = self.body.left() - pipe.holds() as u64;
+        let unread = left - pipe.holds() as u64;
         if unread > 0 && pipe.has_room() {
             match conn.poll_fill(cx, pipe, unread) {
                 Poll::Ready(Ok(Some(0))) => return Err(Up::Gone),
@@ -249,7 +341,7 @@ impl Going<'_> {
         }
         let drained = wire.connection.poll_drain(cx, pipe);
         if moved {
-            self.did(Side::Client);
+            self.turns.did(Side::Client);
         }
         match drained {
             Poll::Ready(Ok(taken)) => {
@@ -266,30 +358,13 @@ impl Going<'_> {
         match Pin::new(&mut *wire.connection).poll_flush(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Up::Whole),
             Poll::Ready(Err(_)) => Poll::Ready(Up::Spoke),
-            Poll::Pending => {
-                ready!(self.poll_patience(cx, conn, Side::Endpoint));
-                Poll::Ready(Up::Failed(Failure::FirstByteTimeout))
-            }
+            Poll::Pending => self.turns.poll(cx, conn, Side::Endpoint).map(Up::Failed),
         }
-    }
-
-    /// Ends when who is waited for has done nothing for too long.
-    fn poll_patience(&mut self, cx: &mut Context<'_>, conn: &mut Conn, side: Side) -> Poll<()> {
-        let patience = match side {
-            Side::Client => self.waits.client,
-            Side::Endpoint => self.waits.endpoint,
-        };
-        let (_, until) = match self.waiting {
-            Some(waiting) if waiting.0 == side => waiting,
-            _ => *self.waiting.insert((side, clock::now() + patience)),
-        };
-        conn.set_deadline(Some(until));
-        conn.poll_deadline(cx)
     }
 }
 
 /// What a client is whose connection fails within its body.
-fn broken(error: &io::Error) -> Up {
+pub(super) fn broken(error: &io::Error) -> Up {
     match error
         .get_ref()
         .and_then(|cause| cause.downcast_ref::<Slow>())

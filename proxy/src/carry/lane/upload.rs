@@ -1,4 +1,6 @@
-//! The body of a request that goes up whole.
+//! The body of a request that goes up whole, if it does.
+
+use std::io::ErrorKind;
 
 use http::header;
 
@@ -82,7 +84,9 @@ enum Came {
     Part,
     /// All, and no more than the body.
     Whole,
-    /// They are malformed, many, or more than a body: the other carrier's.
+    /// They are many, or slow.
+    Later,
+    /// They are malformed, or more than a body: the other carrier's.
     Other,
 }
 
@@ -99,7 +103,7 @@ impl Chunks {
             match progress.done {
                 true if self.scanner.has_trailers() => return Came::Other,
                 true => return Came::Whole,
-                false if self.seen as u64 > EARLY_BODY => return Came::Other,
+                false if self.seen as u64 > EARLY_BODY => return Came::Later,
                 false => {}
             }
         }
@@ -109,7 +113,7 @@ impl Chunks {
 
 impl Hit {
     /// Puts the body behind the request's head as it goes up, if it is there soon, and says of how
-    /// many octets on the connection it is; it waits on `conn`, too.
+    /// many octets on the connection it is; it waits on `conn`, too. 0 where it goes up as it comes.
     ///
     /// # Errors
     /// It is not: the request for the other carrier.
@@ -141,24 +145,38 @@ impl Hit {
             ..Chunks::default()
         };
         let mut is_timed = false;
-        let is_whole = loop {
+        let came = loop {
             let bytes = conn.waiting().get(start..).unwrap_or_default();
             match chunks.look(bytes) {
-                Came::Whole => break true,
-                Came::Other => break false,
                 Came::Part => {}
+                came => break came,
             }
             if !is_timed {
                 conn.set_deadline(Some(clock::now() + EARLY_TIME));
                 is_timed = true;
             }
-            if conn.ended() || conn.more().await.is_err() {
-                break false;
+            if conn.ended() {
+                break Came::Other;
+            }
+            match conn.more().await {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::TimedOut => break Came::Later,
+                Err(_) => break Came::Other,
             }
         };
-        let brought = self.bring(is_whole.then_some(&chunks.data[..]));
+        let here = chunks.data.len() as u64;
+        let goes_later = match (&mut self.what, &came) {
+            (What::Proxied(asking), Came::Whole) => here > asking.most && asking.goes_later(here),
+            (What::Proxied(asking), Came::Later) => asking.goes_later(here),
+            _ => false,
+        };
+        let brought = match came {
+            _ if goes_later => Ok(0),
+            Came::Whole => self.bring(Some(&chunks.data)).map(|()| chunks.seen),
+            _ => self.bring(None).map(|()| 0),
+        };
         buffers::give(chunks.data);
-        brought.map(|()| chunks.seen)
+        brought
     }
 
     /// Puts `body` behind the request's head.

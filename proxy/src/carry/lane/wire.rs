@@ -16,6 +16,7 @@ use crate::clock;
 use crate::exchange;
 use crate::exchange::backward::{ReplyBody, ReplyFacts};
 use crate::exchange::chunked::ChunkScanner;
+use crate::exchange::rechunk::{CHUNK_HEAD, chunk_head};
 use crate::exchange::trailers;
 use crate::listen::Conn;
 use crate::listen::buffers::CHUNK;
@@ -276,7 +277,7 @@ impl Wire {
                 let (progress, data) = unchunk(scanner, rest)?;
                 if data > 0 {
                     let mut size = [0; CHUNK_HEAD];
-                    conn.write(chunk_head(data, &mut size), &mut 0)
+                    conn.write(chunk_head(data as u64, &mut size), &mut 0)
                         .await
                         .map_err(gone)?;
                     conn.write(&rest[..data], sent).await.map_err(gone)?;
@@ -335,36 +336,9 @@ fn unchunk(
     }
 }
 
-/// Octets of the longest chunk head written here.
-const CHUNK_HEAD: usize = 18;
-
-/// `size CRLF` of a chunk (RFC 9112 section 7.1).
-fn chunk_head(size: usize, room: &mut [u8; CHUNK_HEAD]) -> &[u8] {
-    let mut at = CHUNK_HEAD - 2;
-    room[at..].copy_from_slice(b"\r\n");
-    let mut left = size;
-    loop {
-        at -= 1;
-        room[at] = b"0123456789abcdef"[left & 15];
-        left >>= 4;
-        if left == 0 {
-            return &room[at..];
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_chunk_head_is_its_size_in_hexadecimal() {
-        for size in [0, 1, 15, 16, 65_536, usize::MAX] {
-            let mut room = [0; CHUNK_HEAD];
-            let wanted = format!("{size:x}\r\n");
-            assert_eq!(chunk_head(size, &mut room), wanted.as_bytes());
-        }
-    }
 
     #[test]
     fn the_data_of_chunks_is_moved_together_wherever_they_are_cut() {

@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 
 use super::Conn;
-use crate::listen::buffers;
+use crate::listen::buffers::{self, CHUNK};
 use crate::listen::pipe::Pipe;
 
 impl Conn {
@@ -58,6 +58,16 @@ impl Conn {
     /// Drops `count` octets behind the head, which is `head_len` long: they were passed on.
     pub(crate) fn take_behind(&mut self, head_len: usize, count: usize) {
         self.pre.drain(head_len..head_len + count);
+    }
+
+    /// Gives back most of the room that is not used now.
+    pub(crate) fn give_room_back(&mut self) {
+        self.pre.shrink_to(CHUNK);
+    }
+
+    /// Puts `bytes` behind the head, which is `head_len` long, and before the rest of the body.
+    pub(crate) fn put_behind(&mut self, head_len: usize, bytes: &[u8]) {
+        self.pre.splice(head_len..head_len, bytes.iter().copied());
     }
 
     /// Puts what `pipe` holds of the body behind the head: somebody else goes on with it.

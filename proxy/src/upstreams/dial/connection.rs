@@ -50,6 +50,8 @@ pub(crate) struct Connection {
     unread: Vec<u8>,
     /// What is written before the first read was sent by somebody else.
     is_sent: bool,
+    /// Written before all else, in the place of somebody who began it.
+    owed: Vec<u8>,
     /// Behind a lock for its session's owner, who sees no more of it than a reference; nobody waits.
     tap: Mutex<Tap>,
 }
@@ -64,6 +66,18 @@ pub(super) enum Socket {
     Unix(UnixStream),
 }
 
+/// Hands `$call` to whatever is inside, pinned.
+macro_rules! inside {
+    ($value:expr, $kind:ident { $($variant:ident),+ }, $inner:ident => $call:expr) => {
+        match $value {
+            $($kind::$variant(it) => {
+                let $inner = Pin::new(it);
+                $call
+            })+
+        }
+    };
+}
+
 impl Connection {
     pub(super) fn plain(socket: Socket, wire: Wire, now: Instant) -> Self {
         Self {
@@ -74,6 +88,7 @@ impl Connection {
             listener: None,
             unread: Vec::new(),
             is_sent: false,
+            owed: Vec::new(),
             tap: Mutex::default(),
         }
     }
@@ -87,6 +102,7 @@ impl Connection {
             listener: None,
             unread: Vec::new(),
             is_sent: false,
+            owed: Vec::new(),
             tap: Mutex::default(),
         }
     }
@@ -118,6 +134,34 @@ impl Connection {
     pub(crate) fn begin_anew(&mut self, unread: Vec<u8>) {
         self.unread = unread;
         self.is_sent = true;
+    }
+
+    /// `rest` is written before all else that is written from the first read on: a part of it was
+    /// written, and who goes on knows nothing of that.
+    pub(crate) fn owe(&mut self, rest: Vec<u8>) {
+        self.owed = rest;
+    }
+
+    /// Something of a request is still to be written.
+    pub(crate) fn owes(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// Writes what is owed.
+    fn poll_pay(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.owed.is_empty() {
+            let written =
+                inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, &self.owed));
+            let count = ready!(written)?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.owed.drain(..count);
+            if self.owed.is_empty() {
+                buffers::release(&mut self.owed);
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The reply that comes next is looked at: for trailers, and for chunks that are none.
@@ -265,18 +309,6 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// Hands `$call` to whatever is inside, pinned.
-macro_rules! inside {
-    ($value:expr, $kind:ident { $($variant:ident),+ }, $inner:ident => $call:expr) => {
-        match $value {
-            $($kind::$variant(it) => {
-                let $inner = Pin::new(it);
-                $call
-            })+
-        }
-    };
-}
-
 impl AsyncRead for Connection {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -285,6 +317,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         self.is_sent = false;
+        // Who waits for a reply need not have more to write. That it fails is seen by reading.
+        let _ = self.poll_pay(cx);
         if !self.unread.is_empty() {
             let now = self.unread.len().min(buf.remaining());
             buf.put_slice(&self.unread[..now]);
@@ -324,6 +358,7 @@ impl AsyncWrite for Connection {
         if self.is_sent {
             return Poll::Ready(Ok(bytes.len()));
         }
+        ready!(self.poll_pay(cx))?;
         while let Some(last) = self.tap_mut().in_place_of(bytes) {
             let written = inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write(cx, &last));
             let count = ready!(written)?;
@@ -345,6 +380,7 @@ impl AsyncWrite for Connection {
         if self.is_sent {
             return Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()));
         }
+        ready!(self.poll_pay(cx))?;
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_write_vectored(cx, parts))
     }
 
@@ -357,6 +393,7 @@ impl AsyncWrite for Connection {
             // Who writes what was sent has nothing to wait for: the reply may be there.
             return Poll::Ready(Ok(()));
         }
+        ready!(self.poll_pay(cx))?;
         inside!(&mut self.io, Io { Plain, Tls }, io => io.poll_flush(cx))
     }
 

@@ -116,6 +116,46 @@ async fn a_unix_socket_is_dialed_by_its_path() {
     assert_eq!(&said, b"hello");
 }
 
+/// Reads exactly this.
+async fn hears(socket: &mut (impl AsyncReadExt + Unpin), wanted: &[u8]) {
+    let mut heard = vec![0; wanted.len()];
+    socket.read_exact(&mut heard).await.unwrap();
+    assert_eq!(heard, wanted);
+}
+
+#[tokio::test]
+async fn what_is_owed_is_written_before_all_else_but_the_head_that_was_sent() {
+    let (listener, target) = listen().await;
+    for reads in [false, true] {
+        let mut connection = dialer(|_| {}).dial(&target, None).await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        connection.write_all(b"head, and part of a ").await.unwrap();
+        hears(&mut accepted, b"head, and part of a ").await;
+        connection.owe(b"chunk".to_vec());
+        connection.begin_anew(b"reply".to_vec());
+        connection.write_all(b"head").await.unwrap();
+        connection.flush().await.unwrap();
+        assert!(connection.owes());
+        hears(&mut connection, b"reply").await;
+        if reads {
+            // Whoever waits for more of a reply writes it, too.
+            accepted.write_all(b"more").await.unwrap();
+            hears(&mut connection, b"more").await;
+        } else {
+            connection.write_all(b" and another").await.unwrap();
+        }
+        assert!(!connection.owes());
+        hears(&mut accepted, b"chunk").await;
+        connection.write_all(b" and one").await.unwrap();
+        let rest: &[u8] = if reads {
+            b" and one"
+        } else {
+            b" and another and one"
+        };
+        hears(&mut accepted, rest).await;
+    }
+}
+
 #[tokio::test]
 async fn the_proxy_header_comes_before_everything_else() {
     let from = Addresses {

@@ -276,6 +276,10 @@ impl EndpointLinks {
         let Some(shelf) = self.shelves.get(worker) else {
             return;
         };
+        // The endpoint did not want all of what was to be sent.
+        if connection.owes() {
+            return;
+        }
         let one = Idle {
             connection,
             since: now,

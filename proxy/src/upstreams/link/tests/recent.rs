@@ -51,3 +51,16 @@ async fn an_endpoint_that_closes_at_once_is_trusted_no_more() {
     assert!(!takes_recent(&bench, now).await);
     assert!(bench.links.is_careful(now));
 }
+
+#[tokio::test]
+async fn a_connection_that_has_something_left_to_write_is_not_kept() {
+    let bench = Bench::new(dialer(|_| {}), h1_endpoint().await);
+    for (rest, kept) in [(&b"x"[..], 0), (b"", 1)] {
+        let connection = bench.links.dial(0, bench.purpose()).await;
+        let mut connection = connection.expect("a connection");
+        connection.owe(rest.to_vec());
+        let now = clock::now();
+        bench.links.put(0, &bench.dialer, connection, now);
+        assert_eq!(bench.links.idle(), kept);
+    }
+}
