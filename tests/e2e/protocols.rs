@@ -535,30 +535,24 @@ fn connections_above_the_limits_are_refused_and_counted() {
     let edge = Setup::new()
         .with("APP", origin.address)
         .start(&format!("[limits]\nmax_connections_per_ip = 4\n{APP}"));
-    let open = r#"tidegate_connections_active{listener="plain"}"#;
-    // Asked whether it is ready, it connects to itself, from this very address.
-    wait::eventually("no connection", wait::SOON, || edge.metric(open) == 0.0);
-    let mut held: Vec<Conn> = (0..4).map(|_| edge.plain()).collect();
-    for conn in &mut held {
-        conn.ask(&Ask::get("/")).expect(200);
-    }
-    let mut fifth = edge.plain();
-    let refused = fifth.send(Ask::get("/").bytes()).read(false);
-    assert!(
-        !matches!(&refused, Ok(reply) if reply.status == 200),
-        "{refused:?}"
-    );
-    edge.await_metric(
-        r#"tidegate_connections_refused_total{listener="plain"}"#,
-        1.0,
-    );
-    drop(held);
-    wait::eventually("room again", wait::SOON, || {
+    let let_in = || {
         let mut conn = edge.plain();
-        conn.send(Ask::get("/").bytes())
-            .read(false)
-            .is_ok_and(|r| r.status == 200)
+        let reply = conn.send(Ask::get("/").bytes()).read(false);
+        reply.is_ok_and(|reply| reply.status == 200).then_some(conn)
+    };
+    let mut held: Vec<Conn> = Vec::new();
+    // Asked whether it is ready, it connected to itself, from this very address; that may take its
+    // place only now.
+    wait::eventually("four connections", wait::SOON, || {
+        held.extend(let_in());
+        held.len() == 4
     });
+    let refused = r#"tidegate_connections_refused_total{listener="plain"}"#;
+    let before = edge.metric(refused);
+    assert!(let_in().is_none(), "a fifth connection was served");
+    edge.await_metric(refused, before + 1.0);
+    drop(held);
+    wait::eventually("room again", wait::SOON, || let_in().is_some());
 }
 
 #[test]
