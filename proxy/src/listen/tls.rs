@@ -23,7 +23,7 @@ use rustls::sign::CertifiedKey;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
 use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
-use super::buffers::CHUNK;
+use super::buffers::{self, CHUNK};
 use super::certificates::Certificates;
 use crate::acme::ALPN;
 use clients::Admission;
@@ -323,7 +323,7 @@ impl Records {
                     while let Some(record) = traffic.next_record() {
                         let record = record.map_err(broken)?;
                         discard += record.discard;
-                        plain.extend_from_slice(record.payload);
+                        buffers::append(plain, record.payload);
                     }
                 }
                 ConnectionState::EncodeTlsData(mut data) => grow(out, 4096, |room| {
@@ -381,8 +381,11 @@ impl Records {
             let ConnectionState::WriteTraffic(mut traffic) = state.map_err(broken)? else {
                 return Err(io::ErrorKind::NotConnected.into());
             };
-            grow(out, part.len() + OVERHEAD, |room| {
-                traffic.encrypt(part, room).map_err(Refused::from)
+            // The library copies it to behind the head of a record.
+            buffers::apart(part, |part| {
+                grow(out, part.len() + OVERHEAD, |room| {
+                    traffic.encrypt(part, room).map_err(Refused::from)
+                })
             })?;
         }
         Ok(())

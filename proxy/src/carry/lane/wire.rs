@@ -19,7 +19,7 @@ use crate::exchange::chunked::ChunkScanner;
 use crate::exchange::rechunk::{CHUNK_HEAD, chunk_head};
 use crate::exchange::trailers;
 use crate::listen::Conn;
-use crate::listen::buffers::CHUNK;
+use crate::listen::buffers::{self, CHUNK};
 use crate::listen::pipe::Pipe;
 use crate::upstreams::Connection;
 
@@ -250,7 +250,7 @@ impl Wire {
                 (progress.consumed, data)
             }
         };
-        let piece = Bytes::copy_from_slice(&rest[..data]);
+        let piece = buffers::copied(&rest[..data]);
         self.at += taken;
         Ok(piece)
     }

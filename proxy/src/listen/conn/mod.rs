@@ -308,7 +308,7 @@ impl Conn {
                 if self.pre.capacity() == 0 {
                     self.pre = buffers::take();
                 }
-                self.pre.extend_from_slice(bytes);
+                buffers::append(&mut self.pre, bytes);
             }
             Poll::Ready(Ok(bytes.len()))
         })
@@ -371,7 +371,7 @@ impl Conn {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             } else {
                 tls.unfinished.clear();
-                tls.unfinished.extend_from_slice(rest);
+                buffers::append(&mut tls.unfinished, rest);
             }
             self.eof |= done.closed;
             Poll::Ready(Ok(gained))
@@ -474,7 +474,7 @@ impl Conn {
     fn seal(&mut self) -> io::Result<()> {
         match self.tls.as_mut() {
             None if self.out.is_empty() => std::mem::swap(&mut self.out, &mut self.staged),
-            None => self.out.extend_from_slice(&self.staged),
+            None => buffers::append(&mut self.out, &self.staged),
             Some(tls) => {
                 if self.out.capacity() == 0 {
                     self.out = buffers::take();
@@ -483,6 +483,30 @@ impl Conn {
             }
         }
         buffers::release(&mut self.staged);
+        Ok(())
+    }
+
+    /// As [`seal`](Self::seal), of what makes a whole record; the rest waits for what comes behind it, so
+    /// that frames of HTTP/2, which are a little larger than a record, do not take two each. What is
+    /// much larger is of one write, and would leave its rest in a large buffer.
+    fn seal_whole_record(&mut self) -> io::Result<()> {
+        let tls = match self.tls.as_mut() {
+            Some(tls) if self.staged.len() < 2 * CHUNK => tls,
+            _ => return self.seal(),
+        };
+        if self.out.capacity() == 0 {
+            self.out = buffers::take();
+        }
+        let (record, rest) = self.staged.split_at(CHUNK);
+        tls.records.encrypt(record, &mut self.out)?;
+        if self.staged.capacity() <= 2 * CHUNK {
+            self.staged.drain(..CHUNK);
+        } else {
+            // It may wait for as long as the client takes nothing.
+            let mut small = Vec::with_capacity(CHUNK);
+            small.extend_from_slice(rest);
+            buffers::give(std::mem::replace(&mut self.staged, small));
+        }
         Ok(())
     }
 

@@ -74,7 +74,7 @@ impl Conn {
                     // Who serves the connection ends it; it is asked next.
                     return Poll::Pending;
                 }
-                buf.put_slice(&me.pre[..admitted]);
+                buffers::put(buf, &me.pre[..admitted]);
                 me.consume(admitted);
                 return Poll::Ready(Ok(()));
             }
@@ -197,10 +197,10 @@ impl Conn {
         }
         let taken = bytes.len().min(TLS_WRITE);
         let start = me.staged.len();
-        me.staged.extend_from_slice(&bytes[..taken]);
+        buffers::append(&mut me.staged, &bytes[..taken]);
         me.restore_date(start);
         if me.staged.len() > CHUNK {
-            me.seal()?;
+            me.seal_whole_record()?;
             if let Poll::Ready(Err(error)) = me.poll_out(cx) {
                 return Poll::Ready(Err(error));
             }

@@ -321,7 +321,7 @@ impl AsyncRead for Connection {
         let _ = self.poll_pay(cx);
         if !self.unread.is_empty() {
             let now = self.unread.len().min(buf.remaining());
-            buf.put_slice(&self.unread[..now]);
+            buffers::put(buf, &self.unread[..now]);
             self.unread.drain(..now);
             self.tap_mut().pass(&buf.filled()[before..]);
             if self.unread.is_empty() {
@@ -474,10 +474,10 @@ impl AsyncRead for Ahead {
                 ready!(Pin::new(&mut me.socket).poll_read(cx, &mut read))?;
                 let bytes = read.filled();
                 let now = bytes.len().min(buf.remaining());
-                buf.put_slice(&bytes[..now]);
+                buffers::put(buf, &bytes[..now]);
                 if now < bytes.len() {
                     me.waiting = buffers::take();
-                    me.waiting.extend_from_slice(&bytes[now..]);
+                    buffers::append(&mut me.waiting, &bytes[now..]);
                     me.taken = 0;
                 }
                 Poll::Ready(Ok(()))
@@ -485,7 +485,7 @@ impl AsyncRead for Ahead {
         }
         let rest = &me.waiting[me.taken..];
         let now = rest.len().min(buf.remaining());
-        buf.put_slice(&rest[..now]);
+        buffers::put(buf, &rest[..now]);
         me.taken += now;
         if me.taken == me.waiting.len() {
             buffers::release(&mut me.waiting);
