@@ -366,6 +366,8 @@ impl Store {
             Mode::Hard => self.entries.remove(key.as_bytes()),
             Mode::Soft(_) => self.entries.get(key.as_bytes()),
         };
+        // What somebody else is taking out just now is not found, and may still be at hand.
+        self.near.change(key.as_bytes());
         let mut lives = Lives::of(on_disk.unwrap_or_default());
         if let Some(entry) = entry {
             lives.add(&entry, self.tags.latest());
@@ -400,6 +402,7 @@ impl Store {
                 keys.push(key);
             }
         }
+        self.near.change_all();
         lives.purge(mode);
         if mode == Mode::Hard {
             for key in keys {

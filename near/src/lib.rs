@@ -22,6 +22,10 @@ pub const PLACES: usize = 64;
 /// Of so many uses one is of the store, so that it knows what is in demand.
 pub const FAR: u32 = 16;
 
+/// And after so many looks for anything, so that it knows of what is used seldom as soon as it would without
+/// this: only what is among so few that all have a place is worth it.
+const SELDOM: u32 = 64;
+
 /// Of so many values that come from the store one is kept: where more is asked for than there are
 /// places, keeping each would cost more than it spares.
 const KEPT: u32 = 4;
@@ -44,12 +48,15 @@ struct Own<V>(RefCell<Table<V>>);
 struct Table<V> {
     places: Box<[Option<Place<V>>]>,
     offered: u32,
+    looks: u32,
 }
 
 struct Place<V> {
     key: Box<[u8]>,
     mark: Mark,
     uses: u32,
+    /// The look with which the store was asked last.
+    asked: u32,
     value: V,
 }
 
@@ -90,17 +97,22 @@ impl<V: Send + Clone> Near<V> {
     pub fn look(&self, key: &[u8], good: impl FnOnce(&V) -> bool) -> Look<V> {
         let mark = self.mark(key);
         let found = self.with(|table| {
+            table.looks = table.looks.wrapping_add(1);
             let kept = &mut table.places[place_of(mark)];
             let place = kept.as_mut()?;
-            if place.mark != mark || *place.key != *key {
+            if *place.key != *key {
                 return None;
             }
-            if !good(&place.value) {
+            if place.mark != mark || !good(&place.value) {
                 *kept = None;
                 return None;
             }
-            place.uses = place.uses.wrapping_add(1);
-            (!place.uses.is_multiple_of(FAR)).then(|| place.value.clone())
+            place.uses += 1;
+            if place.uses >= FAR || table.looks.wrapping_sub(place.asked) > SELDOM {
+                (place.uses, place.asked) = (0, table.looks);
+                return None;
+            }
+            Some(place.value.clone())
         });
         found.map_or(Look::Ask(mark), Look::Here)
     }
@@ -120,13 +132,18 @@ impl<V: Send + Clone> Near<V> {
             if !table.offered.is_multiple_of(KEPT) {
                 return;
             }
-            if let Some(value) = make() {
-                *place = Some(Place {
-                    key: key.into(),
-                    mark,
-                    uses: 0,
-                    value,
-                });
+            match make() {
+                Some(value) => {
+                    *place = Some(Place {
+                        key: key.into(),
+                        mark,
+                        uses: 0,
+                        asked: table.looks,
+                        value,
+                    });
+                }
+                // The next one instead, or those whose turn it is might all be such.
+                None => table.offered = table.offered.wrapping_sub(1),
             }
         });
     }
@@ -134,6 +151,13 @@ impl<V: Send + Clone> Near<V> {
     /// What the store has under `key` is not what it was: to be said when that can be seen.
     pub fn change(&self, key: &[u8]) {
         self.changes[group_of(self.hash(key))].fetch_add(1, Ordering::Release);
+    }
+
+    /// As [`change`](Self::change), of all that there is or was.
+    pub fn change_all(&self) {
+        for changes in &self.changes {
+            changes.fetch_add(1, Ordering::Release);
+        }
     }
 
     fn hash(&self, key: &[u8]) -> u64 {
@@ -151,6 +175,7 @@ impl<V: Send + Clone> Near<V> {
             Own(RefCell::new(Table {
                 places: (0..PLACES).map(|_| None).collect(),
                 offered: 0,
+                looks: 0,
             }))
         });
         work(&mut own.0.borrow_mut())

@@ -88,6 +88,41 @@ fn what_is_not_to_be_kept_is_asked_for_each_time() {
 }
 
 #[test]
+fn what_is_used_seldom_is_asked_for_each_time() {
+    let near = Near::default();
+    warm(&near, b"a", 1);
+    for _ in 0..10 {
+        for other in 0..SELDOM {
+            get(&near, &other.to_le_bytes(), &|| None);
+        }
+        assert!(!get(&near, b"a", &|| Some(1)).1);
+    }
+}
+
+#[test]
+fn what_is_not_kept_takes_nobodys_turn() {
+    let near = Near::default();
+    for _ in 0..4 * KEPT {
+        for (key, keep) in [(b"a", true), (b"b", true), (b"c", true), (b"d", false)] {
+            if let Look::Ask(mark) = near.look(key, |_| true) {
+                near.keep(key, mark, || keep.then(|| Arc::new(1)));
+            }
+        }
+    }
+    for key in [b"a", b"b", b"c"] {
+        assert!((0..2).any(|_| matches!(near.look(key, |_| true), Look::Here(_))));
+    }
+}
+
+#[test]
+fn all_may_have_changed() {
+    let near = Near::default();
+    warm(&near, b"a", 1);
+    near.change_all();
+    assert_eq!(get(&near, b"a", &|| None), (None, false));
+}
+
+#[test]
 fn what_is_not_good_any_more_is_asked_for_and_kept_anew() {
     let near = Near::default();
     warm(&near, b"a", 1);

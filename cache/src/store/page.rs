@@ -18,7 +18,7 @@ use crate::stored::{InCoding, Stored};
 /// Uses that a thread counts by itself before it tells the page of them.
 const TOLD: u32 = 16;
 
-/// Most that an entry weighs of which each thread keeps a reference of its own: what a thread keeps so
+/// Most that an entry and its key weigh of which each thread keeps a reference of its own: what a thread keeps so
 /// is at most [`near::PLACES`] times as much, part of which the store may have let go of.
 const MOST_NEAR: u64 = 16 * 1024;
 
@@ -47,7 +47,7 @@ impl Kept {
 
     fn count(&self, at: usize) {
         let uses = &self.uses[at];
-        // One thread writes; where a page went to another, a use may be lost.
+        // One thread writes: a page is counted where it was found.
         let now = uses.load(Ordering::Relaxed) + 1;
         if now < TOLD {
             uses.store(now, Ordering::Relaxed);
@@ -169,7 +169,8 @@ impl Store {
             return Lookup::UriMiss;
         };
         self.near.keep(key.as_bytes(), mark, || {
-            let is_small = entry.weight_of_variants() <= MOST_NEAR;
+            let weight = entry.weight_of_variants() + key.as_bytes().len() as u64;
+            let is_small = weight <= MOST_NEAR;
             is_small.then(|| Arc::new(Kept::new(Arc::clone(&entry))))
         });
         match entry.position(request, extra, latest) {

@@ -85,6 +85,41 @@ fn what_is_in_demand_and_small_is_at_hand_and_its_uses_are_counted() {
 }
 
 #[test]
+fn a_purge_reaches_what_is_at_hand_and_just_being_evicted() {
+    let purges: [&dyn Fn(&Store) -> u64; 3] = [
+        &|store| store.purge(key("/a").as_key(), Mode::Hard),
+        &|store| store.purge(key("/a").as_key(), Mode::Soft(at(0))),
+        &|store| store.purge_prefix(b"shop.example", b"/", Mode::Hard),
+    ];
+    for purge in purges {
+        let store = Store::new(1 << 20);
+        // At hand, and not in the store: whoever took it out has not said so yet.
+        let kept = Arc::new(Kept::new(Arc::new(Entry::with(
+            None,
+            object(&[], &[], "one"),
+            0,
+        ))));
+        while !is_near(&store, "/a") {
+            let name = key("/a");
+            let Look::Ask(mark) = store.near.look(name.as_key().as_bytes(), |_| true) else {
+                continue;
+            };
+            let own = || Some(Arc::clone(&kept));
+            store.near.keep(name.as_key().as_bytes(), mark, own);
+        }
+        assert!(matches!(
+            store.page(key("/a").as_key(), &fields(&[]), &[]),
+            Lookup::Found(_)
+        ));
+        assert_eq!(purge(&store), 0, "it is not there");
+        assert!(matches!(
+            store.page(key("/a").as_key(), &fields(&[]), &[]),
+            Lookup::UriMiss
+        ));
+    }
+}
+
+#[test]
 fn a_coding_is_found_at_hand_as_it_is_made() {
     let store = Store::new(1 << 20);
     let stored = object(&[], &["etag: \"a\""], "one");
