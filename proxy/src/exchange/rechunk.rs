@@ -98,7 +98,11 @@ impl Rechunk {
                 break Piece::None { held: false };
             }
             let Some((_, but_last)) = data.split_last() else {
-                break Piece::None { held: false };
+                break match scanner.is_in_trailers() {
+                    // All of it is looked at anew each time: they are not waited for.
+                    true => Piece::Other,
+                    false => Piece::None { held: false },
+                };
             };
             if data.len() as u64 > self.room {
                 break Piece::Other;

@@ -486,30 +486,6 @@ impl Conn {
         Ok(())
     }
 
-    /// As [`seal`](Self::seal), of what makes a whole record; the rest waits for what comes behind it, so
-    /// that frames of HTTP/2, which are a little larger than a record, do not take two each. What is
-    /// much larger is of one write, and would leave its rest in a large buffer.
-    fn seal_whole_record(&mut self) -> io::Result<()> {
-        let tls = match self.tls.as_mut() {
-            Some(tls) if self.staged.len() < 2 * CHUNK => tls,
-            _ => return self.seal(),
-        };
-        if self.out.capacity() == 0 {
-            self.out = buffers::take();
-        }
-        let (record, rest) = self.staged.split_at(CHUNK);
-        tls.records.encrypt(record, &mut self.out)?;
-        if self.staged.capacity() <= 2 * CHUNK {
-            self.staged.drain(..CHUNK);
-        } else {
-            // It may wait for as long as the client takes nothing.
-            let mut small = Vec::with_capacity(CHUNK);
-            small.extend_from_slice(rest);
-            buffers::give(std::mem::replace(&mut self.staged, small));
-        }
-        Ok(())
-    }
-
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.out.is_empty() {
             // No progress either: a stall that is under way goes on.

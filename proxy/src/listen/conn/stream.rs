@@ -200,7 +200,7 @@ impl Conn {
         buffers::append(&mut me.staged, &bytes[..taken]);
         me.restore_date(start);
         if me.staged.len() > CHUNK {
-            me.seal_whole_record()?;
+            me.seal()?;
             if let Poll::Ready(Err(error)) = me.poll_out(cx) {
                 return Poll::Ready(Err(error));
             }

@@ -144,7 +144,11 @@ impl Connection {
 
     /// Something of a request is still to be written.
     pub(crate) fn owes(&self) -> bool {
-        !self.owed.is_empty()
+        let holds = match &self.io {
+            Io::Plain(_) => false,
+            Io::Tls(tls) => tls.get_ref().1.wants_write(),
+        };
+        holds || !self.owed.is_empty()
     }
 
     /// Writes what is owed.

@@ -98,7 +98,7 @@ impl Session {
                 {
                     connection.end_with(trailers::last_chunk(&fields));
                 }
-                h1.finish_body().await.map(|_| ())
+                finish_h1(h1).await
             }
             Self::H2(h2) => {
                 h2.begin_end(trailers);
@@ -248,6 +248,16 @@ impl Session {
 }
 
 /// The connection that the session reads.
+/// Writes the end of a body, and waits no longer for it than for a piece, which Pingora does by itself: the
+/// endpoint may have said something and take no more.
+async fn finish_h1(h1: &mut H1Session) -> pingora::Result<()> {
+    let patience = h1.write_timeout.unwrap_or(Duration::MAX);
+    let finished = timeout(patience, h1.finish_body()).await;
+    finished
+        .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the end of a request's body"))?
+        .map(|_| ())
+}
+
 fn connection_of(h1: &H1Session) -> Option<&Connection> {
     let stream: &Stream = h1.stream();
     (**stream).as_any().downcast_ref()
