@@ -52,7 +52,8 @@ fn counted(instructions: u64) -> LibraryBenchmarkConfig {
 #[bench::maglev(args = (request_to_one_of_ten(hash(HashTable::Maglev))), config = counted(822))]
 #[bench::key_of_page(args = (part::key_of_page()), config = counted(316))]
 #[bench::fresh_page(args = (part::fresh_page()), config = counted(1_769))]
-#[bench::file_in_memory(args = (part::file_in_memory()), config = counted(2_484))]
+#[bench::page_at_hand(args = (part::page_at_hand()), config = counted(1_286))]
+#[bench::file_in_memory(args = (part::file_in_memory()), config = counted(1_871))]
 fn calls(mut part: Part) -> Part {
     for _ in 0..CALLS {
         part();

@@ -23,18 +23,32 @@ const PAGE: usize = 4 * 1024;
 /// Larger ones go back to the allocator instead of the free list.
 const KEEP_UP_TO: usize = 8 * CHUNK;
 
-/// Free buffers kept by a thread: 1 MiB at the least capacity.
-const KEEP: usize = 64;
+/// Octets of free buffers that a thread keeps, of whatever capacity they are.
+const KEEP: usize = 64 * CHUNK;
 
 thread_local! {
-    static FREE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Free> = const { RefCell::new(Free { buffers: Vec::new(), octets: 0 }) };
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 3 * CHUNK]);
     static APART: RefCell<Vec<u8>> = RefCell::new(vec![0; CHUNK + PAGE]);
 }
 
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    /// Their capacities together.
+    octets: usize,
+}
+
+impl Free {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop()?;
+        self.octets -= buffer.capacity();
+        Some(buffer)
+    }
+}
+
 /// An empty buffer with room for at least [`CHUNK`] bytes.
 pub(crate) fn take() -> Vec<u8> {
-    FREE.with_borrow_mut(Vec::pop)
+    FREE.with_borrow_mut(Free::take)
         .unwrap_or_else(|| Vec::with_capacity(CHUNK))
 }
 
@@ -45,8 +59,9 @@ pub(crate) fn give(mut buffer: Vec<u8>) {
     }
     buffer.clear();
     FREE.with_borrow_mut(|free| {
-        if free.len() < KEEP {
-            free.push(buffer);
+        if free.octets + buffer.capacity() <= KEEP {
+            free.octets += buffer.capacity();
+            free.buffers.push(buffer);
         }
     });
 }

@@ -51,7 +51,7 @@ use crate::exchange::frames::Frames;
 use crate::exchange::guard::{Framing, HeadFacts};
 
 /// Most plaintext taken from the borrower in one write over TLS.
-const TLS_WRITE: usize = 4 * CHUNK;
+const TLS_WRITE: usize = 2 * CHUNK;
 
 /// See the module's text.
 pub(crate) struct Conn {
