@@ -126,6 +126,7 @@ pub fn route() -> Part {
             h2: None,
             max_fields: 128,
             merge_slashes: true,
+            begun: None,
         };
         match course(&router, &asked) {
             Course::Route(way) => Some(way.route),

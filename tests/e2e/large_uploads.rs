@@ -196,6 +196,46 @@ fn what_an_app_says_before_the_body_is_whole_arrives_and_the_rest_goes_up() {
 }
 
 #[test]
+fn a_route_that_looks_at_the_framing_keeps_what_was_begun_on_it() {
+    let sent = body(3 * PIECE);
+    let chunks = |data: &[u8]| [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat();
+    let by_length = (head(sent.len()), sent.clone());
+    let by_chunks = (
+        format!("POST /photo HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        [chunks(&sent), b"0\r\n\r\n".to_vec()].concat(),
+    );
+    for lane in ["on", "off"] {
+        for (matched, (head, bytes)) in [
+            (format!("content-length = \"{}\"", sent.len()), &by_length),
+            ("transfer-encoding = true".to_owned(), &by_chunks),
+        ] {
+            // Nothing is left, so the framing says another length, when the app ends the short way.
+            let address = app_that(sent.len() - 5, |socket| {
+                let hints = b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n";
+                socket.write_all(hints).expect("room");
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nright";
+                wait::hold(wait::millis(200));
+                socket.write_all(answer).expect("room");
+            });
+            let edge = Setup::new().with("APP", address).start(&format!(
+                "[server]\nlane = \"{lane}\"\n[upstream.app]\nendpoints = [\"@APP@\"]\n\
+                 [[route]]\nupstream = \"app\"\nmatch = {{ headers = {{ {matched} }} }}\n\
+                 [[route]]\nrespond = {{ status = 404, body = \"another one\" }}\n"
+            ));
+            let mut conn = edge.plain();
+            conn.send(head);
+            conn.send(bytes);
+            let reply = conn.reply();
+            assert_eq!(
+                (reply.status, reply.text().as_str(), &reply.interim[..]),
+                (200, "right", &[103][..]),
+                "{matched}, lane {lane}"
+            );
+        }
+    }
+}
+
+#[test]
 fn who_waits_to_be_asked_for_a_body_is_asked_once() {
     for lane in ["on", "off"] {
         let sent = body(2 * PIECE);

@@ -153,6 +153,7 @@ impl Turn {
                 h2: is_h2(session).then_some(&**head),
                 max_fields: self.settings.limits.max_headers,
                 merge_slashes: snapshot.config.server.merge_slashes,
+                begun: self.begun.as_ref().and(self.record.route).map(usize::from),
             },
         );
         match course {

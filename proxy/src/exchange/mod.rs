@@ -58,6 +58,9 @@ pub(crate) struct Asked<'a> {
     pub(crate) max_fields: usize,
     /// See [`normalise::normalise`].
     pub(crate) merge_slashes: bool,
+    /// The route that it was begun on: what is left of it says another framing than it did when the
+    /// routes were asked, which may look at that.
+    pub(crate) begun: Option<usize>,
 }
 
 /// Which route takes a request.
@@ -156,13 +159,16 @@ fn try_course(router: &Router, asked: &Asked<'_>) -> Result<Course, Reject> {
     {
         return Ok(Course::Challenge(answer));
     }
-    let found = router.find(&Query {
-        listener: asked.listener,
-        host: &host,
-        path: &target.path,
-        query: target.query,
-        view: asked.head,
-    });
+    let found = match asked.begun {
+        Some(route) => Outcome::Found(route),
+        None => router.find(&Query {
+            listener: asked.listener,
+            host: &host,
+            path: &target.path,
+            query: target.query,
+            view: asked.head,
+        }),
+    };
     Ok(match found {
         Outcome::NotFound => Course::NotFound,
         Outcome::MethodNotAllowed(methods) => Course::MethodNotAllowed(allow(&methods)),

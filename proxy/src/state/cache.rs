@@ -147,6 +147,7 @@ fn find<'s>(snapshot: &'s Snapshot, url: &Url, fields: &HeaderMap) -> Option<(Wa
                 target: &target,
                 h2: None,
                 max_fields: usize::MAX,
+                begun: None,
                 merge_slashes: snapshot.config.server.merge_slashes,
             };
             course(&snapshot.router, &asked)

@@ -214,6 +214,7 @@ impl Carrier {
             h2: by.h2,
             max_fields: settings.limits.max_headers,
             merge_slashes: snapshot.config.server.merge_slashes,
+            begun: None,
         };
         let Course::Route(mut way) = exchange::course(&snapshot.router, &asked) else {
             return None;
