@@ -92,6 +92,30 @@ fn a_stream_of_http_2_carries_one() {
 }
 
 #[test]
+fn what_has_passed_is_not_kept() {
+    let app = app();
+    let edge = in_front_of(app.address);
+    let kept = || edge.metric("process_resident_memory_bytes") - edge.program_memory() as f64;
+    let mut streams = Streams::plain(edge.http());
+    let mut call = streams.connect("websocket", "/ws");
+    assert_eq!(call.head().expect("a reply").status(), 200);
+    let piece = vec![b'x'; 60_000];
+    let mut echo = |times: usize| {
+        for _ in 0..times {
+            call.data(piece.clone(), false);
+            let echoed = call.exactly(piece.len());
+            assert_eq!(echoed.map(|octets| octets.len()), Ok(piece.len()));
+        }
+    };
+    echo(50);
+    let before = kept();
+    // 24 MB.
+    echo(400);
+    let grown = kept() - before;
+    assert!(grown < 8e6, "{grown} octets more");
+}
+
+#[test]
 fn a_client_that_leaves_takes_its_connection_to_the_app_along() {
     let app = app();
     let edge = in_front_of(app.address);

@@ -132,7 +132,11 @@ impl Connection {
     /// For a reader who begins anew with a request that was sent, and of whose reply `unread` was
     /// read: the head that it writes once more goes nowhere.
     pub(crate) fn begin_anew(&mut self, unread: Vec<u8>) {
-        self.unread = unread;
+        match unread.is_empty() {
+            // It would keep its room until the connection ends.
+            true => buffers::give(unread),
+            false => self.unread = unread,
+        }
         self.is_sent = true;
     }
 

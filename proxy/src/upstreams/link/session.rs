@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http::header::{self, HeaderMap};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Stream;
@@ -156,9 +157,11 @@ impl Session {
             Self::H1 { h1, .. } => {
                 let length = h1.read_response().await?;
                 if let (Some(head), Some(connection)) = (h1.resp_header(), connection_of(h1)) {
-                    match head.status.is_informational() {
-                        true => connection.interim_read(length),
-                        false => connection.head_read(length, is_chunked(head)),
+                    match head.status {
+                        // What follows is neither a head nor a body.
+                        StatusCode::SWITCHING_PROTOCOLS => connection.head_read(length, false),
+                        status if status.is_informational() => connection.interim_read(length),
+                        _ => connection.head_read(length, is_chunked(head)),
                     }
                 }
                 Ok(())
@@ -247,7 +250,6 @@ impl Session {
     }
 }
 
-/// The connection that the session reads.
 /// Writes the end of a body, and waits no longer for it than for a piece, which Pingora does by itself: the
 /// endpoint may have said something and take no more.
 async fn finish_h1(h1: &mut H1Session) -> pingora::Result<()> {
@@ -258,6 +260,7 @@ async fn finish_h1(h1: &mut H1Session) -> pingora::Result<()> {
         .map(|_| ())
 }
 
+/// The connection that the session reads.
 fn connection_of(h1: &H1Session) -> Option<&Connection> {
     let stream: &Stream = h1.stream();
     (**stream).as_any().downcast_ref()
