@@ -109,11 +109,9 @@ fn first_connections_that_wait_are_closed() {
         matches!(frames.read_frame(), Some((HEADERS, ..)))
     });
     assert_eq!(level(&edge), "calm");
+    edge.get("/fixed").expect(200);
     // The first third of what is left, in the middle of it.
-    let mark = memory(&edge, 1.0 / 1.05);
-    edge.rewrite(&config(&format!("memory = \"{mark}\"\nlag = false")));
-    edge.reload(true);
-    await_level(&edge, "connections");
+    settle_at(&edge, "connections", 1.05);
     idle.expect_end();
     // It asked for nothing yet, so it is asked what it wants; then it is closed.
     let reply = fresh.ask(&Ask::get("/extra")).expect(200);
@@ -138,26 +136,34 @@ fn settles(edge: &Edge, wanted: &str) -> bool {
     reached.is_some() && left().is_none()
 }
 
-#[test]
-fn then_what_is_sheddable_is_given_up_and_the_rest_is_served() {
-    let calm = "memory = false\nlag = false";
-    let edge = edge(calm);
-    // What the first requests take for good is there before memory is measured.
-    for path in ["/", "/fixed", "/extra", "/checkout"] {
-        edge.get(path).expect(200);
-    }
-    // Memory moves: where it left the third that was meant, that is found anew.
+/// Brings `edge` to a level by saying that what it has now is so much more than its mark. Memory moves:
+/// where it left the third that was meant, that is found anew.
+#[track_caller]
+fn settle_at(edge: &Edge, wanted: &str, above: f64) {
     let is_there = (0..3).any(|_| {
-        edge.rewrite(&config(calm));
+        edge.rewrite(&config("memory = false\nlag = false"));
         edge.reload(true);
-        await_level(&edge, "calm");
-        // The second third of what is left, in the middle of it.
-        let mark = memory(&edge, 1.0 / 1.15);
+        await_level(edge, "calm");
+        let mark = memory(edge, 1.0 / above);
         edge.rewrite(&config(&format!("memory = \"{mark}\"\nlag = false")));
         edge.reload(true);
-        settles(&edge, "sheddable")
+        settles(edge, wanted)
     });
-    assert!(is_there, "level {}\n{}", level(&edge), edge.stderr());
+    assert!(is_there, "level {}\n{}", level(edge), edge.stderr());
+}
+
+#[test]
+fn then_what_is_sheddable_is_given_up_and_the_rest_is_served() {
+    let edge = edge("memory = false\nlag = false");
+    // What the first requests take for good, those over TLS among them, is there before memory is measured.
+    for path in ["/", "/fixed", "/extra", "/checkout"] {
+        edge.get(path).expect(200);
+        H2::tls(edge.https(), "shop.test")
+            .ask(&Ask::get(path))
+            .expect(200);
+    }
+    // The second third of what is left, in the middle of it.
+    settle_at(&edge, "sheddable", 1.15);
     let reply = edge.get("/extra").expect(503);
     assert_eq!(reply.field("retry-after"), Some("5"));
     assert!(reply.text().contains("busy"), "{}", reply.text());

@@ -354,11 +354,11 @@ async fn an_endpoint_that_is_down_is_asked_at_another_pace() {
     let _probers = Probers::start(vec![pool.probe("app", &target, [3_600_000, 10])]);
     until("some checks", || pool.told() >= 5).await;
     pool.healthy.store(true, Ordering::SeqCst);
-    // One may be under way.
-    sleep(Duration::from_millis(50)).await;
     let told = pool.told();
-    sleep(Duration::from_millis(100)).await;
-    assert_eq!(pool.told(), told, "the next one is an hour away");
+    sleep(Duration::from_millis(200)).await;
+    // One may have been under way, and one waited for: the next is an hour away.
+    let since = pool.told() - told;
+    assert!(since <= 2, "{since}");
 }
 
 #[tokio::test]
@@ -366,16 +366,21 @@ async fn checks_that_go_on_keep_their_pace_when_the_list_is_handed_in_anew() {
     let (target, connections) = counting().await;
     let (before, after) = (Pool::new(true), Pool::new(true));
     let each = [400, 400];
+    let begun = clock::now();
+    // So many there may be: a tenth is the most that chance takes off the time between two.
+    let most = || 1 + (clock::now() - begun).as_millis() / 360;
     let mut probers = Probers::start(vec![before.probe("app", &target, each)]);
-    until("the first check", || before.told() == 1).await;
+    until("the first check", || before.told() >= 1).await;
+    probers.update(vec![after.probe("app", &target, each)]);
+    let told = before.told();
     for _ in 0..20 {
         probers.update(vec![after.probe("app", &target, each)]);
         sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(connections.load(Ordering::SeqCst), 1, "no burst");
-    until("the next check", || after.told() == 1).await;
-    assert_eq!(before.told(), 1, "who left is told no more");
-    assert_eq!(connections.load(Ordering::SeqCst), 2);
+    until("the next check", || after.told() >= 1).await;
+    assert_eq!(before.told(), told, "who left is told no more");
+    let made = connections.load(Ordering::SeqCst) as u128;
+    assert!(made <= most(), "{made} checks, {} at the most", most());
 }
 
 #[tokio::test]
