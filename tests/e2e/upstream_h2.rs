@@ -3,7 +3,7 @@
 use crate::support::client::HOST;
 use crate::support::h2::{DATA, END_HEADERS, END_STREAM, HEADERS, block};
 use crate::support::h2_node::{Act, H2Node};
-use crate::support::{Ask, Conn, Edge, Gate, H2, Setup, wait};
+use crate::support::{Answer, Ask, Conn, Edge, Gate, H2, Origin, Setup, in_front_of, wait};
 
 const APP: &str = "[server]\nworkers = 1\nshutdown_timeout = \"10s\"\n\
     [upstream.app]\nendpoints = [\"@A@\"]\nprotocol = \"h2\"\noutlier_detection = false\n";
@@ -91,6 +91,42 @@ fn streams_and_connections_together_are_a_limit_and_the_rest_waits() {
         conn.reply().expect(200);
     }
     assert_eq!(node.most_streams(), [2, 2]);
+}
+
+#[test]
+fn clients_that_do_not_read_hold_nobody_up_and_little_memory() {
+    // More than the kernel's buffers on the way take.
+    const LARGE: usize = 8 << 20;
+    let large = "x".repeat(LARGE);
+    let app = Origin::start(move |seen| match seen.target.as_str() {
+        "/large" => Answer::ok(large.clone()),
+        _ => Answer::ok("x".repeat(1 << 20)),
+    });
+    let inner = in_front_of(app.address);
+    let edge = Setup::new()
+        .with("A", inner.http())
+        .start(&format!("{APP}{ALL}"));
+    let whole = |edge: &Edge| assert_eq!(edge.get("/page").expect(200).text().len(), 1 << 20);
+    whole(&edge);
+    let held = || edge.metric("process_resident_memory_bytes") - edge.program_memory() as f64;
+    let before = held();
+    const CLIENTS: usize = 64;
+    let mut lazy: Vec<Conn> = (0..CLIENTS).map(|_| edge.plain()).collect();
+    for conn in &mut lazy {
+        conn.send(Ask::get("/large").bytes());
+    }
+    let open = "tidegate_upstream_endpoint_active_requests{upstream=\"app\"}";
+    edge.await_metric(open, CLIENTS as f64);
+    // Until nothing moves any more.
+    wait::hold(wait::secs(2));
+    for _ in 0..3 {
+        whole(&edge);
+    }
+    // The 256 KiB that may be held for who is slow, and the connection itself.
+    let each = (held() - before) / CLIENTS as f64;
+    assert!(each < 288.0 * 1024.0, "{each} octets for each");
+    let late = lazy[0].reply().expect(200);
+    assert_eq!(late.text().len(), LARGE, "who reads at last has all of it");
 }
 
 #[test]

@@ -99,8 +99,8 @@ impl Streamed {
         head_len: usize,
         waits: Waits,
     ) -> Up {
-        // Who sends it already need not be told.
-        if self.expects && conn.waiting().len() == head_len {
+        // Who sends it already need not be told (RFC 9110 section 10.1.1), and is on the other carrier as well.
+        if self.expects {
             conn.set_deadline(Some(clock::now() + waits.client));
             if conn.write_reply(CONTINUE).await.is_err() {
                 return Up::Gone;

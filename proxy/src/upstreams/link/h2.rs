@@ -22,11 +22,16 @@ use super::count::Slot;
 use super::stream::H2Stream;
 use crate::upstreams::dial::{Connection as Wired, DialError, Dialer, Wire};
 
-/// Bytes of replies that an endpoint may send unasked: on a stream, and on a connection in all.
-const WINDOW: u32 = 8 * 1024 * 1024;
+/// Octets of a reply's body that an endpoint may send before they are wanted: what is held for a client that
+/// is slow to read.
+const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// Largest frame that an endpoint may send.
-const MAX_FRAME: u32 = 64 * 1024;
+/// The largest window there is (RFC 9113 section 6.9.1).
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+/// Largest frame that an endpoint may send, the smallest limit there is (RFC 9113 section 6.5.2): a piece of a body
+/// keeps the whole buffer that it was read into, which has room for a frame of this size.
+const MAX_FRAME: u32 = 16 * 1024;
 
 /// Octets of a reply's head or trailers, as HTTP/2 counts them (RFC 9113 section 6.5.2).
 const MAX_HEAD: u32 = 256 * 1024;
@@ -251,8 +256,8 @@ pub(crate) async fn multiplex(
         .initial_max_send_streams(max_streams)
         .max_frame_size(MAX_FRAME)
         .max_header_list_size(MAX_HEAD)
-        .initial_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(connection_window(max_streams))
         .handshake(connection)
         .await
         .map_err(|_| reset)?;
@@ -272,6 +277,13 @@ pub(crate) async fn multiplex(
         }))),
         Err(_) => Err(DialError::NotHttp2),
     }
+}
+
+/// Room for all streams: were there less, clients that do not read could take all of it, and nothing would
+/// come for the others.
+fn connection_window(max_streams: usize) -> u32 {
+    let streams = u32::try_from(max_streams).unwrap_or(u32::MAX);
+    STREAM_WINDOW.saturating_mul(streams).min(MAX_WINDOW)
 }
 
 /// A stream on a connection that has none yet.
