@@ -327,10 +327,24 @@ fn judge(
     }
 }
 
+/// Request fields that a proxy writes anew for the origin: what a client says in them is not what the
+/// response was chosen by. X-Forwarded-Proto is not one of them: what it says is the scheme, which is part
+/// of the key.
+const WRITTEN_ANEW: [&str; 5] = [
+    "forwarded",
+    "te",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-request-id",
+];
+
+/// Whether variants can be told apart by what clients say.
 fn has_usable_vary(fields: &dyn Fields) -> bool {
     let mut usable = true;
     fields::each_member(fields, &VARY, &mut |name| {
-        usable &= name != b"*" && HeaderName::from_bytes(name).is_ok();
+        usable &= name != b"*"
+            && HeaderName::from_bytes(name)
+                .is_ok_and(|name| !WRITTEN_ANEW.contains(&name.as_str()));
     });
     usable
 }

@@ -11,7 +11,7 @@ mod url;
 
 pub(crate) use http_words::{
     alt_svc, cookie_name, header_name, header_value, host_name, host_pattern, media_type, method,
-    path, path_prefix, query_name,
+    path, path_prefix, query_name, telling_header,
 };
 pub(crate) use network::{
     AdminText, address, admin_address, dns_server, endpoint, network, srv, unix_path,

@@ -204,7 +204,7 @@ pub(crate) fn assemble(
     let pages = pages::all(&config)?;
     let pages_of = |id: Option<conf::ErrorPagesId>| pages.get(id?.0).cloned();
     conf::give_way();
-    let routes = config
+    let routes: Vec<Route> = config
         .routes
         .iter()
         .map(|settings| Route {
@@ -249,9 +249,11 @@ pub(crate) fn assemble(
     if let Some(maintenance) = &maintenance {
         router = router.closed_by(maintenance.switch(), &config.routes);
     }
+    let caches = |route: &Route| matches!(route.action, Action::Upstream { cache: Some(_), .. });
     Ok(Assembled {
         snapshot: Snapshot {
             router,
+            caches: routes.iter().any(caches),
             routes,
             upstreams,
             sites,
@@ -411,10 +413,14 @@ fn route(
         conf::Action::Upstream(id) => Action::Upstream {
             place: u16::try_from(id.0).unwrap_or(u16::MAX),
             upstream: upstreams[id.0].clone(),
-            cache: settings
-                .cache
-                .as_ref()
-                .map(|cache| Arc::new(caching(cache, &config.cache, &upstreams[id.0]))),
+            cache: settings.cache.as_ref().map(|cache| {
+                let rewrites = filters.iter().any(|filter| filter.rewrite.is_some());
+                let caching = caching(cache, &config.cache, &upstreams[id.0]);
+                Arc::new(Caching {
+                    rewrites,
+                    ..caching
+                })
+            }),
         },
         conf::Action::Static { site, strip_prefix } => Action::Static {
             site: sites[site.0].clone(),
@@ -478,6 +484,8 @@ fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Ups
         query: query(settings),
         key_headers: settings.key_headers.clone(),
         key_cookies: settings.key_cookies.clone(),
+        // Who knows the filters of the route says so.
+        rewrites: false,
         sessions: store.session_cookies.clone(),
         compare_sessions: settings.compare_sessions,
         show_key: settings.show_key,

@@ -48,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) access: Option<Arc<AccessLog>>,
     /// Stored responses.
     pub(crate) cache: Arc<Cache>,
+    /// A route caches: what is stored may be made untrue by a request on any other.
+    pub(crate) caches: bool,
     /// Pages for the errors of requests that have no route.
     pub(crate) pages: Option<Arc<Pages>>,
     /// How overloaded the process is; the router knows what that means for a route.

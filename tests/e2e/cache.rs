@@ -391,6 +391,32 @@ fn an_unsafe_method_invalidates_the_page_and_what_the_reply_points_to() {
 }
 
 #[test]
+fn an_unsafe_request_on_another_route_invalidates_what_is_stored() {
+    let origin = counting(|seen, a| match seen.method.as_str() {
+        "POST" => Answer::new(201, "").field("Location", "/list"),
+        _ => a.field("Cache-Control", "max-age=60"),
+    });
+    for lane in ["on", "off"] {
+        let edge = Setup::new().with("APP", origin.address).start(&format!(
+            "[server]\nlane = \"{lane}\"\n[upstream.app]\nendpoints = [\"@APP@\"]\n\
+             [[route]]\nmatch = {{ method = [\"GET\", \"HEAD\"] }}\nupstream = \"app\"\ncache = {{}}\n\
+             [[route]]\nupstream = \"app\"\n"
+        ));
+        for body in ["x".to_owned(), "x".repeat(300_000)] {
+            for target in ["/item", "/list", "/else"] {
+                edge.get(target);
+                assert!(edge.get(target).is_hit(), "{target}");
+            }
+            let reply = edge.ask(&Ask::post("/item", body)).expect(201);
+            assert_eq!(reply.field("cache-status"), None, "the route has no cache");
+            assert!(!edge.get("/item").is_hit(), "lane {lane}");
+            assert!(!edge.get("/list").is_hit(), "lane {lane}");
+            assert!(edge.get("/else").is_hit(), "lane {lane}");
+        }
+    }
+}
+
+#[test]
 fn one_page_is_purged_through_the_admin_server_with_all_its_variants() {
     let origin = Origin::start(|seen| {
         Answer::fresh(60, seen.nth.to_string()).field("Vary", "Accept-Language")

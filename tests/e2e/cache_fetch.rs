@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cache::{cached, counting};
-use crate::support::{Answer, Ask, Broken, Gate, Origin, Setup, wait};
+use crate::support::{Answer, Ask, Broken, Edge, Gate, Origin, Reply, Setup, wait};
 
 #[test]
 fn a_stale_page_is_served_at_once_while_one_request_renews_it() {
@@ -68,6 +68,66 @@ fn a_stale_page_is_served_when_the_origin_fails_as_long_as_allowed() {
         let unknown = edge.get("/b").status;
         assert!(unknown >= 500, "{failure}: {unknown}");
     }
+}
+
+/// Twenty clients that all wait for one fetch of a page, which `gate` holds up; their replies.
+fn crowd(edge: &Edge, gate: &Gate) -> Vec<Reply> {
+    let mut conns: Vec<_> = (0..20).map(|_| edge.plain()).collect();
+    for conn in &mut conns {
+        conn.send(Ask::get("/a").bytes());
+    }
+    let active = r#"tidegate_requests_active{listener="plain"}"#;
+    wait::eventually("all to wait", wait::SOON, || edge.metric(active) >= 20.0);
+    gate.open();
+    conns
+        .iter_mut()
+        .map(|conn| conn.reply().expect(200))
+        .collect()
+}
+
+#[test]
+fn who_waited_for_an_origin_that_failed_gets_what_is_stored_as_the_first_one_does() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = counting(move |seen, a| match seen.nth {
+        0 => a.field("Cache-Control", "max-age=1"),
+        _ => Answer::new(503, "broken").when(&held),
+    });
+    let edge = cached(&origin, "{ stale_if_error = \"1h\" }");
+    let old = edge.get("/a").text();
+    wait::hold(wait::millis(2_100));
+    for reply in crowd(&edge, &gate) {
+        assert_eq!(reply.text(), old);
+        let said = reply.cache_status();
+        assert!(said.contains("detail=stale-if-error"), "{said}");
+    }
+    assert_eq!(origin.count(), 2, "it was asked once");
+}
+
+#[test]
+fn what_a_304_says_to_one_client_alone_is_told_to_nobody_else() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let origin = counting(move |seen, a| match seen.nth {
+        0 => a
+            .field("Cache-Control", "max-age=1")
+            .field("ETag", "\"v1\""),
+        nth => Answer::new(304, "")
+            .field("Cache-Control", "private, max-age=60")
+            .field("X-Account", &nth.to_string())
+            .when(&held),
+    });
+    let edge = cached(&origin, "{}");
+    edge.get("/a");
+    wait::hold(wait::millis(2_100));
+    let mut accounts: Vec<String> = crowd(&edge, &gate)
+        .iter()
+        .map(|reply| reply.field("x-account").expect("whose it is").to_owned())
+        .collect();
+    accounts.sort();
+    accounts.dedup();
+    assert_eq!(accounts.len(), 20, "each has its own: {accounts:?}");
+    assert!(!edge.get("/a").is_hit());
 }
 
 #[test]

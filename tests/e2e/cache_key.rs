@@ -3,7 +3,7 @@
 
 use crate::cache::{cached, counting};
 use crate::cache_purge::purge;
-use crate::support::{Answer, Ask, Edge, Gate, Origin, wait};
+use crate::support::{Answer, Ask, Edge, Gate, Origin, Setup, wait};
 
 fn fresh() -> Origin {
     counting(|_, a| a.field("Cache-Control", "max-age=600"))
@@ -175,6 +175,44 @@ fn whatever_takes_the_page_away_takes_all_of_its_keys() {
 }
 
 /// An unsafe request cannot wait for the memory to be given back, so that comes a little later.
+#[test]
+fn what_a_filter_makes_of_the_path_is_part_of_the_key() {
+    let origin = fresh();
+    let edge = Setup::new().with("APP", origin.address).start(
+        r#"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        [filter.small]
+        rewrite = { prefix = "/", to = "/m" }
+        [[route]]
+        match = { headers = { x-device = "phone" } }
+        upstream = "app"
+        filters = ["small"]
+        cache = {}
+        [[route]]
+        upstream = "app"
+        cache = {}
+        "#,
+    );
+    let asks = [
+        Ask::get("/p").field("X-Device", "phone"),
+        Ask::get("/p"),
+        Ask::get("/m/p"),
+    ];
+    for _ in 0..2 {
+        let texts: Vec<_> = asks
+            .iter()
+            .map(|ask| edge.ask(ask).expect(200).text())
+            .collect();
+        assert_eq!(texts, ["/m/p #0", "/p #1", "/m/p #2"]);
+    }
+    // Both go by what clients ask for.
+    purge(&edge, "url=http://shop.test/p");
+    assert_eq!(edge.ask(&asks[0]).text(), "/m/p #3");
+    assert_eq!(edge.ask(&asks[1]).text(), "/p #4");
+    assert_eq!(edge.ask(&asks[2]).text(), "/m/p #2");
+}
+
 #[test]
 fn the_memory_of_what_an_unsafe_request_took_away_is_given_back() {
     let origin = fresh();

@@ -295,14 +295,14 @@ fn the_key_stands_in_cache_status_where_the_route_shows_it() {
             .field("X-Market", "e\"u")
             .field("Cookie", "a=b; land=ch")
     };
-    let key = r#";key="http://shop.test/a?q=1 [e\"u, ch]""#;
+    let key = r#";key="http://shop.test/a?q=1 [x-market=e\"u, land=ch]""#;
     for what in ["stored", "hit"] {
         let reply = edge.ask(&ask("/a?q=1&utm_source=x")).expect(200);
         let said = reply.cache_status();
         assert!(said.contains(what) && said.contains(key), "{said}");
     }
     let bare = edge.get("/private").expect(200).cache_status();
-    let key = r#";key="http://shop.test/private [-, -]""#;
+    let key = r#";key="http://shop.test/private [x-market, land]""#;
     assert!(
         bare.contains(key) && bare.contains("detail=private"),
         "{bare}"

@@ -237,8 +237,16 @@ fn a_response_with_too_many_tags_is_not_kept() {
 }
 
 #[test]
-fn vary_star_is_never_kept() {
-    for value in ["*", "accept, *", "a b", "accept;q=1"] {
+fn what_varies_by_more_than_clients_say_is_never_kept() {
+    // The origin hears of the last two what the proxy says, not what the client does.
+    for value in [
+        "*",
+        "accept, *",
+        "a b",
+        "accept;q=1",
+        "X-Forwarded-For",
+        "accept, Forwarded",
+    ] {
         let decision = get(200, &[FRESH, &format!("vary: {value}")]);
         assert_eq!(decision, Storable::No(NotStored::Vary), "{value}");
     }

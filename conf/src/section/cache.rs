@@ -70,7 +70,7 @@ pub(super) fn route(table: &Table<'_>, store: &CacheStore) -> RouteCache {
                 "name the headers, or leave `cache` out",
             ));
         }
-        text::header_name(text)
+        text::telling_header(text)
     });
     let compress = codings(table, "compress");
     let accept_encoding = codings(table, "accept_encoding");
@@ -116,7 +116,7 @@ pub(super) fn route(table: &Table<'_>, store: &CacheStore) -> RouteCache {
         sort_query: table.flag("sort_query", false),
         keep_query,
         drop_query,
-        key_headers: rules::strings(table, "key_headers", text::header_name),
+        key_headers: rules::strings(table, "key_headers", text::telling_header),
         key_cookies: rules::strings(table, "key_cookies", text::cookie_name),
         share_authorized: table.flag("share_authorized", false),
         share_sessions,

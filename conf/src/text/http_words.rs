@@ -246,6 +246,28 @@ pub(crate) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     })
 }
 
+/// Request fields that app servers do not get as the client sent them.
+const WRITTEN_ANEW: [&str; 5] = [
+    "forwarded",
+    "te",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-request-id",
+];
+
+/// The name of a field by which stored pages are told apart; case does not matter.
+pub(crate) fn telling_header(text: &str) -> Result<HeaderName, Wrong> {
+    let name = header_name(text)?;
+    if WRITTEN_ANEW.contains(&name.as_str()) {
+        return Err(Wrong::new(
+            format!("{} is written anew for the app server", quoted(text)),
+            "pages cannot be told apart by what a client says in it: leave it out, and let the app \
+             send `Cache-Control: private` with what hangs on the client's address",
+        ));
+    }
+    Ok(name)
+}
+
 /// A field value: visible characters, spaces and tabs.
 pub(crate) fn header_value(text: &str) -> Result<HeaderValue, Wrong> {
     if text != text.trim() {

@@ -301,8 +301,8 @@ impl Turn {
         }
     }
 
-    /// A proxied request past the cache. Where the route has one, an unsafe request that went
-    /// well takes out what it made untrue (RFC 9111 section 4.4).
+    /// A proxied request past the cache. An unsafe one that went well takes out what it made untrue
+    /// (RFC 9111 section 4.4), whichever route stored that.
     async fn forward(
         &mut self,
         session: &mut ServerSession,
@@ -323,7 +323,7 @@ impl Turn {
         };
         self.learn(session, route, way, &head);
         let method = session.req_header().method.clone();
-        if caching.is_some() {
+        if self.snapshot.caches && !method.is_safe() {
             let change = cached::purge::Change::new(&method, self.scheme(session), way);
             let outdated = change.outdated(head.status, &head.headers);
             cached::purge::take_out(&self.snapshot, outdated).await;

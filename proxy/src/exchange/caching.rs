@@ -45,6 +45,8 @@ pub(crate) struct Caching {
     pub(crate) key_headers: Vec<HeaderName>,
     /// Cookies that are part of the key.
     pub(crate) key_cookies: Vec<String>,
+    /// A filter of the route may rewrite what is asked of the upstream.
+    pub(crate) rewrites: bool,
     /// All cookies that belong to one visitor, whether they are shared here or not.
     pub(crate) sessions: Vec<String>,
     /// Percentage of hits by sessions that are compared.
@@ -55,7 +57,8 @@ pub(crate) struct Caching {
 
 impl Caching {
     /// The key of a request. Two upstreams never share an entry, even where a host name leads to
-    /// both (by listener, say).
+    /// both (by listener, say), nor do two routes to one of them of which one rewrites the path.
+    /// Names stand beside their values: the store outlives a change of the configuration.
     pub(crate) fn key(
         &self,
         scheme: &str,
@@ -66,10 +69,15 @@ impl Caching {
         let (path, query) = way.as_asked();
         let mut key = self.key_of(scheme, &way.authority, path, query, upstream);
         for name in &self.key_headers {
-            key.part(line_of(fields, name).as_deref());
+            let value = line_of(fields, name);
+            key.part(Some(&named(name.as_str(), value.as_deref())));
         }
         for name in &self.key_cookies {
-            key.part(cache::fields::cookies(fields, name).as_deref());
+            let value = cache::fields::cookies(fields, name);
+            key.part(Some(&named(name, value.as_deref())));
+        }
+        if let Some(target) = way.rewritten() {
+            key.part(Some(target.as_bytes()));
         }
         key
     }
@@ -93,7 +101,7 @@ impl Caching {
 
     /// Whether one URL may have several keys.
     pub(crate) fn has_several_keys(&self) -> bool {
-        !(self.key_headers.is_empty() && self.key_cookies.is_empty())
+        self.rewrites || !(self.key_headers.is_empty() && self.key_cookies.is_empty())
     }
 
     /// Whether a request says whose it is.
@@ -178,6 +186,16 @@ pub(crate) enum Represented<'a> {
     ToBeCoded(Coding),
 }
 
+/// `name=value`, or the name alone where there is none: neither a field's name nor a cookie's has that sign.
+fn named(name: &str, value: Option<&[u8]>) -> Vec<u8> {
+    let mut part = name.as_bytes().to_vec();
+    if let Some(value) = value {
+        part.push(b'=');
+        part.extend_from_slice(value);
+    }
+    part
+}
+
 /// What a request says to a field: its lines, joined; `None` where there is none.
 fn line_of(fields: &dyn Fields, name: &HeaderName) -> Option<Vec<u8>> {
     let mut all: Option<Vec<u8>> = None;
@@ -210,7 +228,8 @@ pub(crate) fn shown(key: KeyRef<'_>) -> String {
     let added: Vec<String> = key
         .added()
         .skip(1)
-        .map(|part| part.map_or_else(|| "-".to_owned(), |part| text(part).into_owned()))
+        .flatten()
+        .map(|part| text(part).into_owned())
         .collect();
     if !added.is_empty() {
         shown.push_str(&format!(" [{}]", added.join(", ")));
@@ -240,6 +259,7 @@ mod tests {
             },
             key_headers: vec![HeaderName::from_static("x-currency")],
             key_cookies: vec!["country".to_owned()],
+            rewrites: false,
             sessions: vec!["sid".to_owned()],
             compare_sessions: 0,
             show_key: true,
@@ -283,7 +303,7 @@ mod tests {
     fn a_key_is_shown_as_the_url_and_what_is_added() {
         assert_eq!(
             shown(key(&[("x-currency", "eur")]).as_key()),
-            "https://shop.example/p?q=1 [eur, -]"
+            "https://shop.example/p?q=1 [x-currency=eur, country]"
         );
     }
 

@@ -129,6 +129,11 @@ impl Way {
         }
     }
 
+    /// Path and query as they go upstream, where a filter has changed them.
+    pub(crate) fn rewritten(&self) -> Option<Cow<'_, str>> {
+        self.before_rewrite.as_ref().map(|_| self.target())
+    }
+
     /// Path and query as they go upstream.
     pub(crate) fn target(&self) -> Cow<'_, str> {
         match &self.query {

@@ -206,12 +206,19 @@ impl Background {
                 if let Some(reason) = not_kept {
                     self.cache.counts.not_stored(reason);
                 }
-                if not_kept.is_some_and(NotStored::is_of_the_response) {
-                    self.cache.store.remove(self.key.as_key(), &base);
+                match not_kept {
+                    None => {
+                        let tags =
+                            tags.unwrap_or_else(|| base.life().tags().map(Into::into).collect());
+                        let renewed = Arc::new(base.renewed(head, self.life(&tags, &writer)));
+                        writer.complete(&self.cache.store, renewed, true);
+                    }
+                    Some(reason) if reason.is_of_the_response() => {
+                        self.cache.store.remove(self.key.as_key(), &base);
+                        writer.uncacheable(clock::wall(), self.caching.hit_for_miss);
+                    }
+                    Some(_) => drop(writer),
                 }
-                let tags = tags.unwrap_or_else(|| base.life().tags().map(Into::into).collect());
-                let renewed = Arc::new(base.renewed(head, self.life(&tags, &writer)));
-                writer.complete(&self.cache.store, renewed, not_kept.is_none());
             }
             // The stale one stays for as long as it may; the next request tries again.
             Judged::ServeStored | Judged::AskAgain => incoming.abandon().await,

@@ -81,17 +81,19 @@ impl Fetch<'_> {
                     };
                     return self.answer(turn, session, &found, status).await;
                 }
-                Join::Follow(reader) => match self.follow(turn, session, reader).await {
-                    Step::Done(done) => return done,
-                    // Others' fetches took as long as an upstream may: one more wait would not help.
-                    Step::Again if clock::now() - began >= patience => {
-                        let writer = self.writer(session);
-                        let failure = Failure::FirstByteTimeout;
-                        return self.failed(turn, session, base, writer, failure).await;
+                Join::Follow(reader) => {
+                    match self.follow(turn, session, reader, base.as_ref()).await {
+                        Step::Done(done) => return done,
+                        // Others' fetches took as long as an upstream may: one more wait would not help.
+                        Step::Again if clock::now() - began >= patience => {
+                            let writer = self.writer(session);
+                            let failure = Failure::FirstByteTimeout;
+                            return self.failed(turn, session, base, writer, failure).await;
+                        }
+                        Step::Again => continue,
+                        Step::Alone => self.writer(session),
                     }
-                    Step::Again => continue,
-                    Step::Alone => self.writer(session),
-                },
+                }
                 Join::Lead(writer) | Join::Alone(writer) => writer,
             };
             if self.wants_part && base.is_none() && parts::pass_at_once(self.cache, self.key) {
@@ -162,6 +164,7 @@ impl Fetch<'_> {
         turn: &mut Turn,
         session: &mut ServerSession,
         mut reader: Reader,
+        base: Option<&Arc<Stored>>,
     ) -> Step {
         turn.hint(session, self.cached.route, self.cached.way).await;
         let patience = self.cached.caching.collapse_timeout;
@@ -179,6 +182,13 @@ impl Fetch<'_> {
             Err(NoHead::Released) => Step::Alone,
             Err(NoHead::Failed) => Step::Again,
             Ok(head) if !head.variant().matches(&self.view(session)) => Step::Again,
+            // Who was waited for had no reply either, and made do with what is stored.
+            Ok(head) if base.is_some_and(|base| Arc::ptr_eq(base.head(), &head)) => {
+                match base.filter(|base| self.on_error(base) == OnError::ServeStored) {
+                    Some(base) => Step::Done(self.stand_in(turn, session, base).await),
+                    None => Step::Alone,
+                }
+            }
             Ok(head)
                 if !reuse::usable(&head.freshness(), &self.control, clock::wall()).is_hit() =>
             {
@@ -418,10 +428,18 @@ impl Fetch<'_> {
         not_kept: Option<NotStored>,
         writer: Writer,
     ) {
-        if not_kept.is_some_and(NotStored::is_of_the_response) {
-            self.cache.store.remove(self.key.as_key(), old);
+        match not_kept {
+            None => {
+                writer.complete(&self.cache.store, renewed.clone(), true);
+            }
+            // What it says is for this client alone.
+            Some(reason) if reason.is_of_the_response() => {
+                self.cache.store.remove(self.key.as_key(), old);
+                writer.uncacheable(clock::wall(), self.cached.caching.hit_for_miss);
+            }
+            // This request's own doing: those who wait fetch together without it.
+            Some(_) => drop(writer),
         }
-        writer.complete(&self.cache.store, renewed.clone(), not_kept.is_none());
     }
 
     /// No reply: what is stored may stand in for it (RFC 5861 section 4).
@@ -433,11 +451,7 @@ impl Fetch<'_> {
         writer: Writer,
         failure: Failure,
     ) -> Result<(), Broken> {
-        let now = clock::wall();
-        let offline = self.cached.caching.offline;
-        let verdict = base
-            .as_ref()
-            .map(|stored| reuse::on_error(&stored.freshness(), &self.control, now, offline));
+        let verdict = base.as_ref().map(|stored| self.on_error(stored));
         let mark = |head: &mut ResponseHeader| {
             let status = CacheStatus {
                 fwd: Some(self.why),
@@ -467,6 +481,12 @@ impl Fetch<'_> {
         }
     }
 
+    /// What is stored, where no reply came.
+    fn on_error(&self, stored: &Stored) -> OnError {
+        let offline = self.cached.caching.offline;
+        reuse::on_error(&stored.freshness(), &self.control, clock::wall(), offline)
+    }
+
     async fn stale(
         &self,
         turn: &mut Turn,
@@ -478,13 +498,23 @@ impl Fetch<'_> {
             return Err(Broken);
         };
         writer.complete(&self.cache.store, stored.clone(), false);
+        self.stand_in(turn, session, &stored).await
+    }
+
+    /// Answers with what is stored though it is stale.
+    async fn stand_in(
+        &self,
+        turn: &mut Turn,
+        session: &mut ServerSession,
+        stored: &Arc<Stored>,
+    ) -> Result<(), Broken> {
         turn.record.cache = CacheResult::Stale;
         let status = CacheStatus {
             hit: true,
             detail: Some("stale-if-error"),
             ..self.cached.status()
         };
-        self.answer(turn, session, &stored, status).await
+        self.answer(turn, session, stored, status).await
     }
 
     /// Answers with what is stored, in the coding that the client wants.

@@ -37,7 +37,7 @@ pub(crate) enum Past {
         /// Why the reply is for nobody else.
         reason: Option<NotStored>,
     },
-    /// Its method is not one that is answered from the cache.
+    /// Its method is not one that is answered from the cache, whichever the route.
     Method(Change),
 }
 
@@ -127,11 +127,12 @@ impl Past {
         }
     }
 
-    /// The reply is the one that the client gets: what is to be done about what is stored.
+    /// The reply is the one that the client gets: what is to be done about what is stored. `caching`: of
+    /// the route, if it has one.
     pub(crate) fn settle(
         self,
         cache: &Cache,
-        caching: &Caching,
+        caching: Option<&Caching>,
         status: StatusCode,
         reply: &dyn Fields,
     ) -> Settled {
@@ -141,7 +142,7 @@ impl Past {
             } => {
                 if let Some(reason) = reason {
                     not_kept(cache, &key, reason);
-                    if reason.is_of_the_response() {
+                    if let Some(caching) = caching.filter(|_| reason.is_of_the_response()) {
                         let lifetime = caching.hit_for_miss;
                         cache.flights.mark(key.as_key(), clock::wall(), lifetime);
                     }

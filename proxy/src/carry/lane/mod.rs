@@ -358,6 +358,10 @@ fn through(
         return None;
     };
     let past = match cache {
+        None if snapshot.caches && !HeadView::method(head).is_safe() => {
+            let scheme = request::scheme(snapshot, by.info, head);
+            Some(Past::method(snapshot, HeadView::method(head), scheme, way)?)
+        }
         None => None,
         Some(_) if !by.is_read => {
             record.cache = CacheResult::Bypass;

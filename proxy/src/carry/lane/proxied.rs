@@ -340,7 +340,7 @@ pub(super) fn finish_reply(
 }
 
 impl Hit {
-    /// The reply whose head stands in `out` is the client's: what that means for the cache of the route.
+    /// The reply whose head stands in `out` is the client's: what that means for the cache.
     pub(super) async fn settle(&mut self, status: StatusCode, out: &mut Vec<u8>) {
         let What::Proxied(Asking { past, .. }) = &mut self.what else {
             return;
@@ -349,15 +349,14 @@ impl Hit {
             return;
         };
         let route = self.snapshot.routes.get(self.route);
-        if let Some(Action::Upstream {
-            cache: Some(caching),
-            ..
-        }) = route.map(|route| &route.action)
-        {
-            let lines = Lines::of_reply(out);
-            let mut settled = past.settle(&self.snapshot.cache, caching, status, &lines);
-            // Boxed: it is seldom there, and every request would have room for it.
-            Box::pin(settled.take_out(&self.snapshot)).await;
+        let Some(Action::Upstream { cache, .. }) = route.map(|route| &route.action) else {
+            return;
+        };
+        let lines = Lines::of_reply(out);
+        let mut settled = past.settle(&self.snapshot.cache, cache.as_deref(), status, &lines);
+        // Boxed: it is seldom there, and every request would have room for it.
+        Box::pin(settled.take_out(&self.snapshot)).await;
+        if let Some(caching) = cache {
             settled.mark(&caching.policy, &mut Block::of_reply(out));
         }
     }
