@@ -414,11 +414,14 @@ fn route(
             place: u16::try_from(id.0).unwrap_or(u16::MAX),
             upstream: upstreams[id.0].clone(),
             cache: settings.cache.as_ref().map(|cache| {
-                let rewrites = filters.iter().any(|filter| filter.rewrite.is_some());
-                let caching = caching(cache, &config.cache, &upstreams[id.0]);
+                let sets_host = |filter: &&conf::Filter| {
+                    let mut set = filter.request_headers.set.iter();
+                    set.any(|(name, _)| *name == http::header::HOST)
+                };
                 Arc::new(Caching {
-                    rewrites,
-                    ..caching
+                    rewrites: filters.iter().any(|filter| filter.rewrite.is_some()),
+                    sets_host: filters.iter().any(sets_host),
+                    ..caching(cache, &config.cache, &upstreams[id.0])
                 })
             }),
         },
@@ -486,6 +489,7 @@ fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Ups
         key_cookies: settings.key_cookies.clone(),
         // Who knows the filters of the route says so.
         rewrites: false,
+        sets_host: false,
         sessions: store.session_cookies.clone(),
         compare_sessions: settings.compare_sessions,
         show_key: settings.show_key,

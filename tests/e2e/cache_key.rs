@@ -214,6 +214,72 @@ fn what_a_filter_makes_of_the_path_is_part_of_the_key() {
 }
 
 #[test]
+fn a_host_that_a_filter_says_is_part_of_the_key() {
+    let origin = Origin::start(|seen| {
+        let host = seen.field("host").unwrap_or_default().to_owned();
+        Answer::fresh(600, format!("{host} #{}", seen.nth))
+    });
+    let edge = Setup::new().with("APP", origin.address).start(
+        r#"
+        [upstream.app]
+        endpoints = ["@APP@"]
+        [filter.mobile]
+        request_headers = { set = { host = "m.shop.test" } }
+        [[route]]
+        match = { headers = { x-device = "phone" } }
+        upstream = "app"
+        filters = ["mobile"]
+        cache = {}
+        [[route]]
+        upstream = "app"
+        cache = {}
+        "#,
+    );
+    let asks = [Ask::get("/p").field("X-Device", "phone"), Ask::get("/p")];
+    for _ in 0..2 {
+        let texts: Vec<_> = asks
+            .iter()
+            .map(|ask| edge.ask(ask).expect(200).text())
+            .collect();
+        assert_eq!(texts, ["m.shop.test #0", "shop.test #1"]);
+    }
+    purge(&edge, "url=http://shop.test/p");
+    assert_eq!(edge.ask(&asks[0]).text(), "m.shop.test #2");
+    assert_eq!(edge.ask(&asks[1]).text(), "shop.test #3");
+}
+
+#[test]
+fn what_a_trusted_proxy_asks_of_another_host_is_not_stored() {
+    let origin = Origin::start(|seen| {
+        let host = seen
+            .field("x-forwarded-host")
+            .unwrap_or_default()
+            .to_owned();
+        Answer::fresh(600, format!("{host} #{}", seen.nth))
+    });
+    for trusted in [true, false] {
+        let before = origin.count();
+        let network = if trusted { "127.0.0.1" } else { "10.0.0.1" };
+        let edge = Setup::new().with("APP", origin.address).start(&format!(
+            "[server]\ntrusted_proxies = [\"{network}\"]\n[upstream.app]\nendpoints = [\"@APP@\"]\n\
+             [[route]]\nupstream = \"app\"\ncache = {{}}\n"
+        ));
+        let ask = |host: &str| Ask::get("/p").field("X-Forwarded-Host", host);
+        for host in ["a.test", "b.test", "shop.test", "SHOP.test", "a.test"] {
+            let text = edge.ask(&ask(host)).expect(200).text();
+            let wanted = if trusted { host } else { "shop.test" };
+            assert!(
+                text.to_lowercase().starts_with(&wanted.to_lowercase()),
+                "{text}"
+            );
+        }
+        // Two of the five are of the host itself.
+        let asked = origin.count() - before;
+        assert_eq!(asked, if trusted { 4 } else { 1 });
+    }
+}
+
+#[test]
 fn the_memory_of_what_an_unsafe_request_took_away_is_given_back() {
     let origin = fresh();
     let edge = cached(&origin, "{ key_headers = [\"x-market\"] }");

@@ -8,11 +8,11 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use pingora::http::RequestHeader;
 
-use crate::exchange;
 use crate::exchange::guard::Upgrade;
 use crate::exchange::head::HeadView;
 use crate::exchange::onward::{self, CLIENT_CERT, Origin};
 use crate::exchange::websocket;
+use crate::exchange::{self, Way};
 use crate::listen::ConnInfo;
 use crate::snapshot::Snapshot;
 
@@ -21,6 +21,18 @@ pub(super) fn scheme(snapshot: &Snapshot, info: &ConnInfo, head: &dyn HeadView) 
     let trusted = &snapshot.config.server.trusted_proxies;
     let said = exchange::client::came_by_https(info.peer.ip(), head, trusted);
     exchange::scheme(said.unwrap_or(info.tls.is_some())).as_str()
+}
+
+/// Whether the pages of the route can be told apart by what is asked for: a trusted proxy in front does not
+/// name another host.
+pub(super) fn is_of_its_host(
+    snapshot: &Snapshot,
+    info: &ConnInfo,
+    head: &dyn HeadView,
+    way: &Way,
+) -> bool {
+    let trusted = &snapshot.config.server.trusted_proxies;
+    !exchange::client::names_another_host(info.peer.ip(), head, trusted, &way.authority)
 }
 
 /// The head that goes up for the client's `head`.

@@ -279,6 +279,12 @@ impl Turn {
                 }
                 if let Some(caching) = cache
                     && cached::concerns(session)
+                    && request::is_of_its_host(
+                        &self.snapshot,
+                        &self.info,
+                        &**session.req_header(),
+                        &way,
+                    )
                 {
                     let cached = Cached {
                         route,

@@ -15,7 +15,7 @@ use cache::stored::InCoding;
 use cache::{
     Coding, Fields, KeyBuf, Normal, Policy, QueryRules, Request, RequestControl, Stored, coding,
 };
-use http::header::{AUTHORIZATION, RANGE};
+use http::header::{AUTHORIZATION, HOST, RANGE};
 use http::{HeaderName, Method};
 
 use super::Way;
@@ -47,6 +47,8 @@ pub(crate) struct Caching {
     pub(crate) key_cookies: Vec<String>,
     /// A filter of the route may rewrite what is asked of the upstream.
     pub(crate) rewrites: bool,
+    /// A filter of the route says which host is asked for.
+    pub(crate) sets_host: bool,
     /// All cookies that belong to one visitor, whether they are shared here or not.
     pub(crate) sessions: Vec<String>,
     /// Percentage of hits by sessions that are compared.
@@ -57,7 +59,8 @@ pub(crate) struct Caching {
 
 impl Caching {
     /// The key of a request. Two upstreams never share an entry, even where a host name leads to
-    /// both (by listener, say), nor do two routes to one of them of which one rewrites the path.
+    /// both (by listener, say), nor do two routes to one of them of which one rewrites the path or
+    /// names another host.
     /// Names stand beside their values: the store outlives a change of the configuration.
     pub(crate) fn key(
         &self,
@@ -75,6 +78,9 @@ impl Caching {
         for name in &self.key_cookies {
             let value = cache::fields::cookies(fields, name);
             key.part(Some(&named(name, value.as_deref())));
+        }
+        if self.sets_host {
+            key.part(line_of(fields, &HOST).as_deref());
         }
         if let Some(target) = way.rewritten() {
             key.part(Some(target.as_bytes()));
@@ -101,7 +107,9 @@ impl Caching {
 
     /// Whether one URL may have several keys.
     pub(crate) fn has_several_keys(&self) -> bool {
-        self.rewrites || !(self.key_headers.is_empty() && self.key_cookies.is_empty())
+        self.rewrites
+            || self.sets_host
+            || !(self.key_headers.is_empty() && self.key_cookies.is_empty())
     }
 
     /// Whether a request says whose it is.
@@ -260,6 +268,7 @@ mod tests {
             key_headers: vec![HeaderName::from_static("x-currency")],
             key_cookies: vec!["country".to_owned()],
             rewrites: false,
+            sets_host: false,
             sessions: vec!["sid".to_owned()],
             compare_sessions: 0,
             show_key: true,

@@ -10,6 +10,7 @@ use super::head::HeadView;
 
 static FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Whether `peer` may say who the client is.
@@ -47,6 +48,21 @@ pub(crate) fn came_by_https(peer: IpAddr, head: &dyn HeadView, trusted: &[IpNet]
     }
     let said = said_scheme(head)?;
     Some(said == b"https" || said == b"wss")
+}
+
+/// Whether a trusted proxy says that its client asked for another host than `authority`. That goes up, so
+/// a reply may be of that host's, and pages are known by `authority`.
+#[must_use]
+pub(crate) fn names_another_host(
+    peer: IpAddr,
+    head: &dyn HeadView,
+    trusted: &[IpNet],
+    authority: &str,
+) -> bool {
+    !trusted.is_empty()
+        && is_trusted(peer, trusted)
+        && last_member(head, &X_FORWARDED_HOST)
+            .is_some_and(|said| !said.eq_ignore_ascii_case(authority.as_bytes()))
 }
 
 /// The scheme that a trusted proxy says its client used: http, https, or ws and wss as some call them.

@@ -39,7 +39,8 @@ pub(super) fn look(
     head: &impl LaneHead,
     now: SystemTime,
 ) -> Looked {
-    if !caching.may_answer_at_once(head) {
+    let is_of_its_host = || request::is_of_its_host(snapshot, info, head, way);
+    if !caching.may_answer_at_once(head) || !is_of_its_host() {
         return Looked::Other;
     }
     let scheme = request::scheme(snapshot, info, head);
