@@ -2,15 +2,16 @@
 //!
 //! The names are those of the response's Vary and those that the route adds. Two requests fit the
 //! same response when each named field says the same in both: present or absent in both, and
-//! equal after the whitespace around commas is dropped, repeated lines are joined, and the fields
-//! that are defined without regard to case are written in lower case. Nothing else is normalised;
-//! that two languages would get the same page is the origin's secret.
+//! equal after repeated lines are joined as they are on the way to the origin. In Accept and its kin,
+//! which are lists, the whitespace around commas is dropped, and where case does not matter it is made
+//! lower. Nothing else is normalised: what a comma means elsewhere, and that two languages would get
+//! the same page, is the origin's secret.
 
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use http::HeaderName;
-use http::header::{ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
+use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, COOKIE, VARY};
 
 use crate::fields::{self, Fields};
 
@@ -153,10 +154,20 @@ const PRESENT: u8 = 1;
 fn write_value(name: &HeaderName, request: &dyn Fields, out: &mut Vec<u8>) {
     let without_case =
         *name == ACCEPT_ENCODING || *name == ACCEPT_LANGUAGE || *name == ACCEPT_CHARSET;
+    let is_list = without_case || *name == ACCEPT;
+    let between: &[u8] = if *name == COOKIE { b"; " } else { b", " };
     let mark = out.len();
     out.extend_from_slice(&[ABSENT, 0, 0, 0, 0]);
     let start = out.len();
     request.each(name, &mut |line| {
+        if !is_list {
+            if out[mark] == PRESENT {
+                out.extend_from_slice(between);
+            }
+            out[mark] = PRESENT;
+            out.extend_from_slice(line.trim_ascii());
+            return;
+        }
         out[mark] = PRESENT;
         fields::split_list(line, &mut |member| {
             if out.len() > start {
@@ -213,19 +224,38 @@ mod tests {
         assert_eq!(readable[0], (&HeaderName::from_static("a"), None));
         assert_eq!(
             readable[1],
-            (&HeaderName::from_static("b"), Some(&b"x,y"[..]))
+            (&HeaderName::from_static("b"), Some(&b"x,  y"[..]))
         );
     }
 
     #[test]
     fn whitespace_and_lines_make_no_difference() {
-        assert!(same("x", &["x: a,b"], &["x: a ,  b"]));
-        assert!(same("x", &["x: a, b"], &["x: a", "x: b"]));
-        assert!(!same("x", &["x: a, b"], &["x: b, a"]));
+        assert!(same("accept", &["accept: a,b"], &["accept: a ,  b"]));
+        assert!(same(
+            "accept",
+            &["accept: a, b"],
+            &["accept: a", "accept: b"]
+        ));
+        assert!(!same("accept", &["accept: a, b"], &["accept: b, a"]));
         assert!(
-            !same("x", &["x: \"a, b\""], &["x: \"a,b\""]),
+            !same(
+                "accept",
+                &["accept: a;b=\"c, d\""],
+                &["accept: a;b=\"c,d\""]
+            ),
             "a quoted string is one value"
         );
+        assert!(same("x", &["x: a, b"], &["x: a", "x: b"]));
+        assert!(same("x", &["x: a"], &["x:  a "]));
+    }
+
+    #[test]
+    fn what_is_no_list_is_not_taken_for_one() {
+        assert!(!same("x", &["x: a,b"], &["x: a ,  b"]));
+        assert!(!same("cookie", &["cookie: f=a,,b"], &["cookie: f=a,b"]));
+        let crumbs = ["cookie: a=1", "cookie: b=2"];
+        assert!(same("cookie", &crumbs, &["cookie: a=1; b=2"]));
+        assert!(!same("cookie", &crumbs, &["cookie: a=1,b=2"]));
     }
 
     #[test]
