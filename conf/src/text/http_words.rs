@@ -246,7 +246,8 @@ pub(crate) fn header_name(text: &str) -> Result<HeaderName, Wrong> {
     })
 }
 
-/// Request fields that app servers do not get as the client sent them.
+/// Request fields that app servers do not get as the client sent them. What a response may vary by goes by the
+/// same list, in the `cache` crate, which this one does not know.
 const WRITTEN_ANEW: [&str; 5] = [
     "forwarded",
     "te",
