@@ -555,7 +555,11 @@ fn wanted_upgrade(session: &ServerSession) -> Upgrade {
 }
 
 fn content_length(session: &ServerSession) -> Option<u64> {
-    let value = session.req_header().headers.get(header::CONTENT_LENGTH)?;
+    announced_length(session.req_header())
+}
+
+fn announced_length(head: &pingora::http::RequestHeader) -> Option<u64> {
+    let value = head.headers.get(header::CONTENT_LENGTH)?;
     value.to_str().ok()?.parse().ok()
 }
 
@@ -578,16 +582,19 @@ fn frame(
         Upload::Buffered(body) => {
             head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
         }
-        Upload::Streamed { .. } if !head.headers.contains_key(header::CONTENT_LENGTH) => {
-            if protocol == conf::UpstreamProtocol::H1 {
-                head.insert_header(
-                    header::TRANSFER_ENCODING,
-                    HeaderValue::from_static("chunked"),
-                )?;
+        Upload::Streamed { .. } => match announced_length(head) {
+            // Its one spelling: readers of a leading zero need not agree on what it says.
+            Some(length) => {
+                head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?
             }
-        }
+            None if protocol == conf::UpstreamProtocol::H1 => {
+                let chunked = HeaderValue::from_static("chunked");
+                head.insert_header(header::TRANSFER_ENCODING, chunked)?;
+            }
+            None => {}
+        },
         // A POST without content says so (RFC 9110 section 8.6); Content-Length: 0 was kept.
-        Upload::Streamed { .. } | Upload::Done => {}
+        Upload::Done => {}
     }
     Ok(())
 }

@@ -194,6 +194,27 @@ fn what_follows_a_large_body_in_the_same_segments_is_the_next_request() {
 }
 
 #[test]
+fn a_length_goes_up_in_its_one_spelling() {
+    let app = origin();
+    for lane in ["on", "off"] {
+        let edge = edge(&app, lane);
+        for length in [5, 70_000] {
+            edge.get("/warm").expect(200);
+            let mut conn = edge.plain();
+            conn.send(format!(
+                "POST /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 000{length}\r\n\r\n{}",
+                "x".repeat(length)
+            ));
+            conn.reply().expect(200);
+            let seen = app.last();
+            assert_eq!(is_of_the_short_way(&seen), lane == "on", "{length}");
+            assert_eq!(seen.all("content-length"), [length.to_string()]);
+            assert_eq!(seen.body.len(), length, "lane {lane}");
+        }
+    }
+}
+
+#[test]
 fn a_client_that_leaves_within_its_body_is_treated_alike() {
     for lane in ["on", "off"] {
         let app = origin();
