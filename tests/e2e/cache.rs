@@ -1,8 +1,8 @@
 //! The cache through the real front, against an origin scripted step by step.
 
+use crate::support::Seen;
 use crate::support::client::HOST;
 use crate::support::h2::H2;
-use crate::support::origin::Seen;
 use crate::support::{Answer, Ask, Edge, Origin, Setup, wait};
 
 /// A route with this `cache = {...}` in front of the origin.

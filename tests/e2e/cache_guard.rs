@@ -8,7 +8,7 @@ use crate::support::{Answer, Ask, Edge, Gate, Origin, wait};
 const SESSIONS: &str = "session_cookies = [\"sid\", \"remember\"]";
 
 /// Whose the request is, by all that says so.
-fn whose(seen: &crate::support::origin::Seen) -> String {
+fn whose(seen: &crate::support::Seen) -> String {
     let cookie = seen.all("cookie").join("; ");
     let token = seen.field("authorization").unwrap_or_default();
     format!("{token}|{cookie}")

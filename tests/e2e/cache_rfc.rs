@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::cache::{cached, counting};
 use crate::support::client::{HOST, Reply};
 use crate::support::h2::H2;
-use crate::support::origin::{Gate, Seen};
 use crate::support::{Answer, Ask, Edge, Origin, Setup, wait};
+use crate::support::{Gate, Seen};
 
 const BODY: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 

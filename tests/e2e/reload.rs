@@ -164,6 +164,52 @@ fn requests_in_flight_and_websockets_go_on() {
 }
 
 #[test]
+fn no_connection_is_kept_to_endpoints_that_are_gone() {
+    for (what, after) in [
+        (
+            "the endpoint",
+            "[upstream.app]\nendpoints = [\"@OTHER@\"]\n",
+        ),
+        (
+            "the upstream",
+            "[upstream.other]\nendpoints = [\"@OTHER@\"]\n",
+        ),
+    ] {
+        let gates = [Gate::default(), Gate::default()];
+        let held = gates.clone();
+        let origin = Origin::start(move |seen| match seen.target.as_str() {
+            "/first" => Answer::ok("first").when(&held[0]),
+            "/second" => Answer::ok("second").when(&held[1]),
+            _ => Answer::ok("app"),
+        });
+        let other = Origin::named("other");
+        let edge = Setup::new()
+            .with("APP", origin.address)
+            .with("OTHER", other.address)
+            .start(&format!("[server]\nworkers = 1\n{APP}{ALL}"));
+        let mut conns = [edge.plain(), edge.plain(), edge.plain()];
+        let targets = ["/first", "/second", "/"];
+        for (conn, target) in conns.iter_mut().zip(targets) {
+            conn.send(Ask::get(target).bytes());
+        }
+        conns[2].reply().expect(200);
+        wait::eventually("two requests upstream", wait::SOON, || origin.count() == 3);
+        let name = after.split(['.', ']']).nth(1).expect("a name");
+        let route = ALL.replace("\"app\"", &format!("{name:?}"));
+        edge.rewrite(&format!("[server]\nworkers = 1\n{after}{route}"));
+        edge.reload(true);
+        // The idle one ends at once, the others behind their requests, though one of those still goes on.
+        for (nth, left) in [(0, 2), (1, 1)] {
+            wait::eventually(what, wait::SOON, || origin.open() == left);
+            gates[nth].open();
+            conns[nth].reply().expect(200);
+        }
+        wait::eventually(what, wait::SOON, || origin.open() == 0);
+        assert_eq!(edge.get("/").text(), "other");
+    }
+}
+
+#[test]
 fn pools_cache_and_counters_survive_where_unchanged() {
     let origin = Origin::start(|seen| match seen.target.as_str() {
         "/page" => Answer::fresh(60, "page"),

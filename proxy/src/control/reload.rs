@@ -1,5 +1,6 @@
 //! A reload: the next configuration is built whole, then put in force, or not at all.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use super::sockets::{Bound, Next, bind_next};
@@ -67,6 +68,14 @@ impl Control {
         self.snapshot.store(next_snapshot.clone());
         for carrier in &self.carriers {
             carrier.let_go();
+        }
+        let named: HashMap<&str, _> = next_snapshot
+            .upstreams
+            .iter()
+            .map(|it| (it.name(), &**it))
+            .collect();
+        for upstream in &previous.upstreams {
+            upstream.retire(named.get(upstream.name()).copied());
         }
         for (listener, settings) in next.kept {
             let before = listener.settings.swap(Arc::new(settings));

@@ -3,7 +3,7 @@
 //! A request takes the set once and keeps it. When endpoints come or go, or somebody changes one by
 //! hand, a new set is made from the old one: who is in both keeps health, counts and connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,8 +51,9 @@ impl Members {
         let links = found
             .iter()
             .map(|found| match known.get(&found.target.id()) {
-                Some(links) => Arc::clone(links),
-                None => EndpointLinks::new(common.workers, &common.links),
+                // It may be gone from what is in force, and come back with this set.
+                Some(links) if !links.is_retired() => Arc::clone(links),
+                _ => EndpointLinks::new(common.workers, &common.links),
             })
             .collect();
         let hashes: Vec<u64> = found
@@ -257,6 +258,18 @@ impl Members {
         }
         if let Some(queue) = &self.common.queue {
             queue.wake();
+        }
+    }
+
+    /// This set is in force no more; `next`, if anything, is. Of endpoints that are not in that one no
+    /// connection is kept, however long a request refers to this one.
+    pub(super) fn retire(&self, next: Option<&Self>) {
+        let kept = next.map(|next| next.links.iter().map(Arc::as_ptr));
+        let kept: HashSet<_> = kept.into_iter().flatten().collect();
+        for links in &self.links {
+            if !kept.contains(&Arc::as_ptr(links)) {
+                links.retire();
+            }
         }
     }
 

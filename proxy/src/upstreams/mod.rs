@@ -299,6 +299,12 @@ impl Upstream {
         self.common.metrics.show(members.shown().clone());
     }
 
+    /// The snapshot that this is part of is in force no more; `next` has its name in the one that is.
+    pub(crate) fn retire(&self, next: Option<&Self>) {
+        let next = next.map(|next| next.members.members());
+        self.members.members().retire(next.as_deref());
+    }
+
     /// Brings the gauges up to date.
     pub(crate) fn show(&self, now: Instant) {
         self.members.members().show(now);
@@ -380,6 +386,7 @@ impl Upstream {
         );
         let members = Members::new(self.common.clone(), pool, found, Some(before));
         self.members.replace(members);
+        before.retire(Some(&self.members.members()));
         self.publish();
         if let Some(queue) = &self.common.queue {
             queue.wake();

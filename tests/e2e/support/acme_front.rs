@@ -14,8 +14,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::client::{Ask, Conn};
-use super::origin::{Answer, Origin, Seen};
+use super::origin::{Answer, Origin};
 use super::pebble::Pebble;
+use super::seen::Seen;
 use super::{certs, ports, runtime, tls_node};
 
 /// Where Pebble takes orders.

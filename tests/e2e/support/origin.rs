@@ -13,45 +13,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::client::{find, reset};
+use super::seen::{Seen, parse};
 use super::{ports, wait};
-
-/// A request as it arrived.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    /// Counted from 0 over the origin's life.
-    pub(crate) nth: usize,
-    /// The connection it came on, counted from 0.
-    pub(crate) connection: usize,
-    pub(crate) method: String,
-    pub(crate) target: String,
-    pub(crate) fields: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
-    /// Lines behind a chunked body.
-    pub(crate) trailers: Vec<String>,
-    /// The head's bytes.
-    pub(crate) raw: String,
-}
-
-impl Seen {
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
-        self.all(name).into_iter().next()
-    }
-
-    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
-        self.fields
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.as_str())
-            .collect()
-    }
-
-    fn says(&self, name: &str, word: &str) -> bool {
-        self.all(name)
-            .iter()
-            .flat_map(|v| v.split(','))
-            .any(|v| v.trim().eq_ignore_ascii_case(word))
-    }
-}
 
 /// What is done, in order, for one request.
 #[derive(Debug, Clone)]
@@ -275,6 +238,7 @@ struct Shared {
     handler: Box<Handler>,
     requests: AtomicUsize,
     connections: AtomicUsize,
+    ended: AtomicUsize,
     stopping: AtomicBool,
     seen: Mutex<Vec<Seen>>,
     broken: Mutex<Vec<String>>,
@@ -304,6 +268,7 @@ impl Origin {
                 handler: Box::new(handler),
                 requests: AtomicUsize::new(0),
                 connections: AtomicUsize::new(0),
+                ended: AtomicUsize::new(0),
                 stopping: AtomicBool::new(false),
                 seen: Mutex::default(),
                 broken: Mutex::default(),
@@ -354,6 +319,11 @@ impl Origin {
     /// Connections accepted so far.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    /// Those of them that have not ended; one on which an answer waits counts as open.
+    pub(crate) fn open(&self) -> usize {
+        self.connections() - self.shared.ended.load(Ordering::SeqCst)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -407,6 +377,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
                 lock(&shared.broken).push(what);
             }
             let _ = peer.socket.shutdown(Shutdown::Both);
+            shared.ended.fetch_add(1, Ordering::SeqCst);
         });
     }
 }
@@ -554,47 +525,4 @@ impl Peer {
     fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
-}
-
-fn parse(raw: &str, connection: usize) -> Result<Seen, String> {
-    let odd = || format!("not an HTTP/1.1 request head: {raw:?}");
-    let head = raw.strip_suffix("\r\n\r\n").ok_or_else(odd)?;
-    if head.replace("\r\n", "").contains(['\r', '\n']) {
-        return Err(odd());
-    }
-    let mut lines = head.split("\r\n");
-    let first: Vec<&str> = lines.next().unwrap_or_default().split(' ').collect();
-    let [method, target, "HTTP/1.1"] = first.as_slice() else {
-        return Err(odd());
-    };
-    if method.is_empty() || !method.bytes().all(is_token) {
-        return Err(odd());
-    }
-    let mut fields = Vec::new();
-    for line in lines {
-        let (name, value) = line.split_once(':').ok_or_else(odd)?;
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(odd());
-        }
-        fields.push((name.to_owned(), value.trim().to_owned()));
-    }
-    let seen = Seen {
-        nth: 0,
-        connection,
-        method: (*method).to_owned(),
-        target: (*target).to_owned(),
-        fields,
-        body: Vec::new(),
-        trailers: Vec::new(),
-        raw: raw.to_owned(),
-    };
-    match seen.all("host").len() {
-        1 => Ok(seen),
-        _ => Err(odd()),
-    }
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -176,6 +176,11 @@ impl Shelf {
         true
     }
 
+    /// Offers none of them to requests any more.
+    pub(super) fn forget(&self) {
+        self.connections().clear();
+    }
+
     pub(super) fn clear_idle(&self) {
         self.connections()
             .retain(|shared| !shared.connection.is_idle());

@@ -18,7 +18,7 @@ mod stream;
 mod tests;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,8 @@ pub(crate) struct EndpointLinks {
     /// one ends too early.
     careful_until: AtomicU64,
     made: Instant,
+    /// The endpoint is none any more: requests that know it end, and nothing is kept for others.
+    retired: AtomicBool,
 }
 
 /// One worker's; aligned, so that no two of them share a cache line.
@@ -166,6 +168,7 @@ impl EndpointLinks {
             upstream: upstream.clone(),
             careful_until: AtomicU64::new(0),
             made: clock::now(),
+            retired: AtomicBool::new(false),
         });
         let mut endpoints = upstream.endpoints();
         endpoints.retain(|known| known.strong_count() > 0);
@@ -287,6 +290,7 @@ impl EndpointLinks {
         // Whether it ended meanwhile is seen when it is taken.
         if !dialer.keep().never_again && one.fits(dialer, now) {
             shelf.put(dialer, one);
+            self.keep_none_if_retired(shelf);
         }
     }
 
@@ -354,6 +358,9 @@ impl EndpointLinks {
         let slot = self.reserve(worker, to.dialer.keep())?;
         let connection = to.dialer.dial(to.target, to.from).await?;
         let session = shelf.begin(to.dialer, connection, slot).await?;
+        if let Some(shelf) = self.shelves.get(worker) {
+            self.keep_none_if_retired(shelf);
+        }
         Ok(Connected {
             session: Session::H2(session),
             reused: false,
@@ -435,6 +442,27 @@ impl EndpointLinks {
         }
     }
 
+    /// The endpoint is gone for good: what is idle is closed, and what is in use when its requests end,
+    /// however long others refer to the set that it was in.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        for shelf in &self.shelves {
+            shelf.forget();
+        }
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Called behind the lock under which something was put there: who retires the endpoint takes that lock
+    /// after the word is out, so one of the two finds it.
+    fn keep_none_if_retired(&self, shelf: &Shelf) {
+        if self.is_retired() {
+            shelf.forget();
+        }
+    }
+
     /// Closes all on which nothing happens: the endpoint is drained, or forced down.
     pub(crate) fn close_idle(&self) {
         for shelf in &self.shelves {
@@ -473,6 +501,12 @@ impl Shelf {
         if idle.len() < dialer.keep().max_idle {
             idle.push_back(one);
         }
+    }
+
+    /// Keeps none for requests to come.
+    fn forget(&self) {
+        self.idle().clear();
+        self.h2.forget();
     }
 
     /// Closes the one that has been idle for longest.
