@@ -169,7 +169,8 @@ fn serve(
     options: Options,
     predecessor: Option<Arc<Predecessor>>,
 ) -> Result<(), RunError> {
-    logging::init(&config.log).map_err(|error| RunError::Logging(error.to_string()))?;
+    let _events =
+        logging::init(&config.log).map_err(|error| RunError::Logging(error.to_string()))?;
     let mut inheritance = upgrade::inherit(predecessor.as_deref())?;
     let workers = config.server.workers.get();
     let surroundings = Surroundings {
@@ -440,7 +441,7 @@ impl Control {
         }
         self.held().clear();
         self.drain(&mut signals).await;
-        self.write_out().await;
+        self.write_out(&mut signals).await;
     }
 
     fn fail(&self, reason: String) {

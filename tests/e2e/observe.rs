@@ -1,7 +1,8 @@
 //! What monitoring and operators see.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -516,4 +517,47 @@ fn a_client_that_goes_away_is_logged_as_such_and_frees_the_origin() {
     conn.reset();
     let line = &lines(&edge, "access.log", 1)[0];
     assert!(line.contains("client_gone"), "{line}");
+}
+
+#[test]
+fn nothing_waits_for_whoever_reads_the_event_log() {
+    let setup = Setup::new();
+    let fifo = setup.folder().join("events");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo").success());
+    // Open both ways, so that neither side waits for the other.
+    let events = File::options().read(true).write(true).open(&fifo);
+    let events = events.expect("the pipe");
+    let sh = ["sh", "-c", "exec \"$@\" 2> events", "sh"];
+    let mut edge = setup.through(&sh).start(
+        r#"
+        [log]
+        level = "trace"
+        [[route]]
+        respond = { status = 200, body = "here" }
+        "#,
+    );
+    let dropped = "tidegate_event_log_dropped_total";
+    let mut client = H2::plain(edge.http());
+    let mut fill = |least: f64| {
+        wait::eventually("lines to be dropped", 6 * wait::SOON, || {
+            for _ in 0..50 {
+                client.ask(&Ask::get("/")).expect(200);
+            }
+            edge.metric(dropped) > least
+        });
+    };
+    fill(0.0);
+    let mut lines = BufReader::new(&events).lines();
+    let told = lines.find_map(|line| {
+        let line = line.expect("text");
+        line.contains("nobody read standard error").then_some(line)
+    });
+    let told = told.expect("the pipe stays open");
+    assert!(told.contains("lines="), "{told}");
+    // Nobody reads again, and the process ends all the same.
+    fill(edge.metric(dropped));
+    drop(client);
+    edge.signal(Signal::SIGTERM);
+    assert_eq!(edge.wait(wait::SOON), Some(0));
 }

@@ -3,6 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::{interval, timeout};
 
 use super::Control;
@@ -10,6 +11,9 @@ use crate::signals::{Asked, Signals};
 
 /// How long the cache's disk tier may write at the end.
 const WRITE_OUT: Duration = Duration::from_secs(5);
+
+/// How much longer a single write is waited for that was begun within that.
+const HANGING: Duration = Duration::from_secs(1);
 
 impl Control {
     pub(super) async fn drain(&self, signals: &mut Signals) {
@@ -44,19 +48,32 @@ impl Control {
     }
 
     /// Lets the disk tier write what waits, so that the next process finds it.
-    pub(super) async fn write_out(&self) {
-        if self.handed_over.is_set() {
-            // It is the next process's already.
+    pub(super) async fn write_out(&self, signals: &mut Signals) {
+        let cache = self.snapshot.load().cache.clone();
+        // What was handed over is the next process's already.
+        if self.handed_over.is_set() || cache.store.disk().is_none() {
             return;
         }
-        let cache = self.snapshot.load().cache.clone();
-        let work = tokio::task::spawn_blocking(move || {
+        let (written, done) = oneshot::channel();
+        // A thread that the end of the runtime does not wait for: a disk may hang for as long as it likes.
+        let work = std::thread::Builder::new().name("write-out".to_owned());
+        let started = work.spawn(move || {
             if let Some(disk) = cache.store.disk() {
                 disk.flush(WRITE_OUT);
             }
+            // Nobody waits any longer.
+            let _ = written.send(());
         });
-        // Nobody is served any more; whether it came to its end makes no difference here.
-        let _ = work.await;
+        if let Err(error) = started {
+            tracing::warn!(%error, "the cache is not written out: no thread for it");
+            return;
+        }
+        tokio::select! {
+            result = timeout(WRITE_OUT + HANGING, done) => if result.is_err() {
+                tracing::warn!("the cache's disk does not take what waits; it is left");
+            },
+            _ = second(signals) => tracing::warn!("asked to end a second time; what waits for the cache's disk is left"),
+        }
     }
 
     fn open(&self) -> usize {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::time::interval;
 
 use crate::clock;
+use crate::observe::logging;
 use crate::overload;
 use crate::snapshot::Snapshot;
 
@@ -28,5 +29,6 @@ pub(super) async fn tick(snapshot: Arc<ArcSwap<Snapshot>>) {
         for listener in &snapshot.listeners {
             listener.say_rest(now);
         }
+        logging::say_dropped();
     }
 }

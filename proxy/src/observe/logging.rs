@@ -9,7 +9,8 @@
 //! Not for requests: those have the access log.
 
 use std::io::{self, IsTerminal as _};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use conf::{LogFormat, LogLevel};
 use tracing::Subscriber;
@@ -21,10 +22,15 @@ use tracing_subscriber::layer::{Layer, Layered, SubscriberExt as _};
 use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 
+use super::lines::Lines;
+
 /// Prefixes of the targets whose events are ours to tame, up to `debug`.
 const LIBRARIES: [&str; 1] = ["pingora"];
 /// Prefixes of those that stay tame under `debug` too.
 const CHATTY: [&str; 4] = ["h2", "hyper", "rustls", "tokio"];
+
+/// How long the end of the process waits for lines that are not written yet.
+const WRITE_OUT: Duration = Duration::from_secs(1);
 
 type Filtered = Layered<reload::Layer<Targets, Registry>, Registry>;
 type Output = Box<dyn Layer<Filtered> + Send + Sync>;
@@ -35,6 +41,19 @@ static LOGGING: OnceLock<Logging> = OnceLock::new();
 struct Logging {
     targets: reload::Handle<Targets, Registry>,
     output: reload::Handle<Output, Filtered>,
+    lines: Lines,
+    /// Of the lines dropped: of how many it was said, and how many there were when it was looked last.
+    said: Mutex<(u64, u64)>,
+}
+
+/// The event log; what waits is written when it is dropped, if somebody reads it.
+#[derive(Debug)]
+pub(crate) struct EventLog(Lines);
+
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        self.0.flush(WRITE_OUT);
+    }
 }
 
 /// The event log could not be set up.
@@ -46,15 +65,19 @@ pub(crate) enum LoggingError {
     /// Some other code has set a `log` logger in this process.
     #[error("a log bridge is already set up: {0}")]
     Bridge(#[from] tracing_log::log::SetLoggerError),
+    /// The system has none to spare.
+    #[error("no thread for it: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// Sets up the process's event log. Called once, first thing.
 ///
 /// # Errors
-/// It, or another logger, was set up before.
-pub(crate) fn init(log: &conf::Log) -> Result<(), LoggingError> {
+/// It, or another logger, was set up before, or there is no thread for it.
+pub(crate) fn init(log: &conf::Log) -> Result<EventLog, LoggingError> {
+    let lines = Lines::to(io::stderr())?;
     let (targets, targets_handle) = reload::Layer::new(targets(log.level));
-    let (output, output_handle) = reload::Layer::new(output(log.format));
+    let (output, output_handle) = reload::Layer::new(output(log.format, &lines));
     let subscriber = tracing_subscriber::registry().with(targets).with(output);
     tracing::subscriber::set_global_default(subscriber)?;
     LogTracer::init()?;
@@ -63,8 +86,32 @@ pub(crate) fn init(log: &conf::Log) -> Result<(), LoggingError> {
     drop(LOGGING.set(Logging {
         targets: targets_handle,
         output: output_handle,
+        lines: lines.clone(),
+        said: Mutex::default(),
     }));
-    Ok(())
+    Ok(EventLog(lines))
+}
+
+/// Lines that were dropped, as nobody read those before them.
+pub(crate) fn dropped() -> u64 {
+    LOGGING.get().map_or(0, |logging| logging.lines.dropped())
+}
+
+/// Says how many lines were dropped, once no more are. Called about once a second.
+pub(crate) fn say_dropped() {
+    let Some(logging) = LOGGING.get() else {
+        return;
+    };
+    let lines = logging.lines.dropped();
+    let mut said = logging.said.lock().unwrap_or_else(PoisonError::into_inner);
+    if lines != said.0 && lines == said.1 {
+        said.0 = lines;
+        tracing::warn!(
+            lines,
+            "lines of this log were dropped in all: nobody read standard error"
+        );
+    }
+    said.1 = lines;
 }
 
 /// From now on, the level and format of `log`. Without [`init`] there is nothing to change.
@@ -74,7 +121,7 @@ pub(crate) fn set(log: &conf::Log) {
     };
     // These fail when the subscriber is gone, and a global one never is.
     drop(logging.targets.reload(targets(log.level)));
-    drop(logging.output.reload(output(log.format)));
+    drop(logging.output.reload(output(log.format, &logging.lines)));
     bridge_level(log.level);
 }
 
@@ -117,9 +164,9 @@ fn bridge_level(level: LogLevel) {
     });
 }
 
-fn output(format: LogFormat) -> Output {
+fn output(format: LogFormat, lines: &Lines) -> Output {
     let ansi = io::stderr().is_terminal();
-    writing(format, ansi, io::stderr)
+    writing(format, ansi, lines.clone())
 }
 
 fn writing<S, W>(format: LogFormat, ansi: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
@@ -226,7 +273,7 @@ mod tests {
             format,
             access: None,
         };
-        init(&log(LogLevel::Error, LogFormat::Text)).expect("the first");
+        let _log = init(&log(LogLevel::Error, LogFormat::Text)).expect("the first");
         set(&log(LogLevel::Warn, LogFormat::Json));
         assert!(tracing::enabled!(target: "proxy", Level::WARN));
         assert!(!tracing::enabled!(target: "proxy", Level::INFO));

@@ -13,6 +13,7 @@ pub(crate) mod access_log;
 pub(crate) mod attempts;
 pub(crate) mod cache_counts;
 pub(crate) mod labels;
+mod lines;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod names;

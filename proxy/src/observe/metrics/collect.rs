@@ -15,6 +15,7 @@ use super::upstream::{EndpointGauges, UpstreamGauges};
 use super::{CacheMetrics, Metrics, millis, process};
 use crate::observe::attempts::UpstreamFailure;
 use crate::observe::labels::{EjectionCause, Hedge, Refused};
+use crate::observe::logging;
 use crate::observe::record::{CacheResult, Class};
 
 /// Every family that has a sample, in the order of the manual.
@@ -488,6 +489,7 @@ fn configuration(page: &mut Page, metrics: &Metrics) {
     let log = &metrics.access_log;
     page.single(&f::LOG_LINES, log.lines.load(Ordering::Relaxed) as f64);
     page.single(&f::LOG_DROPPED, log.dropped.load(Ordering::Relaxed) as f64);
+    page.single(&f::EVENTS_DROPPED, logging::dropped() as f64);
 }
 
 fn processes(page: &mut Page, metrics: &Metrics) {

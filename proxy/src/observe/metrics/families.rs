@@ -225,6 +225,8 @@ families! {
         "Access log lines written.");
     LOG_DROPPED = counter("tidegate_access_log_dropped_total", [],
         "Access log lines dropped because writing failed or was too slow.");
+    EVENTS_DROPPED = counter("tidegate_event_log_dropped_total", [],
+        "Event log lines dropped because nobody read standard error.");
     PROCESS_CPU = counter("process_cpu_seconds_total", [],
         "CPU time spent, user and system.");
     PROCESS_FDS = gauge("process_open_fds", [],
