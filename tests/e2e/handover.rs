@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use crate::http3::{H3, app, config, setup};
 use crate::support::edge::binary;
+use crate::support::h2::H2;
 use crate::support::h3::{Client, narrow};
 use crate::support::load::{Load, Talk};
 use crate::support::{Answer, Ask, Conn, Edge, Origin, Setup, ports, runtime, wait};
@@ -254,6 +255,28 @@ fn what_was_begun_before_goes_on_to_its_end() {
         !edge.is_running()
     });
     assert!(tunnel.read_closed());
+}
+
+#[test]
+fn a_connection_of_http_2_that_has_asked_for_nothing_has_its_last_call() {
+    let mut edge = Setup::new().start(
+        r#"
+        [server]
+        workers = 1
+        shutdown_timeout = "60s"
+        [[route]]
+        respond = { status = 200, body = "here" }
+        "#,
+    );
+    let (_silent, mut late) = (H2::plain(edge.http()), H2::plain(edge.http()));
+    // Both have come through.
+    let active = "tidegate_connections_active{listener=\"plain\"}";
+    wait::eventually("two connections", wait::SOON, || edge.metric(active) >= 2.0);
+    edge.upgrade();
+    assert_eq!(late.ask(&Ask::get("/")).expect(200).text(), "here");
+    wait::eventually("the first process has ended", wait::secs(15), || {
+        !edge.is_running()
+    });
 }
 
 #[test]

@@ -248,6 +248,26 @@ fn requests_that_make_the_edge_reset_them_are_counted_and_ended() {
 }
 
 #[test]
+fn a_client_that_does_not_let_the_settings_come_is_closed() {
+    let app = counting();
+    let edge = edge("header_timeout = \"1s\"", &app);
+    for most in [0_u8, 3] {
+        let mut transport = quinn::TransportConfig::default();
+        transport.max_concurrent_uni_streams(most.into());
+        let client = Client::with(transport);
+        let (bare, _control) = open(&client, &edge);
+        match most {
+            0 => assert_eq!(bare.await_close(), Verdict::Closed(0x101)),
+            _ => {
+                wait::hold(wait::millis(1_500));
+                let again = bare.send(&request("GET", &[]), true);
+                assert_eq!(again, Verdict::Status(200));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_window_that_stands_still_is_cut_and_counted() {
     let app = Origin::start(|_| Answer::ok(vec![b'x'; 8 << 20]));
     let edge = edge("body_timeout = \"1s\"", &app);

@@ -334,6 +334,7 @@ async fn serve_h2(mut conn: Box<Conn>, settings: Arc<ListenerSettings>, carrier:
     let calls = pin!(drain::calls(carrier.load().calls()));
     let mut drain = Drain::new(&carrier, calls);
     let mut is_leaving = false;
+    let mut last_call = None;
     let mut idle = Idle::new(limits.idle_timeout);
     loop {
         let event = poll_fn(|cx| {
@@ -351,11 +352,20 @@ async fn serve_h2(mut conn: Box<Conn>, settings: Arc<ListenerSettings>, carrier:
             {
                 return Poll::Ready(Event::Flood);
             }
-            // Where it was accepted just before another process took over, a first request is on its
-            // way.
-            let may_leave = drain.is_served || drain.last_call().is_none();
-            if !is_leaving && may_leave && drain.poll(cx).is_ready() {
-                return Poll::Ready(Event::Drain);
+            if !is_leaving && drain.poll(cx).is_ready() {
+                // Where it was accepted just before another process took over, a first request is on its
+                // way.
+                let called = drain
+                    .last_call()
+                    .filter(|_| !drain.is_served)
+                    .is_none_or(|at| {
+                        let call =
+                            last_call.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+                        call.as_mut().poll(cx).is_ready()
+                    });
+                if called {
+                    return Poll::Ready(Event::Drain);
+                }
             }
             idle.poll(cx).map(|()| Event::Idle)
         });

@@ -46,6 +46,9 @@ const END_TIME: Duration = Duration::from_millis(250);
 /// How long a client that is told to leave may go on: at least, at most.
 const LAST_CALL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// Messages that may wait for room on the control stream.
+const MOST_WAITING: usize = 8;
+
 /// How long a refusal may take to be written.
 const REFUSAL: Duration = Duration::from_secs(5);
 
@@ -87,10 +90,11 @@ pub(super) async fn serve(connecting: Connecting, surroundings: Surroundings) {
             return settings.metrics.handshake(why);
         }
     };
-    let (control, messages) = mpsc::unbounded_channel();
+    let (control, messages) = mpsc::channel(MOST_WAITING);
     tokio::spawn(control::speak(
         connection.clone(),
         settings.limits.max_header_size,
+        settings.limits.header_timeout,
         messages,
     ));
     let now = clock::now();
@@ -217,7 +221,7 @@ struct Live {
     /// What its requests know of it.
     digest: Arc<Digest>,
     seen: Arc<Seen>,
-    control: mpsc::UnboundedSender<BytesMut>,
+    control: mpsc::Sender<BytesMut>,
     /// Until it is done, and by when it must be.
     handshake: Option<(Handshake, Instant)>,
     /// Whose address it is that the client's packets bear is known; at the latest when the handshake is done.
@@ -316,8 +320,8 @@ impl Live {
     }
 
     fn tell(&self, message: BytesMut) {
-        // Whoever writes it is gone only with the connection.
-        let _ = self.control.send(message);
+        // Whoever writes it is gone only with the connection. Where so many wait, the client takes none.
+        let _ = self.control.try_send(message);
     }
 
     /// When there is something to do next.

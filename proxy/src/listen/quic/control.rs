@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{Connection, RecvStream};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::tally::Ending;
 use super::wire::code::Code;
@@ -36,16 +38,26 @@ impl Seen {
 }
 
 /// Our control stream: begins with the settings, goes on with what comes from `messages`. It must
-/// not end before the connection does (section 6.2.1).
+/// not end before the connection does (section 6.2.1). A client has to let the settings come (sections 6.2 and
+/// 6.2.1), and has `patience` for that.
 pub(super) async fn speak(
     connection: Connection,
     max_field_section_size: usize,
-    mut messages: mpsc::UnboundedReceiver<BytesMut>,
+    patience: Duration,
+    mut messages: mpsc::Receiver<BytesMut>,
 ) {
-    let Ok(mut stream) = connection.open_uni().await else {
-        return;
+    let begun = async {
+        let mut stream = connection.open_uni().await.ok()?;
+        let greeting = settings::greeting(max_field_section_size);
+        stream.write_all(&greeting).await.ok()?;
+        Some(stream)
     };
-    let mut next = Some(settings::greeting(max_field_section_size));
+    let mut stream = match timeout(patience, begun).await {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return connection.close(Code::ClosedCriticalStream.into(), b""),
+        Err(_) => return connection.close(Code::GeneralProtocol.into(), b""),
+    };
+    let mut next = messages.recv().await;
     while let Some(message) = next {
         if stream.write_all(&message).await.is_err() {
             connection.close(Code::ClosedCriticalStream.into(), b"");

@@ -8,6 +8,8 @@ use quinn::VarInt;
 pub(in crate::listen::quic) enum Code {
     /// Nothing is wrong.
     None = 0x100,
+    /// The peer does not do what it must, and no other code says so.
+    GeneralProtocol = 0x101,
     /// This side failed.
     Internal = 0x102,
     /// A stream of a kind that there may be one of, or none.
