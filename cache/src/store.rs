@@ -126,10 +126,8 @@ impl Store {
                         .evictions
                         .fetch_add(entry.variants.len() as u64, Ordering::Relaxed);
                 }
-                // What takes the place of an entry says itself which variants it does not take over.
-                if cause != RemovalCause::Replaced {
-                    entry.variants.iter().for_each(|one| one.life().release());
-                }
+                // What takes its place holds for itself what it took over.
+                entry.release();
             })
             .build_with_hasher(ahash::RandomState::new());
         Self {
@@ -198,6 +196,29 @@ impl Store {
             Some(stored) => Lookup::Found(Arc::clone(stored)),
             None => missed(&entry, self.tags.latest()),
         }
+    }
+
+    /// Whether a request selects this very object, wherever it is stored.
+    pub fn is_current(
+        &self,
+        key: KeyRef<'_>,
+        request: &dyn Fields,
+        extra: &[HeaderName],
+        stored: &Arc<Stored>,
+    ) -> bool {
+        match self.lookup(key, request, extra) {
+            Lookup::Found(found) => Arc::ptr_eq(&found, stored),
+            Lookup::UriMiss | Lookup::VaryMiss => {
+                let on_disk = self.find_on_disk(key, request, extra);
+                on_disk.is_some_and(|found| Arc::ptr_eq(found.life(), stored.life()))
+            }
+        }
+    }
+
+    /// Whether memory has this very object.
+    pub fn is_in_memory(&self, key: KeyRef<'_>, stored: &Arc<Stored>) -> bool {
+        let entry = self.entries.get(key.as_bytes());
+        entry.is_some_and(|entry| entry.has(stored))
     }
 
     /// Finds what only the disk has. Reads nothing from it.
@@ -277,16 +298,19 @@ impl Store {
             return false;
         }
         let latest = self.tags.latest();
+        let (new, mut kept) = (Arc::as_ptr(&stored), false);
         self.entries.entry(key.to_key()).and_compute_with(|known| {
-            Op::Put(Arc::new(Entry::with(
-                known.as_ref().map(|known| &**known.value()),
-                stored,
-                latest,
-            )))
+            let known = known.as_ref().map(|known| &**known.value());
+            let entry = Entry::with(known, |_| true, stored, latest);
+            kept = entry
+                .variants
+                .last()
+                .is_some_and(|one| Arc::as_ptr(one) == new);
+            put(entry)
         });
         self.counters.inserts.fetch_add(1, Ordering::Relaxed);
         self.settle(weight);
-        true
+        kept
     }
 
     /// Puts `new` in the place of `old`, if that still stands there. Returns whether it did.
@@ -296,15 +320,11 @@ impl Store {
         let result = self.entries.entry(key.to_key()).and_compute_with(|known| {
             let Some(known) = known else { return Op::Nop };
             let entry = known.value();
-            let there = entry.variants.iter().any(|one| Arc::ptr_eq(one, old));
-            if !there || old.state(latest) == State::Gone {
+            if !entry.has(old) || old.state(latest) == State::Gone {
                 return Op::Nop;
             }
-            let rest = entry.filtered(|one| !Arc::ptr_eq(one, old));
-            let entry = Entry::with(Some(&rest), new, latest);
-            // Only now: they may share a life, whose tags must not be forgotten in between.
-            old.life().release();
-            Op::Put(Arc::new(entry))
+            let stays = |one: &Arc<Stored>| !Arc::ptr_eq(one, old);
+            put(Entry::with(Some(entry), stays, new, latest))
         });
         let replaced = matches!(result, CompResult::ReplacedWith(_));
         if replaced {
@@ -321,15 +341,7 @@ impl Store {
         self.entries
             .entry(key.to_key())
             .and_compute_with(|known| match known {
-                Some(known)
-                    if known
-                        .value()
-                        .variants
-                        .iter()
-                        .any(|one| Arc::ptr_eq(one, stored)) =>
-                {
-                    Op::Put(Arc::new(known.value().filtered(|_| true)))
-                }
+                Some(known) if known.value().has(stored) => put(known.value().filtered(|_| true)),
                 _ => Op::Nop,
             });
     }
@@ -345,15 +357,9 @@ impl Store {
     fn keep_only(&self, key: KeyRef<'_>, keep: impl Fn(&Arc<Stored>) -> bool) {
         self.entries.entry(key.to_key()).and_compute_with(|known| {
             let Some(known) = known else { return Op::Nop };
-            let rest = known.value().filtered(&keep);
-            if rest.variants.len() == known.value().variants.len() {
-                Op::Nop
-            } else if rest.variants.is_empty() {
-                Op::Remove
-            } else {
-                let gone = known.value().variants.iter().filter(|one| !keep(one));
-                gone.for_each(|one| one.life().release());
-                Op::Put(Arc::new(rest))
+            match known.value().variants.iter().all(&keep) {
+                true => Op::Nop,
+                false => put(known.value().filtered(&keep)),
             }
         });
     }
@@ -556,6 +562,14 @@ impl Store {
         if self.unsettled.fetch_add(weight, Ordering::Relaxed) + weight > self.slack {
             self.maintain();
         }
+    }
+}
+
+/// What stands at a key from now on.
+fn put(entry: Entry) -> Op<Arc<Entry>> {
+    match entry.variants.is_empty() {
+        true => Op::Remove,
+        false => Op::Put(Arc::new(entry)),
     }
 }
 

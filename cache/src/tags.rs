@@ -312,6 +312,9 @@ pub enum State {
     Gone,
 }
 
+/// No number of holders: there were some, and all have let go.
+const LEFT: u32 = u32::MAX;
+
 /// What happens to an object after it was stored. All tiers that hold the object share it.
 #[derive(Debug, Default)]
 pub struct Life {
@@ -321,7 +324,7 @@ pub struct Life {
     soft_at: AtomicU64,
     gone: AtomicBool,
     hits: AtomicU32,
-    /// Tiers that have it.
+    /// Entries and tiers that have it; [`LEFT`] once the last one has let go.
     holders: AtomicU32,
     /// Whether it is among the objects of its tags.
     counted: AtomicBool,
@@ -352,20 +355,25 @@ impl Life {
         }
     }
 
-    /// A tier takes it in.
-    pub fn hold(&self) {
-        self.holders.fetch_add(1, Ordering::Relaxed);
-        if !self.gone.load(Ordering::Relaxed) && !self.counted.swap(true, Ordering::Relaxed) {
-            for tag in &self.tags {
-                tag.objects.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+    /// A tier takes it in; whether it may. Once the last one has let go of it, its tags may be forgotten,
+    /// and a purge would not find it.
+    #[must_use]
+    pub fn hold(&self) -> bool {
+        let more = |holders| (holders != LEFT).then(|| holders + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.holders.fetch_update(set, fetch, more).is_ok()
     }
 
-    /// A tier lets go of it. Not left to its drop, which whoever still reads it puts off, and the
-    /// reclamation of moka.
+    /// A tier that [holds](Self::hold) it lets go of it. Not left to its drop, which whoever still reads it
+    /// puts off, and the reclamation of moka.
     pub fn release(&self) {
-        if self.holders.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let fewer = |holders| match holders {
+            1 => Some(LEFT),
+            LEFT | 0 => None,
+            more => Some(more - 1),
+        };
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        if self.holders.fetch_update(set, fetch, fewer) == Ok(1) {
             self.uncount();
         }
     }

@@ -169,6 +169,8 @@ pub const CACHE_TAGS: [HeaderName; 3] = [
     HeaderName::from_static("cache-tag"),
     HeaderName::from_static("xkey"),
 ];
+/// A body for the store of a cache that no client reads.
+pub const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long nobody waits for a response that was not to be shared.
 pub const HIT_FOR_MISS: Duration = Duration::from_secs(10);
 

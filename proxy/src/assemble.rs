@@ -480,6 +480,7 @@ fn caching(settings: &conf::RouteCache, store: &conf::CacheStore, upstream: &Ups
         collapse_timeout: settings
             .collapse_timeout
             .unwrap_or(upstream.settings().first_byte_timeout),
+        background_timeout: settings.background_timeout,
         hit_for_miss: settings.hit_for_miss,
         min_uses: u8::try_from(settings.min_uses.get()).unwrap_or(u8::MAX),
         normal: normal(settings),

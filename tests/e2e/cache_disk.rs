@@ -247,6 +247,29 @@ fn many_clients_for_one_page_on_the_disk_read_it_once() {
 }
 
 #[test]
+fn what_the_disk_alone_has_is_refreshed_behind_the_scenes() {
+    let origin = Origin::start(|seen| {
+        let control = match seen.nth {
+            0 => "max-age=0, stale-while-revalidate=600",
+            _ => "max-age=600",
+        };
+        // More than an eighth of the memory.
+        let body = seen.nth.to_string().repeat(300_000);
+        Answer::ok(body).field("Cache-Control", control)
+    });
+    let edge = with_memory(&origin, "1MiB", "cache");
+    edge.get("/a").expect(200);
+    written(&edge, 1.0);
+    let stale = edge.get("/a").expect(200);
+    assert_eq!(&stale.text()[..1], "0", "{}", stale.cache_status());
+    wait::eventually("the new page", wait::SOON, || {
+        let reply = edge.get("/a").expect(200);
+        reply.text().starts_with('1') && reply.cache_status().contains("detail=disk")
+    });
+    assert_eq!(origin.count(), 2);
+}
+
+#[test]
 fn a_change_of_the_disk_wants_a_restart_and_another_process_is_refused() {
     let origin = counting(|_, a| a.field("Cache-Control", "max-age=60"));
     let edge = with_disk(&origin, "cache");

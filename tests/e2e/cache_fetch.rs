@@ -270,6 +270,35 @@ fn a_leader_that_goes_away_does_not_take_the_page_from_the_others() {
 }
 
 #[test]
+fn a_page_that_comes_by_and_by_is_fetched_no_longer_than_configured_once_nobody_reads_it() {
+    let origin = Origin::start(|seen| {
+        let (pieces, control) = match (seen.target.as_str(), seen.nth) {
+            ("/short", _) => (20, "max-age=60"),
+            ("/stale", 0) => (1, "max-age=0, stale-while-revalidate=600"),
+            _ => (10_000, "max-age=60"),
+        };
+        Answer::chunks(&vec!["piece "; pieces], wait::millis(100)).field("Cache-Control", control)
+    });
+    let edge = cached(&origin, "{ background_timeout = \"1s\" }");
+    edge.get("/stale").expect(200);
+    let whole = edge.get("/short").expect(200);
+    assert_eq!(whole.text(), "piece ".repeat(20), "somebody reads it");
+    assert!(edge.get("/short").is_hit());
+    for (path, fetches) in [("/left", 1), ("/stale", 2)] {
+        let mut conn = edge.plain();
+        conn.send(Ask::get(path).bytes());
+        wait::eventually("the fetch", wait::SOON, || origin.count_of(path) == fetches);
+        let began = wait::now();
+        let ended = || origin.connections() - origin.open();
+        let before = ended();
+        conn.reset();
+        wait::eventually("its end", wait::SOON, || ended() > before);
+        let took = began.elapsed();
+        assert!(took >= wait::millis(900), "{path}: {took:?}");
+    }
+}
+
+#[test]
 fn objects_above_the_limit_pass_and_are_not_stored() {
     let big = vec![b'x'; 300_000];
     let body = big.clone();

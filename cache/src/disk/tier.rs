@@ -92,6 +92,10 @@ impl Found {
     pub fn key(&self) -> KeyRef<'_> {
         self.key.as_key()
     }
+
+    pub(crate) fn life(&self) -> &Arc<Life> {
+        &self.placed.life
+    }
 }
 
 impl Disk {

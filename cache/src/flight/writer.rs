@@ -42,7 +42,7 @@ pub enum Growth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PushError {
     /// The object will not be kept and nobody reads it any more: stop fetching.
-    #[error("nobody reads this object any more, and it is too large to keep")]
+    #[error("nobody reads this object any more, and it is not to be kept")]
     Abandoned,
     /// There are more bytes than Content-Length says.
     #[error("the body is longer than its Content-Length")]
@@ -158,7 +158,7 @@ impl Writer {
             state.joinable = false;
             flight.make_room(&mut state);
         }
-        if state.windowed && state.places.is_empty() {
+        if (state.windowed || self.unkept) && state.places.is_empty() {
             return Some(Err(PushError::Abandoned));
         }
         if state.windowed && state.held >= self.table.limits.window {
@@ -190,6 +190,15 @@ impl Writer {
     /// Whether somebody reads. A fetch for the store goes on without.
     pub fn has_readers(&self) -> bool {
         !lock(&self.flight.state).places.is_empty()
+    }
+
+    /// Lets nobody join any more, if nobody reads; whether that is so. Who joined in time is not to be
+    /// failed.
+    pub fn give_up_unread(&mut self) -> bool {
+        let mut state = lock(&self.flight.state);
+        let is_unread = state.places.is_empty();
+        state.joinable &= !is_unread;
+        is_unread
     }
 
     /// The body is complete: puts the object into the store and ends the flight. `None` when it was

@@ -17,14 +17,29 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The variants of `known` and one more; its equal goes, what was purged, and the oldest if there
-    /// are too many.
-    pub(super) fn with(known: Option<&Self>, stored: Arc<Stored>, latest: u64) -> Self {
+    /// One of `variants` that holds their lives; [`release`](Self::release) it once, when it stands nowhere any
+    /// more. What was let go of meanwhile is left out.
+    fn of(mut variants: Vec<Arc<Stored>>) -> Self {
+        variants.retain(|one| one.life().hold());
+        variants.shrink_to_fit();
+        Self { variants }
+    }
+
+    /// The variants of `known` that `keep` lets stay, and one more; its equal goes, what was purged, and the
+    /// oldest if there are too many.
+    pub(super) fn with(
+        known: Option<&Self>,
+        keep: impl Fn(&Arc<Stored>) -> bool,
+        stored: Arc<Stored>,
+        latest: u64,
+    ) -> Self {
         let known = known.map_or(&[][..], |known| known.variants.as_slice());
-        let (mut variants, displaced): (Vec<_>, Vec<_>) = known.iter().cloned().partition(|one| {
-            one.head().variant() != stored.head().variant() && one.state(latest) != State::Gone
-        });
-        stored.life().hold();
+        let stays = |one: &&Arc<Stored>| {
+            one.head().variant() != stored.head().variant()
+                && one.state(latest) != State::Gone
+                && keep(one)
+        };
+        let mut variants: Vec<_> = known.iter().filter(stays).cloned().collect();
         variants.push(stored);
         let mut total: u64 = variants.iter().map(|one| one.weight()).sum();
         let mut surplus = variants.len().saturating_sub(MAX_VARIANTS);
@@ -37,20 +52,28 @@ impl Entry {
             total -= variants[surplus].weight();
             surplus += 1;
         }
-        let surplus = variants.drain(..surplus);
-        displaced
-            .into_iter()
-            .chain(surplus)
-            .for_each(|one| one.life().release());
-        variants.shrink_to_fit();
-        Self { variants }
+        variants.drain(..surplus);
+        Self::of(variants)
     }
 
     pub(super) fn filtered(&self, keep: impl Fn(&Arc<Stored>) -> bool) -> Self {
-        let variants = self.variants.iter().filter(|one| keep(one)).cloned();
-        Self {
-            variants: variants.collect(),
-        }
+        Self::of(
+            self.variants
+                .iter()
+                .filter(|one| keep(one))
+                .cloned()
+                .collect(),
+        )
+    }
+
+    /// It stands nowhere any more.
+    pub(super) fn release(&self) {
+        self.variants.iter().for_each(|one| one.life().release());
+    }
+
+    /// Whether this very object is among the variants.
+    pub(super) fn has(&self, stored: &Arc<Stored>) -> bool {
+        self.variants.iter().any(|one| Arc::ptr_eq(one, stored))
     }
 
     /// Those that no purge took away.

@@ -94,11 +94,8 @@ fn a_purge_reaches_what_is_at_hand_and_just_being_evicted() {
     for purge in purges {
         let store = Store::new(1 << 20);
         // At hand, and not in the store: whoever took it out has not said so yet.
-        let kept = Arc::new(Kept::new(Arc::new(Entry::with(
-            None,
-            object(&[], &[], "one"),
-            0,
-        ))));
+        let one = object(&[], &[], "one");
+        let kept = Arc::new(Kept::new(Arc::new(Entry::with(None, |_| true, one, 0))));
         while !is_near(&store, "/a") {
             let name = key("/a");
             let Look::Ask(mark) = store.near.look(name.as_key().as_bytes(), |_| true) else {
@@ -360,6 +357,57 @@ fn a_url_of_several_keys_is_purged_as_one() {
         2
     );
     assert!(keys.iter().all(|key| found(&store, key).is_none()));
+}
+
+#[test]
+fn what_was_evicted_meanwhile_does_not_come_back_with_another_variant() {
+    let store = Store::new(1 << 20);
+    let variant = |language: &str| {
+        let asked = format!("accept-language: {language}");
+        let head = head_for(&[asked.as_str()], 200, &["vary: accept-language"]);
+        let life = store.life(key("/a").as_key(), &[b"t"[..].into()], 0, false);
+        Arc::new(Stored::new(Arc::new(head), Vec::new(), life))
+    };
+    let entry = Entry::with(None, |_| true, variant("de"), 0);
+    let both = Entry::with(Some(&entry), |_| true, variant("fr"), 0);
+    assert_eq!(both.variants.len(), 2);
+    entry.release();
+    assert_eq!(store.tags().count(b"t"), 2, "the other one has both");
+    both.release();
+    assert_eq!(store.tags().count(b"t"), 0);
+    // Its tags may be forgotten by now, and a purge would not find it.
+    let next = Entry::with(Some(&both), |_| true, variant("en"), 0);
+    assert_eq!(next.variants.len(), 1);
+    assert!(both.filtered(|_| true).variants.is_empty());
+}
+
+#[test]
+fn whatever_stands_under_churn_is_found_by_its_tag() {
+    let store = Store::new(32 << 10);
+    std::thread::scope(|scope| {
+        for nth in 0..2 {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..10_000_usize {
+                    let key = key(&format!("/{}", number % 7));
+                    let asked = format!("accept-language: {}", (number * 31 + nth) % 40);
+                    let head = head_for(&[asked.as_str()], 200, &["vary: accept-language"]);
+                    let life = store.life(key.as_key(), &[b"t"[..].into()], 0, false);
+                    let body = vec![Bytes::from(vec![b'x'; 500])];
+                    let stored = Arc::new(Stored::new(Arc::new(head), body, life));
+                    store.insert(key.as_key(), stored);
+                    store.tidy(u64::MAX);
+                }
+            });
+        }
+    });
+    let standing: u64 = (0..7)
+        .map(|number| store.count(key(&format!("/{number}")).as_key()))
+        .sum();
+    assert!(standing > 0);
+    assert_eq!(store.tags().count(b"t"), standing);
+    assert_eq!(store.purge_tag(b"t", Mode::Hard), standing);
+    assert!((0..7).all(|number| store.count(key(&format!("/{number}")).as_key()) == 0));
 }
 
 #[test]

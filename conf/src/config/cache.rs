@@ -48,6 +48,8 @@ pub struct RouteCache {
     pub early_refresh: Duration,
     /// Longest wait for another's fetch; `None`: the upstream's `first_byte_timeout`.
     pub collapse_timeout: Option<Duration>,
+    /// Longest rest of a fetch that no client reads.
+    pub background_timeout: Duration,
     /// How long nobody waits for what was not to be shared.
     pub hit_for_miss: Duration,
     /// Requests before a response is stored.

@@ -189,6 +189,12 @@ pub(crate) static ROUTE_CACHE: Shape = Shape {
             "How long a request waits for the head of the same response that another request fetches; then it fetches for itself.",
         ),
         default(
+            "background_timeout",
+            TIME,
+            "\"60s\"",
+            "How long the body of a response may take to come while no client reads it: what is left of it when the last client leaves, or all of it where it is fetched behind the scenes. Then the fetch is given up.",
+        ),
+        default(
             "hit_for_miss",
             TIME_OR_ZERO,
             "\"10s\"",

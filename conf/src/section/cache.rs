@@ -107,6 +107,7 @@ pub(super) fn route(table: &Table<'_>, store: &CacheStore) -> RouteCache {
         ),
         early_refresh: table.duration("early_refresh").unwrap_or_default(),
         collapse_timeout: table.duration("collapse_timeout"),
+        background_timeout: table.duration_or("background_timeout", defaults::BACKGROUND_TIMEOUT),
         hit_for_miss: table.duration_or("hit_for_miss", defaults::HIT_FOR_MISS),
         min_uses: table.count_or("min_uses", 1),
         vary,

@@ -31,6 +31,8 @@ pub(crate) struct Caching {
     pub(crate) early_refresh: Duration,
     /// Longest wait for the head that another's fetch brings.
     pub(crate) collapse_timeout: Duration,
+    /// How long a body may take to come that no client reads.
+    pub(crate) background_timeout: Duration,
     /// How long nobody waits for another's fetch of a page that was not to be shared.
     pub(crate) hit_for_miss: Duration,
     /// Requests before a page is stored.
@@ -257,6 +259,7 @@ mod tests {
             offline: false,
             early_refresh: Duration::ZERO,
             collapse_timeout: Duration::ZERO,
+            background_timeout: Duration::ZERO,
             hit_for_miss: Duration::ZERO,
             min_uses: 1,
             normal: Normal::default(),

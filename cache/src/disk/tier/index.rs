@@ -97,10 +97,8 @@ impl Shared {
             unsynced: AtomicBool::new(false),
             failing: AtomicBool::new(false),
         };
-        for (key, variants) in index {
-            for one in &variants {
-                one.life.hold();
-            }
+        for (key, mut variants) in index {
+            variants.retain(|one| one.life.hold());
             lock(shared.shard(key.as_key())).insert(key, variants);
         }
         shared
@@ -302,7 +300,7 @@ pub(super) trait Index {
 
 impl<S: BuildHasher> Index for HashMap<Key, Vec<Placed>, S> {
     fn put(&mut self, key: Key, placed: Placed) {
-        placed.life.hold();
+        let held = placed.life.hold();
         let variants = self.entry(key).or_default();
         variants.retain(|one| {
             let other = one.variant != placed.variant;
@@ -314,7 +312,9 @@ impl<S: BuildHasher> Index for HashMap<Key, Vec<Placed>, S> {
         if variants.len() >= MAX_VARIANTS {
             variants.remove(0).life.release();
         }
-        variants.push(placed);
+        if held {
+            variants.push(placed);
+        }
         variants.shrink_to_fit();
     }
 

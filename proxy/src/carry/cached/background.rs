@@ -2,13 +2,12 @@
 //! its client left, and the refresh of what is served stale.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cache::flight::Growth;
 use cache::storable::NotStored;
-use cache::store::Lookup;
 use cache::{Coding, Key, KeyBuf, Life, RequestControl, Stored, Times, Writer, coding};
 use pingora::protocols::http::ServerSession;
+use tokio::time::timeout;
 
 use super::Cached;
 use super::judge::{Judged, judge, make_question, replaces, supersede};
@@ -34,10 +33,7 @@ pub(super) async fn refresh(
         let fields = cached.caching.normal.apply(&session.req_header().headers);
         let key = key.as_key();
         let hint = cache.store.hint(key, &fields, &policy.vary);
-        let is_current = || match cache.store.lookup(key, &fields, &policy.vary) {
-            Lookup::Found(stored) => Arc::ptr_eq(&stored, found),
-            Lookup::UriMiss | Lookup::VaryMiss => false,
-        };
+        let is_current = || cache.store.is_current(key, &fields, &policy.vary, found);
         let most = policy.max_object_size;
         cache.flights.refresh(key, &hint, most, is_current)
     };
@@ -67,11 +63,11 @@ pub(super) async fn refresh(
 pub(super) async fn pump(
     cache: Arc<Cache>,
     key: Key,
-    hit_for_miss: Duration,
+    caching: Arc<Caching>,
     mut writer: Writer,
     incoming: Incoming,
 ) {
-    let Some(incoming) = read(&cache, &key, hit_for_miss, &mut writer, incoming).await else {
+    let Some(incoming) = read(&cache, &key, &caching, &mut writer, incoming).await else {
         return;
     };
     // Nothing is stored when the length is wrong; the readers are told by the writer.
@@ -79,18 +75,41 @@ pub(super) async fn pump(
     incoming.finish().await;
 }
 
-/// Reads a reply to its end; `None` when it has none.
+/// Reads a reply to its end; `None` when it has none, or none in time while nobody reads it.
 pub(super) async fn read(
     cache: &Cache,
     key: &Key,
-    hit_for_miss: Duration,
+    caching: &Caching,
     writer: &mut Writer,
     mut incoming: Incoming,
 ) -> Option<Incoming> {
     let mut passing = false;
     let mut upload = Upload::Done;
+    let mut unread_since = None;
     loop {
-        match incoming.next(&mut upload, None).await {
+        let piece = match writer.has_readers() {
+            true => {
+                unread_since = None;
+                incoming.next(&mut upload, None).await
+            }
+            false => {
+                let now = clock::now();
+                let most = *unread_since.get_or_insert(now) + caching.background_timeout;
+                let left = most.saturating_duration_since(now);
+                // A wait that is given up takes nothing from the reply.
+                match timeout(left, incoming.next(&mut upload, None)).await {
+                    Ok(piece) => piece,
+                    Err(_) if writer.give_up_unread() => {
+                        tracing::debug!(
+                            "fetch for the cache given up: nobody reads it, and it takes too long"
+                        );
+                        break;
+                    }
+                    Err(_) => continue,
+                }
+            }
+        };
+        match piece {
             Ok(Some(piece)) => {
                 match writer.push(piece).await {
                     Ok(Growth::Kept) => {}
@@ -100,7 +119,7 @@ pub(super) async fn read(
                         passing = true;
                         cache.counts.not_stored(NotStored::TooLarge);
                         let now = clock::wall();
-                        cache.flights.mark(key.as_key(), now, hit_for_miss);
+                        cache.flights.mark(key.as_key(), now, caching.hit_for_miss);
                     }
                     Err(_) => break,
                 }
@@ -198,8 +217,7 @@ impl Background {
                 supersede(&self.cache, self.key.as_key(), Some(&base), &head);
                 let life = self.life(&tags, &writer);
                 writer.head(head, life);
-                let hit_for_miss = self.caching.hit_for_miss;
-                pump(self.cache, self.key, hit_for_miss, writer, incoming).await;
+                pump(self.cache, self.key, self.caching, writer, incoming).await;
             }
             Judged::Renewed(head, tags, not_kept) => {
                 incoming.finish().await;

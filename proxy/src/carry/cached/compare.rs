@@ -7,17 +7,19 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cache::Stored;
 use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::time::timeout;
 
 use super::Cached;
 use super::judge::make_question;
 use crate::carry::turn::Turn;
-use crate::carry::upstream::{self, Outgoing, Upload};
+use crate::carry::upstream::{self, Incoming, Outgoing, Upload};
 use crate::observe::{CacheCounts, Compared, Record};
 use crate::snapshot::Cache;
 use crate::upstreams::Upstream;
@@ -56,6 +58,7 @@ pub(super) async fn sample(
         record: turn.background_record(cached.place),
         hasher: RandomState::new(),
         most: caching.policy.max_object_size,
+        longest: caching.background_timeout,
         hash: with.hash,
     };
     let task = Task {
@@ -123,6 +126,7 @@ struct Comparison {
     record: Record,
     hasher: RandomState,
     most: u64,
+    longest: Duration,
     hash: Option<u64>,
 }
 
@@ -171,20 +175,35 @@ impl Comparison {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
-        let mut length = 0;
-        while let Some(piece) = incoming.next(&mut outgoing.upload, None).await.ok()? {
-            length += piece.len() as u64;
-            if length > self.most {
-                incoming.abandon().await;
-                return None;
+        match timeout(self.longest, self.read(&mut incoming, &mut hasher)).await {
+            Ok(true) => {
+                incoming.finish().await;
+                Some(hasher.finish())
             }
-            hasher.write(&piece);
-            if incoming.is_done() {
-                break;
+            Ok(false) | Err(_) => {
+                incoming.abandon().await;
+                None
             }
         }
-        incoming.finish().await;
-        Some(hasher.finish())
+    }
+
+    /// Whether the whole body came, and was not too large.
+    async fn read(&self, incoming: &mut Incoming, hasher: &mut impl Hasher) -> bool {
+        let mut length = 0;
+        while !incoming.is_done() {
+            match incoming.next(&mut Upload::Done, None).await {
+                Ok(Some(piece)) => {
+                    length += piece.len() as u64;
+                    if length > self.most {
+                        return false;
+                    }
+                    hasher.write(&piece);
+                }
+                Ok(None) => break,
+                Err(_) => return false,
+            }
+        }
+        true
     }
 }
 

@@ -299,9 +299,9 @@ impl Fetch<'_> {
                     }
                     // Fields that are for this client alone are in the upstream's head only.
                     let key = self.key.as_key().to_key();
-                    let hit_for_miss = self.cached.caching.hit_for_miss;
+                    let caching = self.cached.caching.clone();
                     let cache = self.cache.clone();
-                    tokio::spawn(pump(cache, key, hit_for_miss, writer, incoming));
+                    tokio::spawn(pump(cache, key, caching, writer, incoming));
                     let route = self.cached.route;
                     let object = Arriving {
                         head: &head,

@@ -390,7 +390,9 @@ fn compressed(
         Represented::AsStored => None,
         Represented::Coded(_, coded) => Some(Arc::clone(coded)),
         Represented::ToBeCoded(coding) => {
-            if found.begin_coding(coding) {
+            // What is on the disk alone is another object for each who reads it.
+            let stays = || cache.store.is_in_memory(key.as_key(), found);
+            if stays() && found.begin_coding(coding) {
                 background::compress(cache.clone(), key.as_key().to_key(), found.clone(), coding);
             }
             None

@@ -201,13 +201,7 @@ struct Keeping {
 impl Keeping {
     async fn run(self, mut writer: Writer, incoming: Incoming) {
         let cache = &self.cache;
-        let read = read(
-            cache,
-            &self.key,
-            self.caching.hit_for_miss,
-            &mut writer,
-            incoming,
-        );
+        let read = read(cache, &self.key, &self.caching, &mut writer, incoming);
         let Some(incoming) = read.await else {
             return;
         };
