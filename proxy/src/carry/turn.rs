@@ -585,7 +585,7 @@ fn frame(
         Upload::Streamed { .. } => match announced_length(head) {
             // Its one spelling: readers of a leading zero need not agree on what it says.
             Some(length) => {
-                head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?
+                head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
             }
             None if protocol == conf::UpstreamProtocol::H1 => {
                 let chunked = HeaderValue::from_static("chunked");
