@@ -250,7 +250,7 @@ fn requests_that_make_the_edge_reset_them_are_counted_and_ended() {
 #[test]
 fn a_client_that_does_not_let_the_settings_come_is_closed() {
     let app = counting();
-    let edge = edge("header_timeout = \"1s\"", &app);
+    let edge = edge("header_timeout = \"3s\"", &app);
     for most in [0_u8, 3] {
         let mut transport = quinn::TransportConfig::default();
         transport.max_concurrent_uni_streams(most.into());
@@ -259,7 +259,7 @@ fn a_client_that_does_not_let_the_settings_come_is_closed() {
         match most {
             0 => assert_eq!(bare.await_close(), Verdict::Closed(0x101)),
             _ => {
-                wait::hold(wait::millis(1_500));
+                wait::hold(wait::millis(3_500));
                 let again = bare.send(&request("GET", &[]), true);
                 assert_eq!(again, Verdict::Status(200));
             }

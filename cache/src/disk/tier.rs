@@ -356,12 +356,12 @@ impl Disk {
         }
     }
 
-    /// Waits until everything that was handed over before is written, at most `patience`.
-    pub fn flush(&self, patience: Duration) {
+    /// Waits until everything that was handed over before is written, at most `patience`; whether it was.
+    pub fn flush(&self, patience: Duration) -> bool {
         let (done, wait) = mpsc::channel();
         self.order(Order::Flush(done));
         // It answers by hanging up.
-        let _ = wait.recv_timeout(patience);
+        wait.recv_timeout(patience) != Err(mpsc::RecvTimeoutError::Timeout)
     }
 
     /// Writes what waits, at most for `patience`, and leaves the folder to another process. What is

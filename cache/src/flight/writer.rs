@@ -159,6 +159,8 @@ impl Writer {
             flight.make_room(&mut state);
         }
         if (state.windowed || self.unkept) && state.places.is_empty() {
+            // Who would join now would have to be failed.
+            state.joinable = false;
             return Some(Err(PushError::Abandoned));
         }
         if state.windowed && state.held >= self.table.limits.window {

@@ -401,6 +401,7 @@ fn whatever_stands_under_churn_is_found_by_its_tag() {
             });
         }
     });
+    store.maintain();
     let standing: u64 = (0..7)
         .map(|number| store.count(key(&format!("/{number}")).as_key()))
         .sum();

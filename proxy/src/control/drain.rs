@@ -12,9 +12,6 @@ use crate::signals::{Asked, Signals};
 /// How long the cache's disk tier may write at the end.
 const WRITE_OUT: Duration = Duration::from_secs(5);
 
-/// How much longer a single write is waited for that was begun within that.
-const HANGING: Duration = Duration::from_secs(1);
-
 impl Control {
     pub(super) async fn drain(&self, signals: &mut Signals) {
         let most = self.snapshot.load().config.server.shutdown_timeout;
@@ -58,19 +55,21 @@ impl Control {
         // A thread that the end of the runtime does not wait for: a disk may hang for as long as it likes.
         let work = std::thread::Builder::new().name("write-out".to_owned());
         let started = work.spawn(move || {
-            if let Some(disk) = cache.store.disk() {
-                disk.flush(WRITE_OUT);
+            let in_time = cache.store.disk().is_none_or(|disk| disk.flush(WRITE_OUT));
+            if !in_time {
+                // Its drop waits for the disk, however long that takes.
+                std::mem::forget(cache);
             }
             // Nobody waits any longer.
-            let _ = written.send(());
+            let _ = written.send(in_time);
         });
         if let Err(error) = started {
             tracing::warn!(%error, "the cache is not written out: no thread for it");
             return;
         }
         tokio::select! {
-            result = timeout(WRITE_OUT + HANGING, done) => if result.is_err() {
-                tracing::warn!("the cache's disk does not take what waits; it is left");
+            in_time = done => if in_time != Ok(true) {
+                tracing::warn!("the cache's disk does not take what waits in time; that is left");
             },
             _ = second(signals) => tracing::warn!("asked to end a second time; what waits for the cache's disk is left"),
         }

@@ -60,6 +60,11 @@ impl Lines {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
+    /// Whether none waits: somebody reads.
+    pub(super) fn are_read(&self) -> bool {
+        self.0.queue().lines.is_empty()
+    }
+
     /// Waits until all that came is written, for `limit` at most.
     pub(super) fn flush(&self, limit: Duration) {
         let is_busy = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();

@@ -104,7 +104,7 @@ pub(crate) fn say_dropped() {
     };
     let lines = logging.lines.dropped();
     let mut said = logging.said.lock().unwrap_or_else(PoisonError::into_inner);
-    if lines != said.0 && lines == said.1 {
+    if lines != said.0 && lines == said.1 && logging.lines.are_read() {
         said.0 = lines;
         tracing::warn!(
             lines,

@@ -264,6 +264,10 @@ impl Members {
     /// This set is in force no more; `next`, if anything, is. Of endpoints that are not in that one no
     /// connection is kept, however long a request refers to this one.
     pub(super) fn retire(&self, next: Option<&Self>) {
+        if let Some(next) = next {
+            // One may have gone from the set before while this one was made.
+            next.links.iter().for_each(|links| links.revive());
+        }
         let kept = next.map(|next| next.links.iter().map(Arc::as_ptr));
         let kept: HashSet<_> = kept.into_iter().flatten().collect();
         for links in &self.links {

@@ -309,10 +309,10 @@ impl<S: BuildHasher> Index for HashMap<Key, Vec<Placed>, S> {
             }
             other
         });
-        if variants.len() >= MAX_VARIANTS {
-            variants.remove(0).life.release();
-        }
         if held {
+            if variants.len() >= MAX_VARIANTS {
+                variants.remove(0).life.release();
+            }
             variants.push(placed);
         }
         variants.shrink_to_fit();

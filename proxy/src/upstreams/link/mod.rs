@@ -451,6 +451,11 @@ impl EndpointLinks {
         }
     }
 
+    /// It is in force again, or still.
+    pub(crate) fn revive(&self) {
+        self.retired.store(false, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
     }
